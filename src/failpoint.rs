@@ -1,0 +1,90 @@
+//! Named points at which a test kills, panics or fails the daemon.
+//!
+//! Compiled in only with the feature `failpoints`; without it a point is nothing. The environment
+//! variable `NODECAST_FAILPOINTS` arms points of a process: `NAME=ACTION[@COUNT]`, separated by
+//! commas. `ACTION` is `kill` (SIGKILL to itself), `panic` or `fail` (the point's error is
+//! returned); `COUNT` is the pass at which it acts, from 1, and it acts once.
+
+/// Marks a point. `fail_point!("name")` can kill or panic; `fail_point!("name", error)` can also
+/// return `Err(error)` from the function it stands in.
+#[macro_export]
+macro_rules! fail_point {
+    ($name:expr) => {
+        #[cfg(feature = "failpoints")]
+        $crate::failpoint::pass($name);
+    };
+    ($name:expr, $error:expr) => {
+        #[cfg(feature = "failpoints")]
+        if $crate::failpoint::pass($name) {
+            return Err($error);
+        }
+    };
+}
+
+#[cfg(feature = "failpoints")]
+pub use armed::pass;
+
+#[cfg(feature = "failpoints")]
+mod armed {
+    use std::{
+        collections::HashMap,
+        env,
+        sync::{
+            LazyLock,
+            atomic::{AtomicU64, Ordering},
+        },
+    };
+
+    struct Point {
+        action: Action,
+        at: u64,
+        passes: AtomicU64,
+    }
+
+    #[derive(Clone, Copy)]
+    enum Action {
+        Kill,
+        Panic,
+        Fail,
+    }
+
+    static POINTS: LazyLock<HashMap<String, Point>> = LazyLock::new(|| {
+        let armed = env::var("NODECAST_FAILPOINTS").unwrap_or_default();
+        armed.split(',').filter(|point| !point.is_empty()).map(read).collect()
+    });
+
+    /// # Panics
+    /// When the variable is not well-formed: a test would otherwise test nothing.
+    fn read(point: &str) -> (String, Point) {
+        let (name, rest) = point.split_once('=').expect("a fail point is NAME=ACTION[@COUNT]");
+        let (action, at) = rest.split_once('@').unwrap_or((rest, "1"));
+        let action = match action {
+            "kill" => Action::Kill,
+            "panic" => Action::Panic,
+            "fail" => Action::Fail,
+            other => panic!("{other} is not kill, panic or fail"),
+        };
+        let at = at.parse().expect("the count of a fail point is a number");
+        (name.to_owned(), Point { action, at, passes: AtomicU64::new(0) })
+    }
+
+    /// Passes a point; tells whether it is to fail.
+    pub fn pass(name: &str) -> bool {
+        let Some(point) = POINTS.get(name) else { return false };
+        if point.passes.fetch_add(1, Ordering::Relaxed) + 1 != point.at {
+            return false;
+        }
+        match point.action {
+            Action::Kill => {
+                // Nothing may run between here and the end of the process.
+                let killed = rustix::process::kill_process(
+                    rustix::process::getpid(),
+                    rustix::process::Signal::KILL,
+                );
+                panic!("could not kill this process: {killed:?}");
+            }
+            Action::Panic => panic!("fail point {name}"),
+            Action::Fail => true,
+        }
+    }
+}

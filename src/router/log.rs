@@ -1,0 +1,282 @@
+//! The log: the one ring of recent events in memory that `DbWriter` and the shards read.
+//!
+//! Place in the pipeline: `Router` appends; each reader keeps its own position and pulls slices.
+//! Between the Router and its readers only wake-ups travel.
+//! Invariants: segments are numbered without gaps; a segment leaves only when it is committed and
+//! the ring is over its bytes; what is not committed is bounded by the credits of the sources.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+};
+
+use bytes::Bytes;
+
+use super::ledger::{BlockRange, Gap};
+use crate::{
+    event::{Cursor, SequencedEvent, Timestamp, Topic},
+    source::{Credit, Progress},
+};
+
+/// How many encodings of an event are kept: one for each dialect.
+pub const ENCODINGS: usize = 4;
+
+/// An event in the log, with its frames: encoded once per dialect and shared by all sessions.
+pub struct LogEvent {
+    pub sequenced: SequencedEvent,
+    /// Shared by the events of a batch.
+    heads: Arc<Heads>,
+    frames: [OnceLock<Bytes>; ENCODINGS],
+}
+
+impl LogEvent {
+    pub fn new(sequenced: SequencedEvent, heads: Arc<Heads>) -> Self {
+        Self { sequenced, heads, frames: Default::default() }
+    }
+
+    /// "Delivered up to this event."
+    pub fn cursor(&self) -> Cursor {
+        let id = &self.sequenced.event.id;
+        let mut cursor = self.heads.cursor(self.sequenced.seq);
+        match cursor.positions.iter_mut().find(|(topic, _)| *topic == id.topic) {
+            Some((_, position)) => *position = id.position.max(*position),
+            None => cursor.positions.push((id.topic, id.position)),
+        }
+        cursor
+    }
+
+    /// Gives the frame of one dialect, which is encoded by the first who asks.
+    ///
+    /// # Panics
+    /// When `encoding` is not below [`ENCODINGS`].
+    pub fn frame(&self, encoding: usize, encode: impl FnOnce(&Self) -> Bytes) -> Bytes {
+        self.frames[encoding].get_or_init(|| encode(self)).clone()
+    }
+}
+
+/// How far each topic had come before a batch, and in which run of which store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Heads {
+    pub epoch: u64,
+    pub run: u64,
+    pub positions: Vec<(Topic, u64)>,
+}
+
+impl Heads {
+    pub fn cursor(&self, seq: u64) -> Cursor {
+        Cursor { epoch: self.epoch, run: self.run, seq, positions: self.positions.clone() }
+    }
+}
+
+/// What subscribers and the store are told besides events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Positions of a dense topic did not come.
+    GapOpened(Gap),
+    /// They came after all, or in part: what is left of the gap was reported anew.
+    GapClosed(Gap),
+}
+
+/// One batch in the log. It is there also when it has no events: its progress must be committed.
+pub struct Segment {
+    /// Place in the log, without gaps from 0 at the start of the process.
+    pub number: u64,
+    pub generation: u64,
+    pub topic: Topic,
+    pub events: Vec<LogEvent>,
+    pub notices: Vec<Notice>,
+    /// The ranges of blocks that the ledger saw for the first time in this batch.
+    pub seen: Vec<BlockRange>,
+    pub progress: Progress,
+    /// When the bytes were read, for our own latency.
+    pub read_at: Timestamp,
+    /// Given back by the commit.
+    credit: Mutex<Option<Credit>>,
+    cost_bytes: usize,
+}
+
+impl fmt::Debug for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Segment({}, {} events)", self.number, self.events.len())
+    }
+}
+
+/// A segment before it has its number.
+pub struct NewSegment {
+    pub generation: u64,
+    pub events: Vec<LogEvent>,
+    pub notices: Vec<Notice>,
+    pub seen: Vec<BlockRange>,
+    /// How far each topic has come with this batch.
+    pub heads: Arc<Heads>,
+    pub progress: Progress,
+    pub read_at: Timestamp,
+    pub credit: Credit,
+}
+
+/// A slice of the log.
+#[derive(Debug, Default)]
+pub struct LogSlice {
+    pub segments: Vec<Arc<Segment>>,
+    /// Position to read from next.
+    pub next: u64,
+    /// How many segments the reader missed because they had left before it asked.
+    pub missed: u64,
+}
+
+/// Sizes and positions of the log, for status.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogState {
+    pub first: u64,
+    pub next: u64,
+    /// Segments below this are in the store.
+    pub committed: u64,
+    /// Highest `seq` in the store.
+    pub committed_seq: u64,
+    /// Highest `seq` given.
+    pub last_seq: u64,
+    pub bytes: usize,
+    pub uncommitted_events: usize,
+}
+
+pub struct Log {
+    /// Committed segments may stay up to this many bytes.
+    max_bytes: usize,
+    ring: Mutex<Ring>,
+}
+
+struct Ring {
+    segments: VecDeque<Arc<Segment>>,
+    state: LogState,
+    heads: Arc<Heads>,
+}
+
+impl Log {
+    /// Starts an empty log behind the highest `seq` of the store.
+    pub fn new(max_bytes: usize, last_seq: u64, heads: Heads) -> Arc<Self> {
+        let state = LogState { committed_seq: last_seq, last_seq, ..LogState::default() };
+        let ring = Ring { segments: VecDeque::new(), state, heads: Arc::new(heads) };
+        Arc::new(Self { max_bytes, ring: Mutex::new(ring) })
+    }
+
+    /// Appends a batch and gives its number.
+    pub fn append(&self, new: NewSegment) -> u64 {
+        let events_bytes: usize = new.events.iter().map(LogEvent::cost_bytes).sum();
+        let mut ring = self.ring();
+        let number = ring.state.next;
+        if let Some(last) = new.events.last() {
+            ring.state.last_seq = last.sequenced.seq;
+        }
+        let cost_bytes = size_of::<Segment>() + events_bytes;
+        ring.state.next += 1;
+        ring.heads = new.heads;
+        ring.state.bytes += cost_bytes;
+        ring.state.uncommitted_events += new.events.len();
+        ring.segments.push_back(Arc::new(Segment {
+            number,
+            generation: new.generation,
+            topic: new.progress.stream.topic,
+            events: new.events,
+            notices: new.notices,
+            seen: new.seen,
+            progress: new.progress,
+            read_at: new.read_at,
+            credit: Mutex::new(Some(new.credit)),
+            cost_bytes,
+        }));
+        number
+    }
+
+    /// Reads from a position: segments until `max_events` is reached, at least one if there is one.
+    pub fn read(&self, from: u64, max_events: usize) -> LogSlice {
+        let ring = self.ring();
+        let start = from.max(ring.state.first);
+        let mut slice = LogSlice { segments: Vec::new(), next: start, missed: start - from };
+        let mut events = 0;
+        for segment in ring.segments.iter().skip((start - ring.state.first) as usize) {
+            if events > 0 && events + segment.events.len() > max_events {
+                break;
+            }
+            // An empty segment counts as one event, so that a slice is bounded in any case.
+            events += segment.events.len().max(1);
+            slice.next = segment.number + 1;
+            slice.segments.push(segment.clone());
+        }
+        slice
+    }
+
+    /// Everything below `next` is in the store: credits go back, old segments leave.
+    pub fn commit(&self, next: u64) {
+        let mut credits = Vec::new();
+        let mut left = Vec::new();
+        let mut ring = self.ring();
+        let from = ring.state.committed.max(ring.state.first);
+        for number in from..next.min(ring.state.next) {
+            let segment = ring.segments[(number - ring.state.first) as usize].clone();
+            credits.extend(segment.credit().take());
+            ring.state.uncommitted_events -= segment.events.len();
+            if let Some(last) = segment.events.last() {
+                ring.state.committed_seq = last.sequenced.seq;
+            }
+            ring.state.committed = number + 1;
+        }
+        ring.evict(self.max_bytes, &mut left);
+        drop(ring);
+        // Waking watchers and freeing bodies need not hold the ring.
+        credits.into_iter().for_each(Credit::done);
+    }
+
+    /// Forgets what is not committed, for a new generation: the sources read it again. Readers
+    /// go on at the same number.
+    pub fn abandon_uncommitted(&self) {
+        let mut ring = self.ring();
+        let keep = (ring.state.committed.max(ring.state.first) - ring.state.first) as usize;
+        // They stay as gaps in the numbers would break the readers; only the store skips them.
+        for segment in ring.segments.iter().skip(keep) {
+            drop(segment.credit().take());
+        }
+        ring.state.uncommitted_events = 0;
+        ring.state.committed = ring.state.next;
+    }
+
+    /// The cursor of the newest event, for heartbeats and `hello`: "delivered up to here" for a
+    /// reader that has seen every segment below [`LogState::next`].
+    pub fn head(&self) -> Cursor {
+        let ring = self.ring();
+        ring.heads.cursor(ring.state.last_seq)
+    }
+
+    pub fn state(&self) -> LogState {
+        self.ring().state
+    }
+
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        // Every change of the ring is complete before a panic could happen.
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ring {
+    fn evict(&mut self, max_bytes: usize, left: &mut Vec<Arc<Segment>>) {
+        while self.state.bytes > max_bytes && self.state.first < self.state.committed {
+            let Some(segment) = self.segments.pop_front() else { break };
+            self.state.first += 1;
+            self.state.bytes -= segment.cost_bytes;
+            left.push(segment);
+        }
+    }
+}
+
+impl Segment {
+    fn credit(&self) -> MutexGuard<'_, Option<Credit>> {
+        self.credit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LogEvent {
+    /// Charges one encoded frame too: an event that is cast exists about twice.
+    fn cost_bytes(&self) -> usize {
+        size_of::<Self>() + self.sequenced.event.cost_bytes() + self.sequenced.event.body.len()
+    }
+}

@@ -1,0 +1,260 @@
+//! What each stage counts about itself, for status, metrics and tests.
+//!
+//! Invariant: in every stage received = sent + dropped, and dropped has a reason. No value here is
+//! a constant: each is written by the actor that lives it.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicI64, AtomicU64, Ordering},
+};
+
+use serde::Serialize;
+
+use crate::source::Stream;
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A number that is set to what holds now.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicI64);
+
+impl Gauge {
+    pub fn set(&self, value: i64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    pub fn add(&self, change: i64) {
+        self.0.fetch_add(change, Ordering::Relaxed);
+    }
+
+    pub fn raise(&self, value: i64) {
+        self.0.fetch_max(value, Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// All counters of the daemon. One is made at the start and shared.
+#[derive(Debug, Default)]
+pub struct Stats {
+    streams: Mutex<Vec<Arc<StreamStats>>>,
+    pub filter: FilterStats,
+    pub router: RouterStats,
+    pub store: StoreStats,
+    pub sessions: SessionStats,
+}
+
+/// One stream: its watcher, its tail and its parser. Times are microseconds since 1970, 0 = never.
+#[derive(Debug)]
+pub struct StreamStats {
+    pub stream: Arc<Stream>,
+    /// File that is being read, such as `20260315/0`.
+    file: Mutex<String>,
+    pub offset_bytes: Gauge,
+    /// Written by the node and not read by us, over all files.
+    pub behind_bytes: Gauge,
+    pub read_bytes: Counter,
+    pub lines: Counter,
+    /// Lines of which nothing could be used.
+    pub malformed_lines: Counter,
+    /// Lines of which the part behind a break could be used.
+    pub recovered_lines: Counter,
+    /// Longer than `source.max_line_bytes`.
+    pub oversized_lines: Counter,
+    /// Elements of blocks, in all.
+    pub elements: Counter,
+    /// Elements that are not what their topic promises: skipped.
+    pub skipped_elements: Counter,
+    /// Blocks whose time lies beyond retention or more than a day ahead: refused.
+    pub refused_blocks: Counter,
+    /// Candidates handed to the filter.
+    pub candidates: Counter,
+    /// Files that were found shorter, or with other content, than before.
+    pub truncations: Counter,
+    pub replacements: Counter,
+    /// Bytes of files that vanished before they were read, as far as they were known.
+    pub lost_bytes: Counter,
+    pub read_errors: Counter,
+    /// When the last raw line came, by our clock.
+    pub last_line_at: Gauge,
+    /// `local_time` of the last line: when the node wrote it.
+    pub last_written: Gauge,
+    /// `block_time` of the last line.
+    pub last_block_time: Gauge,
+    pub last_position: Gauge,
+    /// Why the stream is not followed at the moment; empty when it is.
+    problem: Mutex<String>,
+}
+
+/// The whitelist filters of all chains together.
+#[derive(Debug, Default)]
+pub struct FilterStats {
+    pub received: Counter,
+    pub accepted: Counter,
+    pub rejected: Counter,
+    /// Passed the Bloom filter and were not on the list.
+    pub false_positives: Counter,
+    /// On the list, but their body is not valid JSON.
+    pub malformed: Counter,
+}
+
+#[derive(Debug, Default)]
+pub struct RouterStats {
+    pub received: Counter,
+    pub sequenced: Counter,
+    /// Delivered before: a rewind, or another node directory.
+    pub duplicates: Counter,
+    /// Another content for an identity that was delivered before: an alarm.
+    pub conflicts: Counter,
+    pub late: Counter,
+    pub gaps_opened: Counter,
+    pub gaps_closed: Counter,
+    /// Pipelines started anew after a lost batch.
+    pub generations: Counter,
+    /// Highest position over all topics.
+    pub height: Gauge,
+    /// Refused because it belongs to an earlier life of the pipeline.
+    pub stale: Counter,
+}
+
+#[derive(Debug, Default)]
+pub struct StoreStats {
+    pub commits: Counter,
+    pub inserted: Counter,
+    pub duplicates: Counter,
+    /// Rows that the store always refuses.
+    pub quarantined: Counter,
+    /// Events of generations that are over.
+    pub stale: Counter,
+    pub failures: Counter,
+    /// Events that wait for their commit.
+    pub queued: Gauge,
+    pub last_commit_at: Gauge,
+    /// Duration of the last commit, microseconds.
+    pub last_commit_micros: Gauge,
+    /// Since when commits fail, microseconds since 1970; 0 while they succeed.
+    pub failing_since: Gauge,
+    pub deleted: Counter,
+    /// 1 while the disk and not the age decides what is kept.
+    pub retention_shortened: Gauge,
+    pub size_bytes: Gauge,
+    pub free_disk_bytes: Gauge,
+}
+
+#[derive(Debug, Default)]
+pub struct SessionStats {
+    pub open: Gauge,
+    pub opened: Counter,
+    pub closed: Counter,
+    pub subscriptions: Gauge,
+    pub frames_queued: Counter,
+    pub frames_sent: Counter,
+    /// Left in outboxes when their sessions closed.
+    pub frames_dropped: Counter,
+    pub sent_bytes: Counter,
+    pub outbox_bytes: Gauge,
+    pub slow_consumers: Counter,
+    pub ping_timeouts: Counter,
+    pub bad_frames: Counter,
+    pub panics: Counter,
+}
+
+impl Stats {
+    /// Adds a stream when its watcher finds it, or gives the one that is there.
+    pub fn stream(&self, stream: &Arc<Stream>) -> Arc<StreamStats> {
+        let mut streams = self.lock();
+        if let Some(known) = streams.iter().find(|known| known.stream.name == stream.name) {
+            return known.clone();
+        }
+        let stats = Arc::new(StreamStats::new(stream.clone()));
+        streams.push(stats.clone());
+        stats
+    }
+
+    pub fn streams(&self) -> Vec<Arc<StreamStats>> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<StreamStats>>> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl StreamStats {
+    fn new(stream: Arc<Stream>) -> Self {
+        Self {
+            stream,
+            file: Mutex::default(),
+            offset_bytes: Gauge::default(),
+            behind_bytes: Gauge::default(),
+            read_bytes: Counter::default(),
+            lines: Counter::default(),
+            malformed_lines: Counter::default(),
+            recovered_lines: Counter::default(),
+            oversized_lines: Counter::default(),
+            elements: Counter::default(),
+            skipped_elements: Counter::default(),
+            refused_blocks: Counter::default(),
+            candidates: Counter::default(),
+            truncations: Counter::default(),
+            replacements: Counter::default(),
+            lost_bytes: Counter::default(),
+            read_errors: Counter::default(),
+            last_line_at: Gauge::default(),
+            last_written: Gauge::default(),
+            last_block_time: Gauge::default(),
+            last_position: Gauge::default(),
+            problem: Mutex::default(),
+        }
+    }
+
+    pub fn file(&self) -> String {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes which file is read now and up to where.
+    pub fn reading(&self, file: &str, offset: u64) {
+        let mut current = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        if *current != file {
+            file.clone_into(&mut current);
+        }
+        self.offset_bytes.set(offset as i64);
+    }
+
+    pub fn problem(&self) -> String {
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_problem(&self, problem: &str) {
+        let mut current = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
+        if *current != problem {
+            problem.clone_into(&mut current);
+        }
+    }
+}
+
+impl Serialize for Counter {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(self.get())
+    }
+}
+
+impl Serialize for Gauge {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_i64(self.get())
+    }
+}

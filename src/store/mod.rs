@@ -1,0 +1,195 @@
+//! The store: each event once, with the ledger and the checkpoints that belong to it.
+//!
+//! Place in the pipeline: `DbWriter` commits what it reads from the log; sessions and HTTP read.
+//! Invariants: rows, ledger and checkpoints of a batch are one transaction under the lease of one
+//! writer; the identity of an event is a unique key.
+
+use std::{collections::HashSet, fmt, ops::RangeInclusive};
+
+use async_trait::async_trait;
+
+use crate::{
+    event::{Address, EventId, SequencedEvent, Timestamp, Topic},
+    router::ledger::{BlockRange, Gap},
+    source::{Progress, StreamCheckpoint},
+};
+
+/// Why the store did not do what it was asked for, sorted by what we then do.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Locked, full, away: the same call is tried again with growing delay.
+    #[error("the store is not available: {0}")]
+    Unavailable(String),
+    /// Another writer holds the lease: this daemon must stop writing at once.
+    #[error("another nodecast writes to this store: {0}")]
+    LeaseLost(String),
+    /// The server refuses this content and always will: bisected down to the row, which goes to
+    /// quarantine.
+    #[error("the store refuses the content: {0}")]
+    Refused(String),
+    /// The store does not hold what we expect of it, or is not ours; the daemon stops.
+    #[error("the store cannot be used: {0}")]
+    Unusable(String),
+}
+
+/// Who writes: one per start of the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Start of the daemon, microseconds since 1970, made larger than every earlier run's by the
+    /// store.
+    pub id: u64,
+    /// The store, drawn once when it was created.
+    pub epoch: u64,
+}
+
+/// What a daemon needs to go on where the last one stopped.
+#[derive(Clone, Debug)]
+pub struct Recovered {
+    pub run: Run,
+    /// Highest `seq` ever committed, deleted ones included.
+    pub last_seq: u64,
+    /// Highest position of each topic that has events or blocks.
+    pub heads: Vec<(Topic, u64)>,
+    pub streams: Vec<StreamCheckpoint>,
+    /// Latest event or block time ever committed.
+    pub newest_time: Option<Timestamp>,
+    /// Unordered.
+    pub seen: Vec<BlockRange>,
+    /// Those that are still open.
+    pub gaps: Vec<Gap>,
+}
+
+/// One transaction: some segments of the log.
+#[derive(Clone, Copy)]
+pub struct CommitBatch<'a> {
+    /// Number of this commit in this run, from 1: a commit whose answer was lost is looked up by
+    /// it and not repeated.
+    pub number: u64,
+    pub events: &'a [&'a SequencedEvent],
+    pub seen: &'a [&'a BlockRange],
+    pub gaps_opened: &'a [&'a Gap],
+    pub gaps_closed: &'a [&'a Gap],
+    /// In order: later ones replace earlier ones of the same file or stream.
+    pub progress: &'a [&'a Progress],
+    /// Highest `seq` given so far, also when its event was dropped.
+    pub last_seq: u64,
+    /// Latest block time seen so far.
+    pub newest_time: Timestamp,
+}
+
+impl fmt::Debug for CommitBatch<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CommitBatch({}, {} events)", self.number, self.events.len())
+    }
+}
+
+/// What a commit did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    pub inserted: usize,
+    /// Were there already: the unique key held.
+    pub duplicates: usize,
+}
+
+/// Which events history is asked for. All conditions hold together; an empty list is no condition.
+#[derive(Clone, Debug, Default)]
+pub struct EventQuery {
+    pub topics: Vec<Topic>,
+    pub users: Vec<Address>,
+    /// Value of the key `coin`.
+    pub coin: Option<String>,
+    /// Inclusive.
+    pub positions: Option<RangeInclusive<u64>>,
+    /// Event time, inclusive.
+    pub times: Option<RangeInclusive<Timestamp>>,
+    /// Newest position first.
+    pub descending: bool,
+    /// Continue behind this place, in the direction of the order.
+    pub after: Option<PageKey>,
+    pub limit: usize,
+    /// Skip this many rows: for the numbered pages of the older protocol only.
+    pub offset: usize,
+}
+
+/// Place of a row in the order of history: by position, then by arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PageKey {
+    pub position: u64,
+    pub seq: u64,
+}
+
+/// What retention may keep.
+#[derive(Clone, Copy, Debug)]
+pub struct RetentionLimits {
+    /// Events older than this go.
+    pub edge: Timestamp,
+    /// Size on disk above which the oldest go before their time; `None`: no limit.
+    pub max_bytes: Option<u64>,
+    /// Free bytes that must stay on the file system.
+    pub min_free_bytes: u64,
+    /// Rows to delete in one portion, so that commits come between.
+    pub portion: usize,
+}
+
+/// What one portion of retention did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retained {
+    pub deleted: usize,
+    /// More is due: call again after the commits that wait.
+    pub more: bool,
+    /// The disk, not the age, decided: the store keeps less than it was asked to.
+    pub shortened: bool,
+}
+
+/// Extent of the store, for status.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreSize {
+    pub bytes: u64,
+    pub free_disk_bytes: u64,
+    pub oldest_seq: Option<u64>,
+    pub oldest_time: Option<Timestamp>,
+}
+
+/// A database of events. Reads go through it from any thread.
+#[async_trait]
+pub trait EventStore: Send + Sync {
+    /// A name for logs and status, without secrets.
+    fn describe(&self) -> String;
+
+    /// Takes the writer's lease and reads what a start needs.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`] when another living daemon holds the lease.
+    async fn open_writer(&self) -> Result<(Box<dyn StoreWriter>, Recovered), StoreError>;
+
+    /// Reads one page of history.
+    async fn events(&self, query: EventQuery) -> Result<Vec<SequencedEvent>, StoreError>;
+
+    /// Tells which of these are stored.
+    async fn stored(&self, ids: Vec<EventId>) -> Result<HashSet<EventId>, StoreError>;
+
+    /// Highest position stored or seen, over all topics (`GET /height` before the first block).
+    async fn size(&self) -> Result<StoreSize, StoreError>;
+}
+
+/// The one writer of a store. It is owned by `DbWriter` and lives on its thread.
+///
+/// # Cancel safety
+/// Its futures are always polled to the end.
+#[async_trait(?Send)]
+pub trait StoreWriter: Send {
+    /// Writes all of the batch in one transaction, or nothing.
+    async fn commit(&mut self, batch: CommitBatch<'_>) -> Result<Committed, StoreError>;
+
+    /// Reads the state of the last commit again, for a new generation of the pipeline.
+    async fn recover(&mut self) -> Result<Recovered, StoreError>;
+
+    /// Deletes one portion of what is due.
+    async fn retain(&mut self, limits: RetentionLimits) -> Result<Retained, StoreError>;
+
+    /// Merges what a long run has scattered; called now and then between commits.
+    async fn compact(&mut self) -> Result<(), StoreError>;
+
+    /// Gives the lease back and flushes, as part of stopping.
+    async fn close(&mut self) -> Result<(), StoreError>;
+}

@@ -1,0 +1,81 @@
+//! Tools of the unit tests.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use actix::prelude::*;
+use slog::{Discard, Logger, o};
+
+/// An actor that keeps every message it gets.
+pub struct Probe<M> {
+    received: Arc<Mutex<Vec<M>>>,
+}
+
+/// The test's end of a [`Probe`].
+pub struct ProbeHandle<M: Message<Result = ()> + Send + Unpin + 'static> {
+    address: Addr<Probe<M>>,
+    received: Arc<Mutex<Vec<M>>>,
+}
+
+impl<M: Message<Result = ()> + Send + Unpin + 'static> Probe<M> {
+    /// Starts a probe in the arbiter of the test.
+    pub fn start() -> ProbeHandle<M> {
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let address = Actor::start(Self { received: received.clone() });
+        ProbeHandle { address, received }
+    }
+}
+
+impl<M: Message<Result = ()> + Send + Unpin + 'static> ProbeHandle<M> {
+    pub fn recipient(&self) -> Recipient<M> {
+        self.address.clone().recipient()
+    }
+
+    /// Takes what has come so far, after every message that is already under way on this arbiter.
+    pub async fn take(&self) -> Vec<M> {
+        for _ in 0..64 {
+            tokio::task::yield_now().await;
+        }
+        std::mem::take(&mut *self.lock())
+    }
+
+    /// Waits until at least `count` messages have come, and takes all.
+    ///
+    /// # Panics
+    /// When they do not come within 30 seconds.
+    pub async fn take_at_least(&self, count: usize) -> Vec<M> {
+        for _ in 0..3_000 {
+            let enough = self.lock().len() >= count;
+            if enough {
+                return std::mem::take(&mut *self.lock());
+            }
+            actix_rt::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("fewer than {count} messages came");
+    }
+}
+
+impl<M: Message<Result = ()> + Send + Unpin + 'static> ProbeHandle<M> {
+    fn lock(&self) -> MutexGuard<'_, Vec<M>> {
+        self.received.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<M: Message<Result = ()> + Send + Unpin + 'static> Actor for Probe<M> {
+    type Context = Context<Self>;
+}
+
+impl<M: Message<Result = ()> + Send + Unpin + 'static> Handler<M> for Probe<M> {
+    type Result = ();
+
+    fn handle(&mut self, message: M, _ctx: &mut Self::Context) {
+        self.received.lock().unwrap_or_else(PoisonError::into_inner).push(message);
+    }
+}
+
+/// A logger that says nothing.
+pub fn log() -> Logger {
+    Logger::root(Discard, o!())
+}
