@@ -27,6 +27,10 @@ pub enum StoreError {
     /// quarantine.
     #[error("the store refuses the content: {0}")]
     Refused(String),
+    /// The outcome is not known or not understood: the batch counts as lost, the pipeline starts a
+    /// new generation from the checkpoints.
+    #[error("the store failed: {0}")]
+    Failed(String),
     /// The store does not hold what we expect of it, or is not ours; the daemon stops.
     #[error("the store cannot be used: {0}")]
     Unusable(String),
