@@ -1,0 +1,52 @@
+//! What the operator tells the process: SIGTERM and SIGINT stop it, SIGHUP reloads the whitelist.
+
+use std::{io, process};
+
+use slog::{Logger, warn};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Exit code after a second signal: the conventional 128 + SIGINT.
+const STOPPED_AT_ONCE: i32 = 130;
+
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    Stop,
+    Reload,
+}
+
+impl Signals {
+    pub fn listen() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// # Cancel safety
+    /// A signal that arrives while nobody waits is given to the next call.
+    pub async fn next(&mut self) -> Wish {
+        tokio::select! {
+            _ = self.terminate.recv() => Wish::Stop,
+            _ = self.interrupt.recv() => Wish::Stop,
+            _ = self.hangup.recv() => Wish::Reload,
+        }
+    }
+
+    /// From now on another stop signal ends the process without waiting for anything: what was not
+    /// committed is read again at the next start.
+    pub fn stop_at_once_on_the_next(mut self, logger: Logger) {
+        actix_rt::spawn(async move {
+            while self.next().await != Wish::Stop {}
+            warn!(logger, "second signal, stopping at once");
+            process::exit(STOPPED_AT_ONCE);
+        });
+    }
+}

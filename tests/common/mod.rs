@@ -1,0 +1,230 @@
+//! Starts the real daemon as its own process, with its own directories and port.
+
+#![allow(dead_code, reason = "each test file uses its share of the tools")]
+
+pub mod database;
+pub mod node;
+
+use std::{
+    fs::{self, File},
+    net::{TcpListener, TcpStream},
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tungstenite::{Message, WebSocket};
+
+/// How long a test waits for what has to happen. Only a broken daemon needs so long.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a daemon is started with; it can be started again and again on the same state.
+pub struct Setup {
+    pub root: tempfile::TempDir,
+    pub data_dirs: Vec<PathBuf>,
+    /// `all`, or addresses one a line.
+    pub whitelist: String,
+    /// More of the configuration file.
+    pub config: String,
+    /// `oldest`, `now`, ...
+    pub from: &'static str,
+    /// Armed points, see `nodecast::failpoint`.
+    pub failpoints: String,
+}
+
+impl Setup {
+    /// One node directory, everything kept, from the oldest file on.
+    pub fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let data_dirs = vec![root.path().join("node")];
+        fs::create_dir(&data_dirs[0]).unwrap();
+        Self {
+            root,
+            data_dirs,
+            whitelist: "all".to_owned(),
+            config: String::new(),
+            from: "oldest",
+            failpoints: String::new(),
+        }
+    }
+
+    pub fn node(&self) -> &Path {
+        &self.data_dirs[0]
+    }
+
+    pub fn state_dir(&self) -> PathBuf {
+        self.root.path().join("state")
+    }
+
+    pub fn database(&self) -> PathBuf {
+        self.state_dir().join("nodecast.db")
+    }
+
+    pub fn whitelist_file(&self) -> PathBuf {
+        self.root.path().join("whitelist")
+    }
+
+    /// Starts the daemon without waiting for its port.
+    pub fn spawn(&self) -> TestDaemon {
+        let config = self.root.path().join("nodecast.toml");
+        fs::write(&config, &self.config).unwrap();
+        let whitelist = if self.whitelist == "all" {
+            "all".to_owned()
+        } else {
+            fs::write(self.whitelist_file(), &self.whitelist).unwrap();
+            self.whitelist_file().display().to_string()
+        };
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let log = self.root.path().join("daemon.log");
+        let stderr = File::options().create(true).append(true).open(&log).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nodecast"));
+        command
+            .arg("run")
+            .args(["--config".as_ref(), config.as_os_str()])
+            .args(["--state-dir".as_ref(), self.state_dir().as_os_str()])
+            .args(["--listen", &format!("127.0.0.1:{port}")])
+            .args(["--whitelist", &whitelist])
+            .args(["--from", self.from])
+            .env("NODECAST_FAILPOINTS", &self.failpoints)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(stderr);
+        for data_dir in &self.data_dirs {
+            command.args(["--data-dir".as_ref(), data_dir.as_os_str()]);
+        }
+        TestDaemon { child: command.spawn().unwrap(), port, log }
+    }
+
+    /// Starts the daemon and waits until it answers.
+    pub fn start(&self) -> TestDaemon {
+        let mut daemon = self.spawn();
+        daemon.wait_until_listening();
+        daemon
+    }
+}
+
+/// A running daemon; it is killed when the test ends.
+pub struct TestDaemon {
+    child: Child,
+    pub port: u16,
+    log: PathBuf,
+}
+
+pub type Client = WebSocket<tungstenite::stream::MaybeTlsStream<TcpStream>>;
+
+impl TestDaemon {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn wait_until_listening(&mut self) {
+        let start = Instant::now();
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none(), "the daemon ended: {ended:?}\n{}", self.log_tail());
+            assert!(start.elapsed() < PATIENCE, "the port stays closed\n{}", self.log_tail());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Ends the process as a power cut would.
+    pub fn kill(mut self) -> ExitStatus {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap()
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(self.child.id() as i32).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Asks it to stop and waits until it has.
+    pub fn stop(mut self) -> ExitStatus {
+        self.signal(rustix::process::Signal::TERM);
+        self.wait_exit().expect("the daemon does not stop")
+    }
+
+    /// Waits for the end of the process; `None` when it lives on.
+    pub fn wait_exit(&mut self) -> Option<ExitStatus> {
+        self.wait_exit_for(PATIENCE)
+    }
+
+    pub fn wait_exit_for(&mut self, patience: Duration) -> Option<ExitStatus> {
+        let start = Instant::now();
+        while start.elapsed() < patience {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return Some(status);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        None
+    }
+
+    /// Gives the status code and the JSON of a GET request.
+    pub fn get(&self, path: &str) -> (u16, Value) {
+        let url = format!("http://127.0.0.1:{}{path}", self.port);
+        let request = ureq::get(url).config().http_status_as_error(false).build();
+        let mut response = request.call().unwrap();
+        let body = response.body_mut().with_config().limit(1 << 30).read_to_string().unwrap();
+        (response.status().as_u16(), serde_json::from_str(&body).unwrap_or(Value::String(body)))
+    }
+
+    pub fn status(&self) -> Value {
+        self.get("/v1/status").1
+    }
+
+    /// Opens a WebSocket.
+    pub fn connect(&self, path: &str) -> Client {
+        let url = format!("ws://127.0.0.1:{}{path}", self.port);
+        let (client, _response) = tungstenite::connect(url).unwrap();
+        if let tungstenite::stream::MaybeTlsStream::Plain(stream) = client.get_ref() {
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        }
+        client
+    }
+
+    /// The end of its log, for the message of a failed test.
+    pub fn log_tail(&self) -> String {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<_> = log.lines().rev().take(40).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl Drop for TestDaemon {
+    fn drop(&mut self) {
+        // It may have ended already.
+        if self.child.kill().is_ok() {
+            self.child.wait().ok();
+        }
+    }
+}
+
+/// Whether the process was ended by SIGKILL.
+pub fn was_killed(status: ExitStatus) -> bool {
+    status.signal() == Some(rustix::process::Signal::KILL.as_raw())
+}
+
+pub fn send(client: &mut Client, frame: &Value) {
+    client.send(Message::text(frame.to_string())).unwrap();
+}
+
+/// Reads the next text frame, passing over pings.
+pub fn receive(client: &mut Client) -> Value {
+    loop {
+        if let Message::Text(text) = client.read().unwrap() {
+            return serde_json::from_str(&text).unwrap();
+        }
+    }
+}
+
+/// Waits until a condition holds.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "did not happen: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
