@@ -10,7 +10,7 @@ use std::sync::{
 
 use serde::Serialize;
 
-use crate::source::Stream;
+use crate::{router::ledger::Gap, source::Stream};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -52,6 +52,7 @@ impl Gauge {
 #[derive(Debug, Default)]
 pub struct Stats {
     streams: Mutex<Vec<Arc<StreamStats>>>,
+    pub whitelist: WhitelistStats,
     pub filter: FilterStats,
     pub router: RouterStats,
     pub store: StoreStats,
@@ -100,6 +101,20 @@ pub struct StreamStats {
     problem: Mutex<String>,
 }
 
+/// The list itself and the source it is loaded from.
+#[derive(Debug, Default)]
+pub struct WhitelistStats {
+    /// Addresses in the exact list.
+    pub addresses: Gauge,
+    /// 1 while everything is kept for everybody.
+    pub everything: Gauge,
+    /// When the list in use was loaded, microseconds since 1970; 0 = never.
+    pub loaded_at: Gauge,
+    pub reloads: Counter,
+    /// Why the source could not be loaded; empty when it could. The old list stays in use.
+    problem: Mutex<String>,
+}
+
 /// The whitelist filters of all chains together.
 #[derive(Debug, Default)]
 pub struct FilterStats {
@@ -129,7 +144,12 @@ pub struct RouterStats {
     pub height: Gauge,
     /// Refused because it belongs to an earlier life of the pipeline.
     pub stale: Counter,
+    pub gaps: OpenGaps,
 }
+
+/// The gaps that are open now, with their bounds. Kept by the Router, which knows them anyway.
+#[derive(Debug, Default)]
+pub struct OpenGaps(Mutex<Vec<Gap>>);
 
 #[derive(Debug, Default)]
 pub struct StoreStats {
@@ -191,6 +211,42 @@ impl Stats {
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<StreamStats>>> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl OpenGaps {
+    /// Takes what is open at the start of a generation.
+    pub fn replace(&self, gaps: Vec<Gap>) {
+        *self.lock() = gaps;
+    }
+
+    pub fn opened(&self, gap: &Gap) {
+        self.lock().push(gap.clone());
+    }
+
+    /// Forgets a gap by its bounds; what is left of it was opened anew.
+    pub fn closed(&self, gap: &Gap) {
+        self.lock().retain(|open| {
+            (open.topic, open.first, open.last) != (gap.topic, gap.first, gap.last)
+        });
+    }
+
+    pub fn list(&self) -> Vec<Gap> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Gap>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl WhitelistStats {
+    pub fn problem(&self) -> String {
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_problem(&self, problem: &str) {
+        problem.clone_into(&mut self.problem.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
