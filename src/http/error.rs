@@ -39,9 +39,9 @@ pub enum ApiError {
 
 /// What a client is told.
 #[derive(Serialize)]
-struct ErrorBody<'a> {
-    code: &'a str,
-    message: &'a str,
+struct ErrorBody {
+    code: &'static str,
+    message: String,
 }
 
 impl ApiError {
@@ -56,13 +56,6 @@ impl ApiError {
             Self::Unavailable(_) => "unavailable",
             Self::Store(_) => "store_failed",
         }
-    }
-
-    /// The text of the answer, one JSON object.
-    pub fn to_json(&self) -> String {
-        let message = self.to_string();
-        serde_json::to_string(&ErrorBody { code: self.code(), message: &message })
-            .expect("two texts are always JSON")
     }
 }
 
@@ -105,7 +98,6 @@ impl ResponseError for ApiError {
         }
         response
             .insert_header((header::CACHE_CONTROL, "no-store"))
-            .content_type("application/json")
-            .body(self.to_json())
+            .json(ErrorBody { code: self.code(), message: self.to_string() })
     }
 }

@@ -226,9 +226,8 @@ impl OpenGaps {
 
     /// Forgets a gap by its bounds; what is left of it was opened anew.
     pub fn closed(&self, gap: &Gap) {
-        self.lock().retain(|open| {
-            (open.topic, open.first, open.last) != (gap.topic, gap.first, gap.last)
-        });
+        self.lock()
+            .retain(|open| (open.topic, open.first, open.last) != (gap.topic, gap.first, gap.last));
     }
 
     pub fn list(&self) -> Vec<Gap> {
