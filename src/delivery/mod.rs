@@ -1,1 +1,3 @@
-//! (to be written)
+//! Delivery: WebSocket sessions, and the shards that feed them from the log.
+
+pub mod dialect;

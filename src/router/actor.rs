@@ -236,7 +236,7 @@ impl Router {
 
     fn publish_gaps(&self) {
         let gaps = self.ledgers.values().flat_map(|ledger| ledger.open_gaps().iter().cloned());
-        self.stats.router.set_open_gaps(gaps.collect());
+        self.stats.router.gaps.replace(gaps.collect());
     }
 
     /// Drops the events that are stored, or are on their way to the store.

@@ -93,6 +93,8 @@ pub struct Segment {
     pub read_at: Timestamp,
     /// Given back by the commit.
     credit: Mutex<Option<Credit>>,
+    /// How far each topic has come with this batch.
+    heads: Arc<Heads>,
     cost_bytes: usize,
 }
 
@@ -150,13 +152,17 @@ struct Ring {
     segments: VecDeque<Arc<Segment>>,
     state: LogState,
     heads: Arc<Heads>,
+    /// How far each topic has come in the store.
+    committed_heads: Arc<Heads>,
 }
 
 impl Log {
     /// Starts an empty log behind the highest `seq` of the store.
     pub fn new(max_bytes: usize, last_seq: u64, heads: Heads) -> Arc<Self> {
         let state = LogState { committed_seq: last_seq, last_seq, ..LogState::default() };
-        let ring = Ring { segments: VecDeque::new(), state, heads: Arc::new(heads) };
+        let heads = Arc::new(heads);
+        let ring =
+            Ring { segments: VecDeque::new(), state, heads: heads.clone(), committed_heads: heads };
         Arc::new(Self { max_bytes, ring: Mutex::new(ring) })
     }
 
@@ -170,7 +176,7 @@ impl Log {
         }
         let cost_bytes = size_of::<Segment>() + events_bytes;
         ring.state.next += 1;
-        ring.heads = new.heads;
+        ring.heads = new.heads.clone();
         ring.state.bytes += cost_bytes;
         ring.state.uncommitted_events += new.events.len();
         ring.segments.push_back(Arc::new(Segment {
@@ -183,6 +189,7 @@ impl Log {
             progress: new.progress,
             read_at: new.read_at,
             credit: Mutex::new(Some(new.credit)),
+            heads: new.heads,
             cost_bytes,
         }));
         number
@@ -220,6 +227,7 @@ impl Log {
                 ring.state.committed_seq = last.sequenced.seq;
             }
             ring.state.committed = number + 1;
+            ring.committed_heads = segment.heads.clone();
         }
         ring.evict(self.max_bytes, &mut left);
         drop(ring);
@@ -259,6 +267,13 @@ impl Log {
         let uncommitted = ring.segments.iter().skip(keep as usize);
         let events = uncommitted.flat_map(|segment| &segment.events);
         events.map(|event| event.sequenced.event.id).filter(|id| ids.contains(id)).collect()
+    }
+
+    /// The cursor of the newest event in the store: who has read the store after asking for it
+    /// misses nothing when he resumes here.
+    pub fn committed_head(&self) -> Cursor {
+        let ring = self.ring();
+        ring.committed_heads.cursor(ring.state.committed_seq)
     }
 
     pub fn state(&self) -> LogState {

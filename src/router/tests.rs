@@ -122,7 +122,7 @@ async fn a_second_node_directory_brings_only_what_is_missing() {
         bench.log.read(0, 100).segments.iter().flat_map(|s| s.notices.clone()).collect();
     assert!(matches!(&notices[0], Notice::GapOpened(gap) if (gap.first, gap.last) == (7, 7)));
     assert!(matches!(&notices[1], Notice::GapClosed(gap) if (gap.first, gap.last) == (7, 7)));
-    assert_eq!(bench.stats.router.open_gaps(), []);
+    assert_eq!(bench.stats.router.gaps.list(), []);
 }
 
 #[actix_rt::test]
@@ -175,7 +175,7 @@ async fn a_jump_over_a_restart_is_a_gap() {
 
     bench.router.send(bench.batch("a", 1, vec![block(9)])).await.unwrap();
 
-    let gaps = bench.stats.router.open_gaps();
+    let gaps = bench.stats.router.gaps.list();
     assert_eq!((gaps[0].first, gaps[0].last), (6, 8));
 }
 

@@ -52,6 +52,7 @@ impl Gauge {
 #[derive(Debug, Default)]
 pub struct Stats {
     streams: Mutex<Vec<Arc<StreamStats>>>,
+    pub whitelist: WhitelistStats,
     pub filter: FilterStats,
     pub router: RouterStats,
     pub store: StoreStats,
@@ -100,6 +101,20 @@ pub struct StreamStats {
     problem: Mutex<String>,
 }
 
+/// The list itself and the source it is loaded from.
+#[derive(Debug, Default)]
+pub struct WhitelistStats {
+    /// Addresses in the exact list.
+    pub addresses: Gauge,
+    /// 1 while everything is kept for everybody.
+    pub everything: Gauge,
+    /// When the list in use was loaded, microseconds since 1970; 0 = never.
+    pub loaded_at: Gauge,
+    pub reloads: Counter,
+    /// Why the source could not be loaded; empty when it could. The old list stays in use.
+    problem: Mutex<String>,
+}
+
 /// The whitelist filters of all chains together.
 #[derive(Debug, Default)]
 pub struct FilterStats {
@@ -129,19 +144,12 @@ pub struct RouterStats {
     pub height: Gauge,
     /// Refused because it belongs to an earlier life of the pipeline.
     pub stale: Counter,
-    open_gaps: Mutex<Vec<Gap>>,
+    pub gaps: OpenGaps,
 }
 
-impl RouterStats {
-    /// Blocks that are missing now.
-    pub fn open_gaps(&self) -> Vec<Gap> {
-        self.open_gaps.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub fn set_open_gaps(&self, gaps: Vec<Gap>) {
-        *self.open_gaps.lock().unwrap_or_else(PoisonError::into_inner) = gaps;
-    }
-}
+/// The gaps that are open now, with their bounds. Kept by the Router, which knows them anyway.
+#[derive(Debug, Default)]
+pub struct OpenGaps(Mutex<Vec<Gap>>);
 
 #[derive(Debug, Default)]
 pub struct StoreStats {
@@ -203,6 +211,30 @@ impl Stats {
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<StreamStats>>> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl OpenGaps {
+    pub fn replace(&self, gaps: Vec<Gap>) {
+        *self.lock() = gaps;
+    }
+
+    pub fn list(&self) -> Vec<Gap> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Gap>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl WhitelistStats {
+    pub fn problem(&self) -> String {
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_problem(&self, problem: &str) {
+        problem.clone_into(&mut self.problem.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 

@@ -1,0 +1,103 @@
+//! How a request that cannot be served is answered: `{"code": "...", "message": "..."}`.
+//!
+//! Invariant: the code is a promise to programs, the message is for people. The two routes of the
+//! older service answer in its own form instead, see [`super::older`].
+
+use actix_web::{
+    HttpResponse, ResponseError,
+    http::{StatusCode, header},
+};
+use serde::Serialize;
+
+use crate::store::StoreError;
+
+/// Why a request is refused or cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// Parameters that cannot be understood; the text names each fault of the request.
+    #[error("{0}")]
+    InvalidParameter(String),
+    /// No route has this path.
+    #[error("there is nothing at {0}; GET / lists the routes")]
+    NotFound(String),
+    /// The route does not know the method. Carries those it knows, as in `Allow`.
+    #[error("this route answers {allow} only")]
+    MethodNotAllowed { allow: &'static str },
+    /// A WebSocket route was asked without an upgrade.
+    #[error("this route speaks WebSocket: connect with a WebSocket client")]
+    UpgradeRequired,
+    /// As many exports run as are allowed; it works again when one of them ends.
+    #[error("{0} exports are under way, which is the limit; try again later")]
+    Busy(usize),
+    /// The store did not answer. It works again when the store does.
+    #[error("the store does not answer at the moment; try again later")]
+    Unavailable(#[source] StoreError),
+    /// The store answered with something that trying again does not mend.
+    #[error("the store could not answer this request")]
+    Store(#[source] StoreError),
+}
+
+/// What a client is told.
+#[derive(Serialize)]
+struct ErrorBody {
+    code: &'static str,
+    message: String,
+}
+
+impl ApiError {
+    /// The name that programs compare; it never changes.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::InvalidParameter(_) => "invalid_parameter",
+            Self::NotFound(_) => "not_found",
+            Self::MethodNotAllowed { .. } => "method_not_allowed",
+            Self::UpgradeRequired => "upgrade_required",
+            Self::Busy(_) => "busy",
+            Self::Unavailable(_) => "unavailable",
+            Self::Store(_) => "store_failed",
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) | StoreError::LeaseLost(_) | StoreError::Failed(_) => {
+                Self::Unavailable(error)
+            }
+            StoreError::Refused(_) | StoreError::Unusable(_) => Self::Store(error),
+        }
+    }
+}
+
+impl ResponseError for ApiError {
+    fn status_code(&self) -> StatusCode {
+        match self {
+            Self::InvalidParameter(_) => StatusCode::BAD_REQUEST,
+            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
+            Self::Busy(_) | Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut response = HttpResponse::build(self.status_code());
+        match self {
+            Self::MethodNotAllowed { allow } => {
+                response.insert_header((header::ALLOW, *allow));
+            }
+            Self::UpgradeRequired => {
+                response.insert_header((header::UPGRADE, "websocket"));
+            }
+            Self::Busy(_) | Self::Unavailable(_) => {
+                response.insert_header((header::RETRY_AFTER, "1"));
+            }
+            Self::InvalidParameter(_) | Self::NotFound(_) | Self::Store(_) => {}
+        }
+        response
+            .insert_header((header::CACHE_CONTROL, "no-store"))
+            .json(ErrorBody { code: self.code(), message: self.to_string() })
+    }
+}
