@@ -1,5 +1,8 @@
 //! The node simulator against an independent reading of what it wrote.
 
+// Clippy knows tests by their attribute, and not the functions that they share.
+#![allow(clippy::unwrap_used)]
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fs,
