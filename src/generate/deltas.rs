@@ -106,7 +106,7 @@ pub(super) fn draw(moment: &mut Moment) -> LedgerUpdate {
         ),
         _ => (
             vec![user],
-            format!(r#"{{"type":"accountActivationGas","amount":"1.0","token":"USDC"}}"#),
+            format!(r#"{{"type":"accountActivationGas","amount":"{more}","token":"USDC"}}"#),
         ),
     };
     LedgerUpdate { users, delta }

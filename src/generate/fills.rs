@@ -173,7 +173,7 @@ fn push_fill(moment: &mut Moment, fills: &mut Elements, trade: &Trade, side: &Si
     }
     out.extend_from_slice(br#","tid":"#);
     push_u64(out, trade.tid);
-    if rng.u32(..3) > 0 {
+    if rng.u32(..5) > 0 {
         out.extend_from_slice(br#","cloid":""#);
         push_hex(out, &rng.u128(..).to_be_bytes());
         out.push(b'"');
