@@ -229,7 +229,8 @@ fn status_shows_what_the_stages_measured() {
 
 #[test]
 fn every_trouble_makes_status_degraded_with_its_reason() {
-    let troubles: [(&str, fn(&ApiState)); 5] = [
+    type Trouble = (&'static str, fn(&ApiState));
+    let troubles: [Trouble; 5] = [
         ("commits have failed for 10.0s", |state| {
             state.stats.store.failing_since.set(NOW.minus(10 * SECOND).0);
         }),
