@@ -18,8 +18,8 @@ pub enum ApiError {
     #[error("{0}")]
     InvalidParameter(String),
     /// No route has this path.
-    #[error("there is nothing at {0}; GET / lists the routes")]
-    NotFound(String),
+    #[error("no route has this path; GET / lists the routes")]
+    NotFound,
     /// The route does not know the method. Carries those it knows, as in `Allow`.
     #[error("this route answers {allow} only")]
     MethodNotAllowed { allow: &'static str },
@@ -49,7 +49,7 @@ impl ApiError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::InvalidParameter(_) => "invalid_parameter",
-            Self::NotFound(_) => "not_found",
+            Self::NotFound => "not_found",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::UpgradeRequired => "upgrade_required",
             Self::Busy(_) => "busy",
@@ -74,7 +74,7 @@ impl ResponseError for ApiError {
     fn status_code(&self) -> StatusCode {
         match self {
             Self::InvalidParameter(_) => StatusCode::BAD_REQUEST,
-            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
             Self::Busy(_) | Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -94,7 +94,7 @@ impl ResponseError for ApiError {
             Self::Busy(_) | Self::Unavailable(_) => {
                 response.insert_header((header::RETRY_AFTER, "1"));
             }
-            Self::InvalidParameter(_) | Self::NotFound(_) | Self::Store(_) => {}
+            Self::InvalidParameter(_) | Self::NotFound | Self::Store(_) => {}
         }
         response
             .insert_header((header::CACHE_CONTROL, "no-store"))

@@ -19,7 +19,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, guard, http::header, web};
+use actix_web::{HttpResponse, HttpResponseBuilder, guard, http::header, web};
 use serde::Serialize;
 use slog::Logger;
 
@@ -89,8 +89,8 @@ async fn get_only() -> Result<HttpResponse, ApiError> {
     Err(ApiError::MethodNotAllowed { allow: "GET, HEAD" })
 }
 
-async fn not_found(request: HttpRequest) -> Result<HttpResponse, ApiError> {
-    Err(ApiError::NotFound(request.path().to_owned()))
+async fn not_found() -> Result<HttpResponse, ApiError> {
+    Err(ApiError::NotFound)
 }
 
 async fn upgrade_required() -> Result<HttpResponse, ApiError> {

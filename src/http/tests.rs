@@ -7,10 +7,13 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    event::EventId,
+    event::{EventId, SequencedEvent},
     http::{health::readiness, status::report},
-    router::{ledger::Gap, log::Heads},
-    source::{BatchLost, Density, Form, Stream},
+    router::{
+        ledger::Gap,
+        log::{Heads, LogEvent, NewSegment},
+    },
+    source::{BatchLost, Density, Form, Progress, Stream},
     stats::StreamStats,
     store::{EventQuery, Recovered, StoreError, StoreSize, StoreWriter},
     testing::{Probe, log},
@@ -32,10 +35,7 @@ impl EventStore for NamedStore {
         unreachable!("routes do not write")
     }
 
-    async fn events(
-        &self,
-        _query: EventQuery,
-    ) -> Result<Vec<crate::event::SequencedEvent>, StoreError> {
+    async fn events(&self, _query: EventQuery) -> Result<Vec<SequencedEvent>, StoreError> {
         unreachable!("these tests read no history")
     }
 
@@ -227,7 +227,8 @@ fn status_shows_what_the_stages_measured() {
 
 #[test]
 fn every_trouble_makes_status_degraded_with_its_reason() {
-    let troubles: [(&str, fn(&ApiState)); 5] = [
+    type Trouble = (&'static str, fn(&ApiState));
+    let troubles: [Trouble; 5] = [
         ("commits have failed for 10.0s", |state| {
             state.stats.store.failing_since.set(NOW.minus(10 * SECOND).0);
         }),
@@ -292,6 +293,40 @@ fn the_height_is_known_from_the_store_before_the_first_line() {
     state.stats.router.height.set(71);
 
     assert_eq!((recovered, older::highest_block(&state)), (70, 71));
+}
+
+#[actix_rt::test]
+async fn history_resumes_at_what_is_committed_and_not_at_what_is_only_cast() {
+    let lost = Probe::<BatchLost>::start();
+    let budget = Budget::new(100, lost.recipient());
+    let state = state(&["/data"]);
+    let fills = stream(&state, "/data", "fills").stream.clone();
+    let heads = Heads { epoch: 1, run: 2, positions: vec![(Topic::new("fills"), 71)] };
+    let heads = Arc::new(heads);
+    let event = crate::event::Event {
+        id: EventId { topic: Topic::new("fills"), position: 71, index: 0, part: 0 },
+        time: NOW,
+        user: None,
+        keys: Default::default(),
+        body: Default::default(),
+    };
+    let sequenced = SequencedEvent { seq: 10, late: false, event };
+    let number = state.log.append(NewSegment {
+        generation: 0,
+        events: vec![LogEvent::new(sequenced, heads.clone())],
+        notices: Vec::new(),
+        seen: Vec::new(),
+        heads,
+        progress: Progress { stream: fills, files: Vec::new(), state: Default::default() },
+        read_at: NOW,
+        credit: budget.take(1, 0),
+    });
+
+    let cast = state.log.committed_head().to_string();
+    state.log.commit(number + 1);
+
+    assert_eq!(cast, "1.1.2.9.fills-46");
+    assert_eq!(state.log.committed_head().to_string(), "1.1.2.a.fills-47");
 }
 
 fn gap(first: u64, last: u64) -> Gap {
