@@ -165,7 +165,11 @@ impl slog::Serializer for Component {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::{
+        sync::{Arc, Mutex},
+        thread,
+        time::{Duration, Instant},
+    };
 
     use slog::{debug, info, warn};
 
@@ -206,7 +210,7 @@ mod tests {
         });
 
         let line: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
-        assert!(Timestamp::parse_node(line["ts"].as_str().unwrap()[..26].as_bytes()).is_ok());
+        assert!(Timestamp::parse_node(&line["ts"].as_str().unwrap().as_bytes()[..26]).is_ok());
         assert!(line["ts"].as_str().unwrap().ends_with('Z'));
         assert_eq!(line["level"], "warn");
         assert_eq!(line["msg"], "gap opened");
@@ -287,10 +291,22 @@ mod tests {
         // More than the channel holds, while nothing can be written.
         (0..1_000).for_each(|_| info!(log, "many"));
         drop(closed);
+        // The next record that finds room reports what was dropped.
+        let count = |text: &str| {
+            let bytes = output.0.lock().unwrap().clone();
+            String::from_utf8(bytes).unwrap().lines().filter(|line| line.contains(text)).count()
+        };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while count("\"many\"") < 128 {
+            assert!(Instant::now() < deadline, "the queued records are not written");
+            thread::yield_now();
+        }
+        info!(log, "after");
         drop(guard);
 
-        let text = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
-        let passed = text.lines().filter(|line| line.contains("\"many\"")).count();
+        let passed = count("\"many\"");
         assert!((128..=130).contains(&passed), "{passed}");
+        assert_eq!(count(&format!("\"count\":{}", 1_000 - passed)), 1);
+        assert_eq!(count("\"after\""), 1);
     }
 }

@@ -1,7 +1,11 @@
 //! The real program: its exit codes and what it says where.
 
+// The exemption for tests does not reach the helpers of an integration test.
+#![allow(clippy::unwrap_used)]
+
 use std::{
     fs,
+    io::{BufRead, BufReader},
     path::Path,
     process::{Command, Output, Stdio},
 };
@@ -156,4 +160,19 @@ fn a_full_disk_is_a_fault() {
 
     assert_eq!(printed.status.code(), Some(1));
     assert!(stderr(&printed).contains("nodecast: "), "{}", stderr(&printed));
+}
+
+#[test]
+fn a_command_line_that_makes_a_node_panic_is_warned_about() {
+    let home = TempDir::new().unwrap();
+    let args = ["run", "--data-dir", "/hl-node/data", "--whitelist", "all", "--listen", "[::1]:0"];
+    let mut daemon = nodecast(home.path(), &args).stderr(Stdio::piped()).spawn().unwrap();
+    let log = BufReader::new(daemon.stderr.take().unwrap());
+
+    let warning = log.lines().map(Result::unwrap).find(|line| line.contains("contains hl-node"));
+
+    let warning = warning.expect("the log ends without the warning");
+    assert!(warning.contains("\"level\":\"error\""), "{warning}");
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
 }

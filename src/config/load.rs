@@ -73,9 +73,9 @@ pub(super) struct Layers {
     pub keys: Vec<Key>,
     pub config: Config,
     pub faults: Vec<Fault>,
-    origins: BTreeMap<&'static str, Origin>,
+    pub origins: BTreeMap<&'static str, Origin>,
     /// Keys with a refused value: rules about them would only repeat the fault.
-    refused: BTreeSet<&'static str>,
+    pub refused: BTreeSet<&'static str>,
 }
 
 impl Layers {
@@ -154,9 +154,9 @@ impl Inputs {
         self.read_environment(&mut layers);
         self.read_flags(&mut layers);
         self.fill_in(&mut layers);
-        check_conflicts(&mut layers);
+        check::no_conflicts(&mut layers);
         if need == Need::Run {
-            check_run(&mut layers);
+            check::can_run(&mut layers);
         }
         if layers.faults.is_empty() {
             Ok(Loaded { config: layers.config, origins: layers.origins, file })
@@ -289,51 +289,4 @@ fn expand(path: &mut PathBuf, home: &Path) {
     if let Ok(rest) = path.strip_prefix("~") {
         *path = home.join(rest);
     }
-}
-
-fn check_conflicts(layers: &mut Layers) {
-    for conflict in check::conflicts(&layers.config) {
-        if layers.refused.contains(conflict.key) || layers.refused.contains(conflict.other) {
-            continue;
-        }
-        let shown = |path: &str| {
-            let key = layers.keys.iter().find(|key| key.path == path);
-            let value = key.and_then(|key| key.show(&layers.config));
-            format!("{path} = {}", value.unwrap_or_default())
-        };
-        let origin_of = |path| layers.origins.get(path).cloned().unwrap_or(Origin::Default);
-        let message = |first, second| {
-            let from = origin_of(second);
-            format!("{} contradicts {} ({from}): {}", shown(first), shown(second), conflict.rule)
-        };
-        // A default cannot be mended: the fault is told where somebody wrote something.
-        let (first, second) = match origin_of(conflict.key) {
-            Origin::Default => (conflict.other, conflict.key),
-            _ => (conflict.key, conflict.other),
-        };
-        let (origin, message) = (origin_of(first), message(first, second));
-        layers.faults.push(Fault { origin: Some(origin), message });
-    }
-}
-
-/// What `run` cannot do without. A value that was refused is not called missing.
-fn check_run(layers: &mut Layers) {
-    let config = &layers.config;
-    let refused = |paths: &[&str]| paths.iter().any(|path| layers.refused.contains(path));
-    let mut missing = Vec::new();
-    if config.source.data_dirs.is_empty() && !refused(&["source.data_dirs"]) {
-        missing.push(
-            "no data directory: give --data-dir DIR, the node's data directory such as ~/hl/data, \
-             or set source.data_dirs",
-        );
-    }
-    let whitelist = ["whitelist.all", "whitelist.file", "whitelist.addresses"];
-    if !config.whitelist.is_given() && !refused(&whitelist) {
-        missing.push(
-            "no whitelist: give --whitelist FILE with one address a line, or --whitelist all to \
-             keep everybody's events, or set whitelist.file, whitelist.addresses or whitelist.all",
-        );
-    }
-    let faults = missing.iter().map(|text| Fault { origin: None, message: (*text).to_owned() });
-    layers.faults.extend(faults);
 }

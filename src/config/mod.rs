@@ -15,6 +15,7 @@ mod file;
 mod health;
 mod http;
 mod key;
+mod kind;
 mod load;
 mod log;
 mod router;

@@ -486,7 +486,8 @@ fn what_is_shown_is_a_file_that_gives_the_same_configuration() {
 
 #[test]
 fn the_state_directory_is_the_first_that_is_given() {
-    let cases: [(&[(&str, &str)], &str, &str); 5] = [
+    type Variables = &'static [(&'static str, &'static str)];
+    let cases: [(Variables, &str, &str); 5] = [
         (
             &[("STATE_DIRECTORY", "/s/a:/s/b"), ("XDG_STATE_HOME", "/x")],
             "/s/a",
