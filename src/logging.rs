@@ -1,1 +1,312 @@
-//! (to be written)
+//! The root logger: for people on a terminal, JSON for machines, always on standard error.
+//!
+//! A record passes, in this order: the level filter (outermost, so that what nobody reads is never
+//! formatted), a bounded channel, the thread that writes. A full channel drops records and reports
+//! how many: a log must never stall the pipeline. Records of dependencies, which use the `log`
+//! crate, join at a fixed level.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    io::{self, BufWriter, IsTerminal, Write},
+};
+
+use slog::{Drain, FnValue, Key, Level, Logger, Never, OwnedKVList, PushFnValue, Record, o};
+use slog_async::{Async, AsyncGuard, OverflowStrategy};
+
+use crate::{
+    config::{LogConfig, LogFormat, level_name},
+    event::Timestamp,
+};
+
+/// Dependencies are heard from here on; below it they tell of single connections and statements.
+const DEPENDENCIES: log::Level = log::Level::Warn;
+
+/// Keys by which a logger names its component. The innermost logger's counts.
+const COMPONENT_KEYS: [&str; 2] = ["actor", "component"];
+
+/// Writes what is still queued when it is dropped.
+#[must_use = "records that wait are written when this is dropped"]
+pub struct LogGuard {
+    _writer: AsyncGuard,
+}
+
+/// Starts logging for the process.
+pub fn start(config: &LogConfig) -> (Logger, LogGuard) {
+    let (log, writer) = root(config, io::stderr().is_terminal(), io::stderr());
+    // The global logger stays to the end: a late record of a dependency is then lost in the closed
+    // channel, while without a logger it would be a panic.
+    slog_scope::set_global_logger(log.clone()).cancel_reset();
+    if slog_stdlog::init_with_level(DEPENDENCIES).is_err() {
+        slog::warn!(log, "records of dependencies go elsewhere: a logger was already set");
+    }
+    (log, LogGuard { _writer: writer })
+}
+
+/// The root logger on any writer.
+fn root<W>(config: &LogConfig, on_terminal: bool, writer: W) -> (Logger, AsyncGuard)
+where
+    W: Write + Send + 'static,
+{
+    let for_people = match config.format {
+        LogFormat::Auto => on_terminal,
+        LogFormat::Term => true,
+        LogFormat::Json => false,
+    };
+    if !for_people {
+        return queued(config, json(writer).ignore_res());
+    }
+    // The decorator with colours writes to standard error by itself.
+    if on_terminal {
+        let decorator = slog_term::TermDecorator::new().stderr().build();
+        let format = slog_term::FullFormat::new(decorator).use_custom_timestamp(write_now).build();
+        return queued(config, format.ignore_res());
+    }
+    let decorator = slog_term::PlainDecorator::new(writer);
+    let format = slog_term::FullFormat::new(decorator).use_custom_timestamp(write_now).build();
+    queued(config, format.ignore_res())
+}
+
+/// Puts the channel and the level filter before a format. What cannot be written is lost: there is
+/// nowhere else to say so.
+fn queued<D>(config: &LogConfig, format: D) -> (Logger, AsyncGuard)
+where
+    D: Drain<Ok = (), Err = Never> + Send + 'static,
+{
+    let (writer, guard) = Async::new(format)
+        .chan_size(config.channel_records)
+        .overflow_strategy(OverflowStrategy::DropAndReport)
+        .thread_name("log".to_owned())
+        .build_with_guard();
+    (Logger::root(LevelFilter::new(config, writer.ignore_res()), o!()), guard)
+}
+
+/// One object a line: ts, level, msg, then the pairs. Buffered, so that a record is one write.
+fn json<W: Write>(writer: W) -> slog_json::Json<BufWriter<W>> {
+    // A later pair of `o!` is nearer, and the nearest is written first.
+    slog_json::Json::new(BufWriter::new(writer))
+        .set_flush(true)
+        .add_key_value(o!("ts" => FnValue(|_| Timestamp::now().to_string())))
+        .add_key_value(o!("level" => FnValue(|record| level_name(record.level()))))
+        .add_key_value(o!("msg" => PushFnValue(|record: &Record, serializer| {
+            serializer.emit(record.msg())
+        })))
+        .build()
+}
+
+fn write_now(output: &mut dyn Write) -> io::Result<()> {
+    write!(output, "{}", Timestamp::now())
+}
+
+/// Drops what is below the level of its component.
+struct LevelFilter<D> {
+    level: Level,
+    /// Levels of single components.
+    levels: HashMap<String, Level>,
+    /// The most talkative and the most silent of all levels: between them the component decides.
+    widest: Level,
+    narrowest: Level,
+    next: D,
+}
+
+impl<D> LevelFilter<D> {
+    fn new(config: &LogConfig, next: D) -> Self {
+        let levels: HashMap<_, _> = config.levels.iter().cloned().collect();
+        let all = || levels.values().copied().chain([config.level]);
+        let by_verbosity = |level: &Level| level.as_usize();
+        let widest = all().max_by_key(by_verbosity).unwrap_or(config.level);
+        let narrowest = all().min_by_key(by_verbosity).unwrap_or(config.level);
+        Self { level: config.level, levels, widest, narrowest, next }
+    }
+}
+
+impl<D: Drain<Ok = (), Err = Never>> Drain for LevelFilter<D> {
+    type Ok = ();
+    type Err = Never;
+
+    fn log(&self, record: &Record, values: &OwnedKVList) -> Result<(), Never> {
+        let wanted = |limit: Level| record.level().is_at_least(limit);
+        let passes =
+            wanted(self.narrowest) || wanted(self.widest) && wanted(self.level_of(record, values));
+        if passes { self.next.log(record, values) } else { Ok(()) }
+    }
+
+    fn is_enabled(&self, level: Level) -> bool {
+        level.is_at_least(self.widest)
+    }
+}
+
+impl<D> LevelFilter<D> {
+    fn level_of(&self, record: &Record, values: &OwnedKVList) -> Level {
+        let mut component = Component::default();
+        // A pair that cannot be formatted names no component; what was found before it counts.
+        if slog::KV::serialize(values, record, &mut component).is_err() {
+            return self.level;
+        }
+        let found = component.name.and_then(|name| self.levels.get(&name));
+        found.copied().unwrap_or(self.level)
+    }
+}
+
+/// Finds the first pair that names a component. The pairs of the innermost logger come first.
+#[derive(Default)]
+struct Component {
+    name: Option<String>,
+}
+
+impl slog::Serializer for Component {
+    fn emit_arguments(&mut self, key: Key, value: &fmt::Arguments) -> slog::Result {
+        if self.name.is_none() && COMPONENT_KEYS.contains(&key) {
+            self.name = Some(value.to_string());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{Arc, Mutex},
+        thread,
+        time::{Duration, Instant},
+    };
+
+    use slog::{debug, info, warn};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Everything that was written once the guard of the logger is gone.
+    fn written(config: &LogConfig, speak: impl FnOnce(&Logger)) -> String {
+        let output = Written::default();
+        let (log, guard) = root(config, false, output.clone());
+        speak(&log);
+        drop(guard);
+        let bytes = output.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn json_config() -> LogConfig {
+        LogConfig { format: LogFormat::Json, ..LogConfig::default() }
+    }
+
+    #[test]
+    fn a_json_line_has_time_level_and_message_first() {
+        let text = written(&json_config(), |log| {
+            let log = log.new(o!("actor" => "router"));
+            warn!(log, "gap opened"; "from_block" => 7);
+        });
+
+        let line: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
+        assert!(Timestamp::parse_node(&line["ts"].as_str().unwrap().as_bytes()[..26]).is_ok());
+        assert!(line["ts"].as_str().unwrap().ends_with('Z'));
+        assert_eq!(line["level"], "warn");
+        assert_eq!(line["msg"], "gap opened");
+        assert_eq!(line["actor"], "router");
+        assert_eq!(line["from_block"], 7);
+        assert!(text.starts_with("{\"ts\":"), "{text}");
+        assert!(text.find("\"level\"") < text.find("\"msg\""), "{text}");
+    }
+
+    #[test]
+    fn without_a_terminal_auto_means_json_and_term_means_plain_text() {
+        let auto = written(&LogConfig::default(), |log| info!(log, "hello"));
+        let config = LogConfig { format: LogFormat::Term, ..LogConfig::default() };
+        let term = written(&config, |log| info!(log, "hello"; "key" => 1));
+
+        assert!(auto.starts_with('{'), "{auto}");
+        assert!(term.contains("INFO hello, key: 1"), "{term}");
+        assert!(!term.contains('\u{1b}'), "{term}");
+    }
+
+    #[test]
+    fn a_component_has_its_own_level_in_both_directions() {
+        let levels = vec![("router".to_owned(), Level::Debug), ("store".to_owned(), Level::Error)];
+        let config = LogConfig { levels, ..json_config() };
+
+        let text = written(&config, |log| {
+            let router = log.new(o!("actor" => "router"));
+            let store = log.new(o!("component" => "store"));
+            let inner = router.new(o!("actor" => "ledger"));
+            debug!(router, "router debug");
+            warn!(store, "store warn");
+            debug!(inner, "ledger debug");
+            info!(inner, "ledger info");
+            debug!(log, "root debug");
+        });
+
+        assert!(text.contains("router debug"), "{text}");
+        assert!(text.contains("ledger info"), "{text}");
+        for dropped in ["store warn", "ledger debug", "root debug"] {
+            assert!(!text.contains(dropped), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_level_is_the_lowest_that_is_written() {
+        let config = LogConfig { level: Level::Warning, ..json_config() };
+
+        let text = written(&config, |log| {
+            info!(log, "quiet");
+            warn!(log, "loud");
+        });
+
+        assert!(!text.contains("quiet") && text.contains("loud"), "{text}");
+    }
+
+    /// Blocks its writer until it is released.
+    struct Stalled(Written, Arc<Mutex<()>>);
+
+    impl Write for Stalled {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            drop(self.1.lock().unwrap());
+            self.0.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_stalled_output_never_blocks_and_what_is_dropped_is_counted() {
+        let gate = Arc::new(Mutex::new(()));
+        let closed = gate.lock().unwrap();
+        let output = Written::default();
+        let config = LogConfig { channel_records: 128, ..json_config() };
+        let (log, guard) = root(&config, false, Stalled(output.clone(), gate.clone()));
+
+        // More than the channel holds, while nothing can be written.
+        (0..1_000).for_each(|_| info!(log, "many"));
+        drop(closed);
+        // The next record that finds room reports what was dropped.
+        let count = |text: &str| {
+            let bytes = output.0.lock().unwrap().clone();
+            String::from_utf8(bytes).unwrap().lines().filter(|line| line.contains(text)).count()
+        };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while count("\"many\"") < 128 {
+            assert!(Instant::now() < deadline, "the queued records are not written");
+            thread::yield_now();
+        }
+        info!(log, "after");
+        drop(guard);
+
+        let passed = count("\"many\"");
+        assert!((128..=130).contains(&passed), "{passed}");
+        assert_eq!(count(&format!("\"count\":{}", 1_000 - passed)), 1);
+        assert_eq!(count("\"after\""), 1);
+    }
+}

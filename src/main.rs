@@ -1,1 +1,16 @@
-fn main() {}
+//! The program: what was asked, done, and its exit code.
+
+use std::{env, process::ExitCode};
+
+use nodecast::cli::{self, Command};
+
+fn main() -> ExitCode {
+    let (command, legacy) = cli::parse(env::args_os());
+    let outcome = match command {
+        Command::Run(args) => cli::run::run(args, legacy),
+        Command::Demo(args) => cli::demo::run(args),
+        Command::Generate(args) => cli::generate::run(args),
+        Command::Config(args) => cli::config::run(args),
+    };
+    cli::exit_code(outcome)
+}

@@ -1,3 +1,75 @@
-//! The command line: one module a command.
+//! The command line: one file per command.
+//!
+//! Exit codes: 0, done; 1, a fault while running; 2, the command line was not understood; 78, the
+//! configuration is faulty (`EX_CONFIG`, which a service manager can be told not to retry).
 
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Faults;
+
+pub mod config;
+pub mod demo;
+pub mod flags;
 pub mod generate;
+pub mod legacy;
+pub mod output;
+pub mod run;
+
+use legacy::LegacyFlags;
+
+/// `EX_CONFIG` of sysexits.h.
+const EXIT_CONFIG: u8 = 78;
+
+const EXAMPLES: &str = "\
+Examples:
+  nodecast demo
+  nodecast run --data-dir ~/hl/data --whitelist addresses.txt
+  nodecast run --data-dir ~/hl/data --whitelist all --from oldest --listen 0.0.0.0:8080
+  nodecast config default > nodecast.toml
+  nodecast config check --config nodecast.toml
+
+`nodecast COMMAND --help` says more about a command.";
+
+/// Follows a node's hour files, stores the events of listed users exactly once and casts them live.
+#[derive(Debug, Parser)]
+#[command(name = "nodecast", version, after_help = EXAMPLES, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What is to be done.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Follow node directories, store and cast
+    Run(run::Args),
+    /// Show the whole product at work on simulated files
+    Demo(demo::Args),
+    /// Write hour files as a node does
+    Generate(generate::Args),
+    /// Check, show or print configuration
+    Config(config::Args),
+}
+
+/// Reads the command line. Ends the program with a message and code 2 when it is not understood,
+/// and after `--help` and `--version`.
+pub fn parse(args: impl Iterator<Item = OsString>) -> (Command, LegacyFlags) {
+    let (args, legacy) = legacy::take(args);
+    (Cli::parse_from(args).command, legacy)
+}
+
+/// Tells what went wrong, and gives the exit code.
+pub fn exit_code(outcome: anyhow::Result<ExitCode>) -> ExitCode {
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("nodecast: {error:#}");
+            match error.downcast_ref::<Faults>() {
+                Some(_) => ExitCode::from(EXIT_CONFIG),
+                None => ExitCode::FAILURE,
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Everything that must hold before a push, except the tests (scripts/test.sh): format, lints,
+# documentation, dependencies, migrations. All warnings are errors. Works from any directory.
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+step() {
+  printf '\n== %s\n' "$*"
+  "$@"
+}
+
+# Installs cargo-deny when it is missing, or says how.
+need_cargo_deny() {
+  if cargo deny --version >/dev/null 2>&1; then
+    return
+  fi
+  printf '\n== cargo-deny is missing: installing it, which takes some minutes\n'
+  if ! cargo install --locked cargo-deny; then
+    echo "cargo-deny could not be installed. With a network: cargo install --locked cargo-deny" >&2
+    exit 1
+  fi
+}
+
+# The advisories come from a database on the network. Where that is out of reach, a report of
+# "no advisories" would be a lie: say so instead, and fail in CI, where the network is expected.
+check_advisories() {
+  local database=https://github.com/RustSec/advisory-db
+  if timeout 20 git ls-remote --exit-code "$database" HEAD >/dev/null 2>&1; then
+    step cargo deny --all-features check advisories
+    return
+  fi
+  cat >&2 <<NOTE
+
+!! NOT CHECKED: security advisories. The database ($database)
+!! cannot be reached from here. Run with a network: cargo deny check advisories
+NOTE
+  if [[ -n "${NODECAST_REQUIRE_ADVISORIES:-}" ]]; then
+    exit 1
+  fi
+}
+
+# Runs the migrations up, down and up again, by a test: it uses the SQLite that the program has
+# compiled in. A filter that finds no test would pass silently, so the count is looked at.
+check_migrations() {
+  local output
+  printf '\n== cargo test --lib migrations_work_up_down_and_up\n'
+  output="$(cargo test --locked --lib migrations_work_up_down_and_up 2>&1)" || {
+    printf '%s\n' "$output" >&2
+    return 1
+  }
+  if ! grep -q '^test result: ok. [1-9]' <<<"$output"; then
+    echo "no test runs the migrations up, down and up" >&2
+    return 1
+  fi
+}
+
+step cargo fmt --all --check
+step cargo clippy --locked --all-targets -- -D warnings
+step cargo clippy --locked --all-targets --features failpoints -- -D warnings
+RUSTDOCFLAGS=-Dwarnings step cargo doc --locked --no-deps --document-private-items
+need_cargo_deny
+step cargo deny --all-features check bans licenses sources
+check_advisories
+if [[ -d migrations ]]; then
+  check_migrations
+fi
+printf '\nAll checks passed.\n'

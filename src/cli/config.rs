@@ -1,0 +1,62 @@
+//! `nodecast config`: the configuration, without starting anything.
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use crate::{
+    cli::{flags::Flags, output::print},
+    config::{DEFAULT_FILE, Inputs, Loaded, Need},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  nodecast config default > nodecast.toml
+  nodecast config check --config nodecast.toml
+  NODECAST_STORE__RETENTION=30d nodecast config show --origin";
+
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    #[command(subcommand)]
+    command: ConfigCommand,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum ConfigCommand {
+    /// Print every fault at once and exit with 78, or print ok
+    Check {
+        #[command(flatten)]
+        flags: Flags,
+    },
+    /// Print the configuration that `run` would have, as TOML
+    Show {
+        /// Say where each value is from
+        #[arg(long)]
+        origin: bool,
+        #[command(flatten)]
+        flags: Flags,
+    },
+    /// Print the commented default file
+    Default,
+}
+
+/// # Errors
+/// With [`Faults`](crate::config::Faults), or when standard output cannot be written.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    match args.command {
+        ConfigCommand::Check { flags } => {
+            load(flags)?;
+            print("ok\n")?;
+        }
+        ConfigCommand::Show { origin, flags } => print(&load(flags)?.to_toml(origin))?,
+        ConfigCommand::Default => print(DEFAULT_FILE)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn load(flags: Flags) -> anyhow::Result<Loaded> {
+    let mut inputs = Inputs::of_process();
+    flags.add_to(&mut inputs);
+    Ok(inputs.load(Need::Nothing)?)
+}

@@ -1,0 +1,65 @@
+//! `nodecast run`: the daemon.
+
+use std::{env, process::ExitCode};
+
+use slog::{error, info, o};
+
+use crate::{
+    cli::{flags::Flags, legacy::LegacyFlags},
+    config::{Inputs, Need},
+    daemon, logging,
+};
+
+/// A node panics when another process has this in its command line, and takes both down.
+const NODE_PROGRAM: &str = "hl-node";
+
+const EXAMPLES: &str = "\
+Examples:
+  nodecast run --data-dir ~/hl/data --whitelist addresses.txt
+  nodecast run --data-dir /data/a --data-dir /data/b --whitelist all --from 20260315/7
+  NODECAST_STORE__RETENTION=30d nodecast run --config nodecast.toml
+
+Every key of the configuration: `nodecast config default`.
+
+The flags of the older service work too: -data_dir=DIR and -port=PORT, in all its spellings. As
+there, -port=8080 listens on all interfaces (0.0.0.0:8080). Its -redis_* and -postgres_* flags are
+refused until the next release, which brings both.";
+
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    #[command(flatten)]
+    pub flags: Flags,
+}
+
+/// A run: the configuration, complete and valid; logs; the daemon until it is told to stop.
+///
+/// # Errors
+/// With [`Faults`](crate::config::Faults) before anything has started, or with why the daemon
+/// stopped.
+pub fn run(args: Args, legacy: LegacyFlags) -> anyhow::Result<ExitCode> {
+    let mut inputs = Inputs::of_process();
+    args.flags.add_to(&mut inputs);
+    legacy.add_to(&mut inputs);
+    let loaded = inputs.load(Need::Run)?;
+
+    let (root, _flushed_at_exit) = logging::start(&loaded.config.log);
+    let log = root.new(o!("component" => "main"));
+    let file = loaded.file.as_deref().map_or("none".into(), |file| file.to_string_lossy());
+    info!(log, "starting"; "version" => env!("CARGO_PKG_VERSION"), "config" => %file);
+    if env::args_os().any(|arg| names_node(&arg.to_string_lossy())) {
+        error!(
+            log,
+            "the command line contains hl-node: a node that sees this process panics and \
+                     both die, move the path to the configuration file"
+        );
+    }
+
+    daemon::run(loaded.config, root)?;
+    info!(log, "stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn names_node(arg: &str) -> bool {
+    arg.contains(NODE_PROGRAM)
+}

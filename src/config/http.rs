@@ -1,0 +1,60 @@
+//! `[http]`: the listener and what a request may cost.
+
+use std::{net::SocketAddr, thread, time::Duration};
+
+use super::{
+    key::{Key, Refused},
+    units::{KIB, MIB},
+};
+
+/// The listener and what a request may cost.
+#[derive(Clone, Debug)]
+pub struct HttpConfig {
+    /// Address and port of HTTP and WebSocket. Default 127.0.0.1:8080; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Worker threads, each with its shard of the sessions. Default: the number of cores.
+    pub workers: usize,
+    /// Most bytes of a request's body. Default 1 MiB.
+    pub max_body_bytes: usize,
+    /// Most rows of one answer of `POST /events`. Default 1,000.
+    pub max_page_size: usize,
+    /// Most rows of one answer of `GET /v1/events`. Default 10,000.
+    pub max_limit: usize,
+    /// Most time a client may take to send its request head. Default 10 s.
+    pub request_timeout: Duration,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            // Where the number of cores is not known, two: one slow turn must not stop everybody.
+            workers: thread::available_parallelism().map_or(2, usize::from),
+            max_body_bytes: 1 << 20,
+            max_page_size: 1_000,
+            max_limit: 10_000,
+            request_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+pub(super) fn keys() -> Vec<Key> {
+    vec![
+        Key::text(
+            "http.listen",
+            "an IP address and a port, such as \"127.0.0.1:8080\" or \"[::]:8080\"",
+            |text| text.parse().map_err(|_| Refused::not_understood()),
+            SocketAddr::to_string,
+            |config| &mut config.http.listen,
+        ),
+        Key::count("http.workers", 1..=512, |config| &mut config.http.workers),
+        Key::size("http.max_body_bytes", KIB..=256 * MIB, |config| &mut config.http.max_body_bytes),
+        Key::count("http.max_page_size", 1..=100_000, |config| &mut config.http.max_page_size),
+        Key::count("http.max_limit", 1..=1_000_000, |config| &mut config.http.max_limit),
+        Key::duration(
+            "http.request_timeout",
+            Duration::from_millis(100)..=Duration::from_secs(600),
+            |config| &mut config.http.request_timeout,
+        ),
+    ]
+}

@@ -1,0 +1,292 @@
+//! Lays the layers over each other: defaults < file < environment < flags.
+//!
+//! Invariant: nothing stops at the first fault; what is wrong in any layer is reported, also when
+//! a higher layer replaces it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env,
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    Config, check,
+    fault::{Fault, Faults, Origin},
+    file::{self, did_you_mean, meant_key},
+    key::{Element, Given, Key, Refused},
+};
+
+/// Read when it exists and no other file is named.
+const SYSTEM_FILE: &str = "/etc/nodecast/nodecast.toml";
+
+/// Variables with our prefix that are no key: the file to read, and switches of the tests.
+const OTHER_VARIABLES: [&str; 3] = ["NODECAST_CONFIG", "NODECAST_FAILPOINTS", "NODECAST_SAMPLES"];
+
+/// What a flag says about one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlagValue {
+    /// With its dashes, as it was written.
+    pub flag: String,
+    /// The key it sets, such as `http.listen`.
+    pub key: &'static str,
+    /// More than one only for keys that are lists.
+    pub values: Vec<String>,
+    /// Whether it was given as a list; a single text is split at commas by lists.
+    pub is_list: bool,
+}
+
+/// Everything a configuration is made from.
+#[derive(Clone, Debug, Default)]
+pub struct Inputs {
+    /// `--config`.
+    pub config_flag: Option<PathBuf>,
+    pub flags: Vec<FlagValue>,
+    pub environment: Vec<(String, String)>,
+    /// Read when neither flag nor environment name a file and it exists.
+    pub system_file: Option<PathBuf>,
+    /// What was found wrong before, on the command line.
+    pub faults: Vec<Fault>,
+}
+
+/// What a command needs besides a valid configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    Nothing,
+    /// A data directory and a whitelist.
+    Run,
+}
+
+/// A valid configuration, and where each value is from.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub config: Config,
+    /// By key. A key that is not here has its default.
+    pub(super) origins: BTreeMap<&'static str, Origin>,
+    /// The file that was read.
+    pub file: Option<PathBuf>,
+}
+
+/// The layers while they are laid.
+pub(super) struct Layers {
+    pub keys: Vec<Key>,
+    pub config: Config,
+    pub faults: Vec<Fault>,
+    pub origins: BTreeMap<&'static str, Origin>,
+    /// Keys with a refused value: rules about them would only repeat the fault.
+    pub refused: BTreeSet<&'static str>,
+}
+
+impl Layers {
+    /// Gives a key a value. The caller reports the refusal: it knows how the value was written.
+    pub fn give(&mut self, at: usize, given: Given, origin: Origin) -> Result<(), Refused> {
+        let key = &self.keys[at];
+        self.origins.insert(key.path, origin);
+        let read = key.read(given, &mut self.config);
+        if read.is_err() {
+            self.refused.insert(key.path);
+        }
+        read
+    }
+
+    /// Gives a key a text from outside the file, and reports a refusal.
+    fn give_text(&mut self, at: usize, given: Given, written: &str, origin: Origin) {
+        if let Err(refused) = self.give(at, given, origin.clone()) {
+            let shown = match &refused.element {
+                Some(Element::Text(part)) => part,
+                _ => written,
+            };
+            let message = file::refusal(&self.keys[at], &format!("{shown:?}"), &refused.why);
+            self.faults.push(Fault { origin: Some(origin), message });
+        }
+    }
+
+    fn fault(&mut self, origin: Origin, message: String) {
+        self.faults.push(Fault { origin: Some(origin), message });
+    }
+
+    fn position(&self, path: &str) -> Option<usize> {
+        self.keys.iter().position(|key| key.path == path)
+    }
+}
+
+impl Inputs {
+    /// The environment and the system file of this process.
+    pub fn of_process() -> Self {
+        let mut inputs = Self { system_file: Some(PathBuf::from(SYSTEM_FILE)), ..Self::default() };
+        for (name, value) in env::vars_os() {
+            inputs.add_variable(name, value);
+        }
+        inputs
+    }
+
+    fn add_variable(&mut self, name: OsString, value: OsString) {
+        let Ok(name) = name.into_string() else { return };
+        match value.into_string() {
+            Ok(value) => self.environment.push((name, value)),
+            Err(_) if name.starts_with("NODECAST_") => self.faults.push(Fault {
+                origin: Some(Origin::Environment(name)),
+                message: "the value is not UTF-8".to_owned(),
+            }),
+            Err(_) => {}
+        }
+    }
+
+    fn variable(&self, name: &str) -> Option<&str> {
+        let found = self.environment.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+    }
+
+    /// Makes the configuration.
+    ///
+    /// # Errors
+    /// With every fault of every layer.
+    pub fn load(mut self, need: Need) -> Result<Loaded, Faults> {
+        let mut layers = Layers {
+            keys: super::keys(),
+            config: Config::default(),
+            faults: std::mem::take(&mut self.faults),
+            origins: BTreeMap::new(),
+            refused: BTreeSet::new(),
+        };
+        let file = self.read_file(&mut layers);
+        self.read_environment(&mut layers);
+        self.read_flags(&mut layers);
+        self.fill_in(&mut layers);
+        check::no_conflicts(&mut layers);
+        if need == Need::Run {
+            check::can_run(&mut layers);
+        }
+        if layers.faults.is_empty() {
+            Ok(Loaded { config: layers.config, origins: layers.origins, file })
+        } else {
+            Err(Faults(layers.faults))
+        }
+    }
+
+    fn read_file(&self, layers: &mut Layers) -> Option<PathBuf> {
+        let (path, origin) = if let Some(path) = &self.config_flag {
+            (path.clone(), Origin::Flag("--config".to_owned()))
+        } else if let Some(path) = self.variable("NODECAST_CONFIG") {
+            (PathBuf::from(path), Origin::Environment("NODECAST_CONFIG".to_owned()))
+        } else {
+            let path = self.system_file.clone()?;
+            let origin = Origin::File { path: path.clone(), line: 1, column: 1 };
+            // What cannot be looked at is not taken for absent: reading it will say why.
+            if matches!(path.try_exists(), Ok(false)) {
+                return None;
+            }
+            (path, origin)
+        };
+        match fs::read(&path).map(String::from_utf8) {
+            Ok(Ok(text)) => file::read(&path, &text, layers),
+            Ok(Err(error)) => {
+                let at = error.utf8_error().valid_up_to();
+                let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+                let origin = Origin::File { path: path.clone(), line, column: 1 };
+                layers.fault(origin, "the line is not UTF-8".to_owned());
+            }
+            Err(error) => {
+                layers.fault(origin, format!("cannot read {}: {error}", path.display()));
+            }
+        }
+        Some(path)
+    }
+
+    fn read_environment(&self, layers: &mut Layers) {
+        let variables: Vec<_> = layers.keys.iter().map(Key::variable).collect();
+        for (name, value) in &self.environment {
+            if !name.starts_with("NODECAST_") || OTHER_VARIABLES.contains(&name.as_str()) {
+                continue;
+            }
+            let origin = Origin::Environment(name.clone());
+            if let Some(at) = variables.iter().position(|variable| variable == name) {
+                layers.give_text(at, Given::Text(value), value, origin);
+                continue;
+            }
+            // Without `__` it need not be ours: a cluster sets NODECAST_PORT and
+            // NODECAST_SERVICE_HOST for a service of our name. Unless only underscores are wrong.
+            let plain = |name: &str| name.replace('_', "");
+            let same = variables.iter().find(|variable| plain(variable) == plain(name));
+            if same.is_some() || name.contains("__") {
+                let path = name["NODECAST_".len()..].to_lowercase().replace("__", ".");
+                let near = || variable_like(&path, &layers.keys);
+                let meant = did_you_mean(same.cloned().or_else(near));
+                layers.fault(origin, format!("unknown variable{meant}"));
+            }
+        }
+    }
+
+    fn read_flags(&self, layers: &mut Layers) {
+        for flag in &self.flags {
+            let at = layers.position(flag.key).expect("every flag names a key of the table");
+            let written = flag.values.join(",");
+            let given =
+                if flag.is_list { Given::List(&flag.values) } else { Given::Text(&written) };
+            layers.give_text(at, given, &written, Origin::Flag(flag.flag.clone()));
+        }
+    }
+
+    /// What depends on the machine: the state directory, the database in it, and home directories.
+    fn fill_in(&self, layers: &mut Layers) {
+        let home = self.variable("HOME").map(Path::new).filter(|home| home.is_absolute());
+        let config = &mut layers.config;
+        if let Some(home) = home {
+            config.source.data_dirs.iter_mut().for_each(|path| expand(path, home));
+            config.whitelist.file.iter_mut().for_each(|path| expand(path, home));
+            expand(&mut config.state_dir, home);
+            if let Some(path) = config.store.url.strip_prefix("sqlite:~/") {
+                config.store.url = format!("sqlite:{}", home.join(path).display());
+            }
+        }
+        if config.state_dir.as_os_str().is_empty() {
+            match self.state_dir(home) {
+                Some((path, origin)) => {
+                    config.state_dir = path;
+                    layers.origins.insert("state_dir", origin);
+                }
+                None if layers.refused.contains("state_dir") => {}
+                None => layers.faults.push(Fault {
+                    origin: None,
+                    message: "no state directory: give --state-dir DIR or set state_dir; neither \
+                              STATE_DIRECTORY, XDG_STATE_HOME nor HOME says where it may be"
+                        .to_owned(),
+                }),
+            }
+        }
+        let config = &mut layers.config;
+        if config.store.url.is_empty() {
+            let path = config.state_dir.join("nodecast.db");
+            config.store.url = format!("sqlite:{}", path.display());
+        }
+    }
+
+    fn state_dir(&self, home: Option<&Path>) -> Option<(PathBuf, Origin)> {
+        // The service manager gives several separated by colons, the first is ours.
+        let given = self.variable("STATE_DIRECTORY").and_then(|all| all.split(':').next());
+        if let Some(path) = given.filter(|path| !path.is_empty()) {
+            return Some((path.into(), Origin::Environment("STATE_DIRECTORY".to_owned())));
+        }
+        // A relative XDG path is to be ignored, says its specification.
+        let xdg = self.variable("XDG_STATE_HOME").map(Path::new);
+        if let Some(path) = xdg.filter(|path| path.is_absolute()) {
+            let origin = Origin::Environment("XDG_STATE_HOME".to_owned());
+            return Some((path.join("nodecast"), origin));
+        }
+        Some((home?.join(".local/state/nodecast"), Origin::Default))
+    }
+}
+
+/// The variable of the key that an unknown path is most likely to mean.
+fn variable_like(path: &str, keys: &[Key]) -> Option<String> {
+    let meant = meant_key(keys, path)?;
+    keys.iter().find(|key| key.path == meant).map(Key::variable)
+}
+
+/// A shell expands `~/` in most places, but not in a file and not in `--flag=~/path`.
+fn expand(path: &mut PathBuf, home: &Path) {
+    if let Ok(rest) = path.strip_prefix("~") {
+        *path = home.join(rest);
+    }
+}

@@ -1,0 +1,81 @@
+//! `[session]`: what one WebSocket client may use.
+
+use std::time::Duration;
+
+use super::{
+    key::Key,
+    units::{GIB, KIB, MIB},
+};
+
+/// What one WebSocket client may use.
+#[derive(Clone, Debug)]
+pub struct SessionConfig {
+    /// Most sessions at one time. Default 18,000: below the usual limit of 20,000 open files.
+    pub max_sessions: usize,
+    /// Most subscriptions of one session. Default 1,000.
+    pub max_subscriptions: usize,
+    /// Most users in one subscription. Default 100,000.
+    pub max_users: usize,
+    /// Most bytes that wait for one client; above it the client is slow and its session closes.
+    /// Default 1 MiB.
+    pub outbox_bytes: usize,
+    /// Kernel send buffer of a session's socket (`SO_SNDBUF`), bytes. Default 256 KiB.
+    pub send_buffer_bytes: u32,
+    /// Most bytes of a frame from a client. Default 1 MiB.
+    pub max_frame_bytes: usize,
+    /// Time between two pings. Default 20 s.
+    pub ping_interval: Duration,
+    /// A client that answers no ping for this long is gone. Default 10 s.
+    pub pong_timeout: Duration,
+    /// How often a native session is told the head and the lag. Default 10 s.
+    pub heartbeat_interval: Duration,
+    /// Whether `/ws` of the older protocol answers mistakes with `{"error":...}`; without it they
+    /// are passed over in silence, as the older service does. Default: yes.
+    pub replies: bool,
+}
+
+impl Default for SessionConfig {
+    fn default() -> Self {
+        Self {
+            max_sessions: 18_000,
+            max_subscriptions: 1_000,
+            max_users: 100_000,
+            outbox_bytes: 1 << 20,
+            send_buffer_bytes: 256 << 10,
+            max_frame_bytes: 1 << 20,
+            ping_interval: Duration::from_secs(20),
+            pong_timeout: Duration::from_secs(10),
+            heartbeat_interval: Duration::from_secs(10),
+            replies: true,
+        }
+    }
+}
+
+pub(super) fn keys() -> Vec<Key> {
+    // Below 100 ms the timers of many sessions cost more than the events.
+    let period = || Duration::from_millis(100)..=Duration::from_secs(3_600);
+    vec![
+        Key::count("session.max_sessions", 1..=1_000_000, |config| {
+            &mut config.session.max_sessions
+        }),
+        Key::count("session.max_subscriptions", 1..=1_000_000, |config| {
+            &mut config.session.max_subscriptions
+        }),
+        Key::count("session.max_users", 1..=10_000_000, |config| &mut config.session.max_users),
+        Key::size("session.outbox_bytes", 4 * KIB..=GIB, |config| &mut config.session.outbox_bytes),
+        Key::size("session.send_buffer_bytes", 4 * KIB..=64 * MIB, |config| {
+            &mut config.session.send_buffer_bytes
+        }),
+        Key::size("session.max_frame_bytes", KIB..=64 * MIB, |config| {
+            &mut config.session.max_frame_bytes
+        }),
+        Key::duration("session.ping_interval", period(), |config| {
+            &mut config.session.ping_interval
+        }),
+        Key::duration("session.pong_timeout", period(), |config| &mut config.session.pong_timeout),
+        Key::duration("session.heartbeat_interval", period(), |config| {
+            &mut config.session.heartbeat_interval
+        }),
+        Key::switch("session.replies", |config| &mut config.session.replies),
+    ]
+}
