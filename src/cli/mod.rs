@@ -1,1 +1,3 @@
-//! (to be written)
+//! The command line: one module a command.
+
+pub mod generate;
