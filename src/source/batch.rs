@@ -157,6 +157,14 @@ pub struct Spliced {
 }
 
 impl BodyPlace {
+    /// Where the body begins in the buffer.
+    pub fn start(&self) -> u32 {
+        match self {
+            Self::Slice(place) => place.start,
+            Self::Spliced(spliced) => spliced.head.start,
+        }
+    }
+
     /// Copies the body out of the read buffer, so that 400 bytes do not pin a megabyte.
     ///
     /// # Panics

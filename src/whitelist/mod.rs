@@ -1,1 +1,16 @@
-//! (to be written)
+//! Whose events are kept: the list, where it comes from, and the stage that applies it.
+
+mod file;
+mod filter;
+mod keeper;
+mod set;
+
+pub use self::{
+    file::{BadLines, FileFault, ListFile, parse as parse_list, read as read_list},
+    filter::{ReplaceWhitelist, WhitelistFilter},
+    keeper::{
+        ReloadWhitelist, WhitelistChange, WhitelistError, WhitelistKeeper, WhitelistState,
+        WhitelistStatus,
+    },
+    set::{Verdict, Whitelist},
+};
