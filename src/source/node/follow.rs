@@ -255,10 +255,9 @@ impl Follower {
         }
         self.find_removed(&listed);
         for (file, metadata) in listed {
-            let followed = self
-                .files
-                .entry(file)
-                .or_insert_with(|| Followed::new(file.to_string().into(), 0, digest_of_nothing(), now));
+            let followed = self.files.entry(file).or_insert_with(|| {
+                Followed::new(file.to_string().into(), 0, digest_of_nothing(), now)
+            });
             match metadata.and_then(|metadata| followed.look(&metadata, now, &self.stats)) {
                 Ok(true) => _ = self.unread.insert(file),
                 Ok(false) => {}
@@ -347,9 +346,8 @@ impl Follower {
             }
         }
         self.close_idle_files();
-        self.marks_are_due().then(|| {
-            Batch { marks: std::mem::take(&mut self.marks), ..Batch::default() }
-        })
+        self.marks_are_due()
+            .then(|| Batch { marks: std::mem::take(&mut self.marks), ..Batch::default() })
     }
 
     /// Marks may travel alone, but not without the lines that tell of a discontinuity: after a
@@ -497,9 +495,10 @@ impl Follower {
             let idle = !newest.contains(file)
                 && !self.unread.contains(file)
                 && followed.displaced.is_none()
-                && followed.tail.as_ref().is_some_and(|tail| {
-                    tail.unfinished_bytes() == 0 || followed.finished
-                });
+                && followed
+                    .tail
+                    .as_ref()
+                    .is_some_and(|tail| tail.unfinished_bytes() == 0 || followed.finished);
             if idle {
                 followed.tail = None;
             }

@@ -123,9 +123,9 @@ pub fn find_streams(node: &Path) -> io::Result<Vec<Found>> {
 
 /// The directories that are expected on a node that has none yet, for messages about it.
 pub fn expected_streams(node: &Path) -> impl Iterator<Item = Arc<Stream>> {
-    KINDS.iter().map(move |kind| {
-        Arc::new(stream(node, kind, BY_BLOCK, Form::ByBlock, kind.density))
-    })
+    KINDS
+        .iter()
+        .map(move |kind| Arc::new(stream(node, kind, BY_BLOCK, Form::ByBlock, kind.density)))
 }
 
 /// Creates the directories of the by-block kinds where no form of the kind exists, as the older
@@ -234,8 +234,17 @@ mod tests {
     #[test]
     fn names_that_no_node_writes_are_passed_over() {
         let foreign = [
-            "20260315/24", "20260315/02", "20260315/", "20260315/2.lz4", "20260315/+2", "2026031/2",
-            "2026031a/2", "20260315", "202603150/2", "20260315/2/3", "+2026031/2",
+            "20260315/24",
+            "20260315/02",
+            "20260315/",
+            "20260315/2.lz4",
+            "20260315/+2",
+            "2026031/2",
+            "2026031a/2",
+            "20260315",
+            "202603150/2",
+            "20260315/2/3",
+            "+2026031/2",
         ];
         for name in foreign {
             assert_eq!(file(name), Err(HourFileError), "{name}");

@@ -59,11 +59,7 @@ pub fn choose(
 }
 
 /// The end of what is there; for streaming files the first line of the last block.
-fn newest(
-    form: Form,
-    directory: &Path,
-    files: &[HourFile],
-) -> io::Result<Option<(HourFile, u64)>> {
+fn newest(form: Form, directory: &Path, files: &[HourFile]) -> io::Result<Option<(HourFile, u64)>> {
     let mut place = None;
     let mut last_block = None;
     for &hour_file in files.iter().rev() {
@@ -90,11 +86,7 @@ fn newest(
 }
 
 /// The first line whose block is not below `block`.
-fn seek(
-    block: u64,
-    directory: &Path,
-    files: &[HourFile],
-) -> io::Result<Option<(HourFile, u64)>> {
+fn seek(block: u64, directory: &Path, files: &[HourFile]) -> io::Result<Option<(HourFile, u64)>> {
     for &hour_file in files.iter().rev() {
         let file = File::open(hour_file.path(directory))?;
         let end = last_line_end(&file)?;
@@ -208,7 +200,9 @@ mod tests {
     const DAY: u32 = 20_260_315;
 
     fn line(block: u64) -> String {
-        format!("{{\"local_time\":\"t\",\"block_time\":\"t\",\"block_number\":{block},\"events\":[]}}\n")
+        format!(
+            "{{\"local_time\":\"t\",\"block_time\":\"t\",\"block_number\":{block},\"events\":[]}}\n"
+        )
     }
 
     /// A stream directory with one file for each content, hours 0, 1, ...
@@ -305,7 +299,10 @@ mod tests {
             assert_eq!(places, expected, "block {block}");
         }
         assert!(chosen(Start::Block(3), Form::ByBlock, &contents).is_empty());
-        assert_eq!(chosen(Start::Block(99), Form::ByBlock, &contents).last(), Some(&(2, 10 * length)));
+        assert_eq!(
+            chosen(Start::Block(99), Form::ByBlock, &contents).last(),
+            Some(&(2, 10 * length))
+        );
     }
 
     #[test]

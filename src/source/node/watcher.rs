@@ -293,7 +293,8 @@ impl FileWatcher {
     /// Whether reading may go on: a baseline in flight must be in the store first, or a kill would
     /// let the next start choose a later one.
     fn baselines_are_committed(&mut self) -> bool {
-        let mut waiting = self.streams.iter_mut().filter(|watched| watched.follower.awaits_commit());
+        let mut waiting =
+            self.streams.iter_mut().filter(|watched| watched.follower.awaits_commit());
         if waiting.next().is_none() {
             return true;
         }
@@ -348,7 +349,9 @@ impl Watched {
         }
         let name = &self.follower.stream().name;
         match problem {
-            Some(problem) => warn!(log, "stream cannot be read"; "stream" => %name, "error" => problem),
+            Some(problem) => {
+                warn!(log, "stream cannot be read"; "stream" => %name, "error" => problem)
+            }
             None => info!(log, "stream can be read"; "stream" => %name),
         }
         self.stats.set_problem(problem.unwrap_or_default());
