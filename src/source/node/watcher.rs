@@ -64,6 +64,8 @@ pub struct FileWatcher {
     /// A continuation is under way, so that hints do not start a second one.
     continuing: bool,
     stopped: bool,
+    /// Off in tests of the timer.
+    use_inotify: bool,
     /// `None` where inotify cannot be had: the timer alone works too.
     wakeups: Option<Wakeups>,
     budget: Arc<Budget>,
@@ -112,6 +114,7 @@ impl FileWatcher {
             looked: false,
             continuing: false,
             stopped: false,
+            use_inotify: true,
             wakeups: None,
             budget,
             next,
@@ -159,6 +162,22 @@ impl FileWatcher {
             self.baselines.entry(name).or_insert_with(|| baseline.to_vec());
         }
         watched.note_problem(&self.log);
+    }
+
+    /// Asks inotify for wake-ups.
+    fn listen(&mut self, ctx: &mut Context<Self>) {
+        if !self.use_inotify {
+            return;
+        }
+        match Wakeups::new() {
+            Ok((wakeups, events)) => {
+                self.wakeups = Some(wakeups);
+                ctx.add_stream(events);
+            }
+            Err(error) => {
+                warn!(self.log, "inotify is not available, the timer goes on alone"; "error" => %error);
+            }
+        }
     }
 
     /// Runs with inotify while it works; without it the timer goes on alone.
@@ -391,15 +410,7 @@ impl Actor for FileWatcher {
         {
             warn!(self.log, "directories cannot be created"; "error" => %error);
         }
-        match Wakeups::new() {
-            Ok((wakeups, events)) => {
-                self.wakeups = Some(wakeups);
-                ctx.add_stream(events);
-            }
-            Err(error) => {
-                warn!(self.log, "inotify is not available, the timer goes on alone"; "error" => %error);
-            }
-        }
+        self.listen(ctx);
         self.rescan();
         self.read_on(ctx);
         ctx.run_interval(self.config.rescan_interval, |watcher, ctx| {
