@@ -1,19 +1,33 @@
-//! A node's hour files as a source.
+//! The files of a node as a source: found, followed, and taken apart.
+//!
+//! Place in the pipeline: [`FileWatcher`] is its head and hands whole lines to the [`Parser`].
+//! The rules are plain types beside the two actors. Reading: `layout` knows names, `tail` one
+//! file, `follow` the hour files of one stream, `start` where a stream without a checkpoint
+//! begins, `wake` inotify. Parsing: `scan` and `elements` find boundaries, `line` reads the
+//! envelope, `fills` and `misc` who is concerned, `blocks` numbers what arrives in pieces,
+//! `recover` saves what a crash has glued together.
 
 mod blocks;
 mod elements;
 mod fills;
+mod follow;
 mod json;
+mod layout;
 mod line;
 mod misc;
 mod parser;
 pub mod recover;
 pub mod scan;
+mod start;
+mod tail;
+mod wake;
+mod watcher;
 
-pub use self::parser::Parser;
-
-/// Topics of the kinds that are read, and the readers of their keys.
 pub use self::{
     fills::{TOPIC as FILLS, read_keys as read_fill_keys},
+    layout::{HourFile, create_missing},
     misc::{TOPIC as MISC, read_keys as read_misc_keys},
+    parser::Parser,
+    start::import_place,
+    watcher::{FileWatcher, Restart, StopReading},
 };

@@ -1,0 +1,624 @@
+//! Follows all hour files of one stream: which file is read next, and when one is finished.
+//!
+//! Place in the pipeline: below `FileWatcher`, above `Tail`. A plain type that is told the time.
+//! Invariants:
+//! * the directory decides what is read, never the clock, and each rescan looks at every file;
+//! * older files are drained before newer ones, and lines of one file never change their order;
+//! * nothing is read before the baseline of a new stream is committed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::Metadata,
+    io,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{
+    layout::{self, HourFile},
+    start::{self, Start},
+    tail::{Inode, Limits, Oversized, Read, Tail},
+};
+use crate::{
+    source::{FileMark, Stream},
+    stats::StreamStats,
+};
+
+/// The newest files stay open, so that a late line needs no rescan.
+const OPEN_FILES: usize = 2;
+
+/// How a stream is followed.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    pub limits: Limits,
+    /// How long a file must be unchanged, beside a newer one, to be complete.
+    pub grace: Duration,
+}
+
+/// What goes into one `RawBatch`.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Empty when there are no lines.
+    pub file: Arc<str>,
+    pub offset: u64,
+    pub lines: Bytes,
+    pub marks: Vec<FileMark>,
+    pub discontinuity: bool,
+}
+
+/// An over-long line and the file it stands in.
+#[derive(Debug)]
+pub struct OversizedLine {
+    pub file: Arc<str>,
+    pub line: Oversized,
+}
+
+pub struct Follower {
+    stream: Arc<Stream>,
+    settings: Settings,
+    stats: Arc<StreamStats>,
+    phase: Phase,
+    files: BTreeMap<HourFile, Followed>,
+    /// Files that may hold unread bytes. The oldest is read first.
+    unread: BTreeSet<HourFile>,
+    /// Marks of files that are gone or start over; they travel with the next batch.
+    marks: Vec<FileMark>,
+    /// Unread bytes were lost before the next line.
+    discontinuity: bool,
+    /// Why the directory could not be listed.
+    directory_problem: Option<String>,
+    oversized: Vec<OversizedLine>,
+}
+
+/// The way to the first read.
+enum Phase {
+    /// The places to begin at are chosen at the next rescan that succeeds.
+    Choosing(Start),
+    /// They are the next batch.
+    Chosen(Vec<FileMark>),
+    /// Until they are committed nothing is read.
+    Committing,
+    Reading,
+}
+
+/// One hour file. Without its tail it holds no more than this.
+struct Followed {
+    name: Arc<str>,
+    /// Everything before was handed on.
+    offset: u64,
+    /// Of the bytes before `offset`.
+    digest: u64,
+    /// As it was when we last looked; `None` before the first look.
+    seen: Option<Seen>,
+    /// When it was last seen to change.
+    changed_at: Instant,
+    tail: Option<Tail>,
+    /// Its path means another file or none: the open one is drained, then let go.
+    displaced: Option<Displaced>,
+    /// Its unfinished end was judged; done until it changes.
+    finished: bool,
+    /// Why it cannot be read; empty when it can.
+    problem: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    size: u64,
+    modified: Option<SystemTime>,
+    inode: Inode,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Displaced {
+    Removed,
+    Replaced,
+}
+
+impl Follower {
+    /// Begins a stream without offsets in its checkpoint at `start`.
+    pub fn new(
+        stream: Arc<Stream>,
+        settings: Settings,
+        start: Start,
+        stats: Arc<StreamStats>,
+    ) -> Self {
+        Self {
+            stream,
+            settings,
+            stats,
+            phase: Phase::Choosing(start),
+            files: BTreeMap::new(),
+            unread: BTreeSet::new(),
+            marks: Vec::new(),
+            discontinuity: false,
+            directory_problem: None,
+            oversized: Vec::new(),
+        }
+    }
+
+    /// Goes on at committed marks. Files that they do not name are read from 0.
+    pub fn resume(
+        stream: Arc<Stream>,
+        settings: Settings,
+        marks: &[FileMark],
+        now: Instant,
+        stats: Arc<StreamStats>,
+    ) -> Self {
+        let mut follower = Self::new(stream, settings, Start::Beginning, stats);
+        follower.phase = Phase::Reading;
+        follower.apply(marks, now);
+        follower
+    }
+
+    /// Begins anew at a baseline that was chosen before and may not have been committed.
+    pub fn rebase(
+        stream: Arc<Stream>,
+        settings: Settings,
+        baseline: Vec<FileMark>,
+        now: Instant,
+        stats: Arc<StreamStats>,
+    ) -> Self {
+        let mut follower = Self::resume(stream, settings, &baseline, now, stats);
+        follower.phase = Phase::Chosen(baseline);
+        follower
+    }
+
+    fn apply(&mut self, marks: &[FileMark], now: Instant) {
+        for mark in marks {
+            let FileMark::At { file: name, offset, digest } = mark else { continue };
+            // Names that we did not make are left to the program that made them.
+            let Ok(file) = name.parse::<HourFile>() else { continue };
+            let followed = Followed::new(name.clone(), *offset, *digest, now);
+            self.files.insert(file, followed);
+        }
+    }
+
+    pub fn stream(&self) -> &Arc<Stream> {
+        &self.stream
+    }
+
+    /// The baseline that the next batch carries.
+    pub fn baseline(&self) -> Option<&[FileMark]> {
+        match &self.phase {
+            Phase::Chosen(marks) => Some(marks),
+            _ => None,
+        }
+    }
+
+    /// Whether reading waits for the commit of the baseline.
+    pub fn awaits_commit(&self) -> bool {
+        matches!(self.phase, Phase::Committing)
+    }
+
+    /// The baseline is committed: reading may begin.
+    pub fn baseline_committed(&mut self) {
+        if self.awaits_commit() {
+            self.phase = Phase::Reading;
+        }
+    }
+
+    /// Over-long lines that were met since the last call.
+    pub fn take_oversized(&mut self) -> Vec<OversizedLine> {
+        std::mem::take(&mut self.oversized)
+    }
+
+    /// What is wrong at the moment: with the directory, else with the first of its files.
+    pub fn problem(&self) -> Option<&str> {
+        let of_files = || self.files.values().find_map(|followed| followed.problem.as_deref());
+        self.directory_problem.as_deref().or_else(of_files)
+    }
+
+    /// A hint that a file has changed. Tells whether it is open, so that reading it is enough;
+    /// otherwise a rescan is needed.
+    pub fn wake(&mut self, file: HourFile) -> bool {
+        let open = self.files.get(&file).is_some_and(|followed| followed.tail.is_some());
+        if open {
+            self.unread.insert(file);
+        }
+        open
+    }
+
+    /// Whether a read may bring something.
+    pub fn has_work(&self) -> bool {
+        match self.phase {
+            Phase::Choosing(_) | Phase::Committing => false,
+            Phase::Chosen(_) => true,
+            Phase::Reading => !self.unread.is_empty() || self.marks_are_due(),
+        }
+    }
+
+    /// Looks at the whole directory: new, changed, replaced and vanished files.
+    pub fn rescan(&mut self, now: Instant) {
+        let listed = match layout::list_files(&self.stream.directory) {
+            Ok(listed) => listed,
+            // What cannot be seen is not taken for deleted; open files are read on.
+            Err(error) => {
+                self.stats.read_errors.add(1);
+                self.directory_problem = Some(self.describe(None, &error));
+                self.unread.extend(self.open_files());
+                return;
+            }
+        };
+        self.directory_problem = None;
+        if let Phase::Choosing(start) = self.phase {
+            match self.choose(start, &listed, now) {
+                Ok(marks) => self.phase = Phase::Chosen(marks),
+                Err(error) => {
+                    self.stats.read_errors.add(1);
+                    self.directory_problem = Some(self.describe(None, &error));
+                    return;
+                }
+            }
+        }
+        self.find_removed(&listed);
+        for (file, metadata) in listed {
+            let followed = self.files.entry(file).or_insert_with(|| {
+                Followed::new(file.to_string().into(), 0, digest_of_nothing(), now)
+            });
+            match metadata.and_then(|metadata| followed.look(&metadata, now, &self.stats)) {
+                Ok(true) => _ = self.unread.insert(file),
+                Ok(false) => {}
+                Err(error) => self.note_error(file, &error),
+            }
+        }
+        self.finish_old_files(now);
+        self.note_behind();
+    }
+
+    fn choose(
+        &mut self,
+        start: Start,
+        listed: &[(HourFile, io::Result<Metadata>)],
+        now: Instant,
+    ) -> io::Result<Vec<FileMark>> {
+        // A file that cannot be read cannot be placed; it counts as one that is not there yet.
+        let readable: Vec<HourFile> = listed
+            .iter()
+            .filter(|(_, metadata)| metadata.as_ref().is_ok_and(Metadata::is_file))
+            .map(|(file, _)| *file)
+            .collect();
+        let directory = &self.stream.directory;
+        let mut marks = Vec::new();
+        for (file, offset) in start::choose(start, self.stream.form, directory, &readable)? {
+            let digest = start::digest_at(&file.path(directory), offset)?;
+            marks.push(FileMark::At { file: file.to_string().into(), offset, digest });
+        }
+        self.apply(&marks, now);
+        Ok(marks)
+    }
+
+    fn find_removed(&mut self, listed: &[(HourFile, io::Result<Metadata>)]) {
+        let is_listed =
+            |file: &HourFile| listed.binary_search_by_key(file, |(listed, _)| *listed).is_ok();
+        let removed: Vec<HourFile> =
+            self.files.keys().copied().filter(|file| !is_listed(file)).collect();
+        let newest = self.files.keys().next_back().copied();
+        for file in removed {
+            let Some(followed) = self.files.get_mut(&file) else { continue };
+            if followed.tail.is_some() {
+                followed.displaced = Some(Displaced::Removed);
+                self.unread.insert(file);
+                continue;
+            }
+            let unread_bytes = match followed.seen {
+                Some(_) if followed.finished => 0,
+                Some(seen) => seen.size.saturating_sub(followed.offset),
+                None => 0,
+            };
+            // The file that was being written when we were stopped has surely grown since.
+            let grew_unseen = followed.seen.is_none() && newest == Some(file);
+            self.forget(file, unread_bytes, grew_unseen);
+        }
+    }
+
+    /// Lets go of a file that is gone.
+    fn forget(&mut self, file: HourFile, lost_bytes: u64, grew_unseen: bool) {
+        self.stats.lost_bytes.add(lost_bytes);
+        self.discontinuity |= lost_bytes > 0 || grew_unseen;
+        self.unread.remove(&file);
+        if let Some(followed) = self.files.remove(&file) {
+            self.marks.push(FileMark::Gone { file: followed.name });
+        }
+    }
+
+    /// Reads on: the baseline first, then the oldest file with unread bytes.
+    pub fn next_batch(&mut self, now: Instant) -> Option<Batch> {
+        match &mut self.phase {
+            Phase::Choosing(_) | Phase::Committing => return None,
+            Phase::Chosen(marks) => {
+                let marks = std::mem::take(marks);
+                self.phase = Phase::Committing;
+                return Some(Batch { marks, ..Batch::default() });
+            }
+            Phase::Reading => {}
+        }
+        while let Some(&file) = self.unread.first() {
+            match self.read(file, now) {
+                Ok(Some(batch)) => return Some(batch),
+                Ok(None) => _ = self.unread.remove(&file),
+                Err(error) => {
+                    self.note_error(file, &error);
+                    self.unread.remove(&file);
+                }
+            }
+        }
+        self.close_idle_files();
+        self.marks_are_due()
+            .then(|| Batch { marks: std::mem::take(&mut self.marks), ..Batch::default() })
+    }
+
+    /// Marks may travel alone, but not without the lines that tell of a discontinuity: after a
+    /// restart in between nobody would know of the hole.
+    fn marks_are_due(&self) -> bool {
+        !self.marks.is_empty() && !self.discontinuity
+    }
+
+    /// Reads one file until it gives a batch or has no more.
+    fn read(&mut self, file: HourFile, now: Instant) -> io::Result<Option<Batch>> {
+        loop {
+            let Some(followed) = self.files.get_mut(&file) else { return Ok(None) };
+            let before = followed.offset;
+            let tail = match &mut followed.tail {
+                Some(tail) => tail,
+                none => {
+                    let path = file.path(&self.stream.directory);
+                    let opened = Tail::open(&path, followed.offset, followed.digest)?;
+                    if opened.offset() != followed.offset {
+                        self.stats.truncations.add(1);
+                        followed.offset = opened.offset();
+                        followed.digest = opened.digest();
+                    }
+                    none.insert(opened)
+                }
+            };
+            let mut read = tail.read(self.settings.limits)?;
+            followed.problem = None;
+            if read.rewritten {
+                self.stats.truncations.add(1);
+            }
+            if let Some(line) = read.oversized.take() {
+                self.stats.oversized_lines.add(1);
+                self.oversized.push(OversizedLine { file: followed.name.clone(), line });
+            }
+            if !read.more && read.lines.is_empty() && self.is_complete(file, now) {
+                read = self.take_unterminated(file).unwrap_or(read);
+            }
+            let Some(followed) = self.files.get_mut(&file) else { return Ok(None) };
+            followed.note_progress();
+            if !read.lines.is_empty() || followed.offset > before {
+                if !read.more && followed.displaced.is_none() {
+                    self.unread.remove(&file);
+                    self.revisit_if_complete(file, now);
+                }
+                return Ok(Some(self.batch(file, read)));
+            }
+            if !read.more {
+                match followed.displaced {
+                    None => return Ok(None),
+                    Some(displaced) => self.let_go(file, displaced),
+                }
+            }
+        }
+    }
+
+    fn batch(&mut self, file: HourFile, read: Read) -> Batch {
+        let mut marks = std::mem::take(&mut self.marks);
+        let mut name = Arc::default();
+        if let Some(followed) = self.files.get(&file) {
+            marks.push(followed.mark());
+            name = followed.name.clone();
+            self.stats.reading(&name, followed.offset);
+        }
+        self.stats.read_bytes.add(read.lines.len() as u64);
+        self.note_behind();
+        if read.lines.is_empty() {
+            name = Arc::default();
+        }
+        let discontinuity = !read.lines.is_empty() && std::mem::take(&mut self.discontinuity);
+        Batch { file: name, offset: read.offset, lines: read.lines, marks, discontinuity }
+    }
+
+    /// The open file of a path that means another one or none was read to its end.
+    fn let_go(&mut self, file: HourFile, displaced: Displaced) {
+        let Some(followed) = self.files.get_mut(&file) else { return };
+        let lost_bytes = followed.tail.take().map_or(0, |tail| tail.unfinished_bytes());
+        match displaced {
+            Displaced::Removed => self.forget(file, lost_bytes, false),
+            Displaced::Replaced => {
+                self.stats.lost_bytes.add(lost_bytes);
+                self.discontinuity |= lost_bytes > 0;
+                followed.displaced = None;
+                followed.finished = false;
+                followed.offset = 0;
+                followed.digest = digest_of_nothing();
+            }
+        }
+    }
+
+    /// Whether nothing more is expected of a file whose end was reached.
+    fn is_complete(&self, file: HourFile, now: Instant) -> bool {
+        let Some(followed) = self.files.get(&file) else { return false };
+        if followed.displaced.is_some() {
+            return true;
+        }
+        let mut newer = self.files.range(file..).skip(1).peekable();
+        if newer.peek().is_none() {
+            return false;
+        }
+        let (Some(seen), Some(tail)) = (followed.seen, &followed.tail) else { return false };
+        if tail.metadata().ok().map(|metadata| Seen::of(&metadata)) != Some(seen) {
+            return false;
+        }
+        // Catching up, the file system's own times tell the same without waiting.
+        let outlived = |newer: &Followed| {
+            let modified = newer.seen.and_then(|seen| seen.modified);
+            let idle = modified.zip(seen.modified).map(|(newer, own)| newer.duration_since(own));
+            matches!(idle, Some(Ok(idle)) if idle >= self.settings.grace)
+        };
+        now.duration_since(followed.changed_at) >= self.settings.grace
+            || newer.any(|(_, newer)| outlived(newer))
+    }
+
+    fn take_unterminated(&mut self, file: HourFile) -> Option<Read> {
+        let followed = self.files.get_mut(&file)?;
+        followed.finished = true;
+        followed.tail.as_mut()?.take_unterminated()
+    }
+
+    /// An old file whose last lines were just handed on may still end in an unterminated one; it
+    /// comes before the lines of the next file.
+    fn revisit_if_complete(&mut self, file: HourFile, now: Instant) {
+        let unfinished = |followed: &Followed| {
+            followed.tail.as_ref().is_some_and(|tail| tail.unfinished_bytes() > 0)
+        };
+        if self.files.get(&file).is_some_and(unfinished) && self.is_complete(file, now) {
+            self.unread.insert(file);
+        }
+    }
+
+    fn finish_old_files(&mut self, now: Instant) {
+        for file in self.open_files() {
+            if self.files.get(&file).is_some_and(|followed| !followed.finished) {
+                self.revisit_if_complete(file, now);
+            }
+        }
+        self.close_idle_files();
+    }
+
+    /// Closes what is read, old, and not in the middle of a line that may still be finished.
+    fn close_idle_files(&mut self) {
+        let newest: Vec<HourFile> = self.files.keys().rev().take(OPEN_FILES).copied().collect();
+        for (file, followed) in &mut self.files {
+            let idle = !newest.contains(file)
+                && !self.unread.contains(file)
+                && followed.displaced.is_none()
+                && followed
+                    .tail
+                    .as_ref()
+                    .is_some_and(|tail| tail.unfinished_bytes() == 0 || followed.finished);
+            if idle {
+                followed.tail = None;
+            }
+        }
+    }
+
+    fn open_files(&self) -> Vec<HourFile> {
+        let open = self.files.iter().filter(|(_, followed)| followed.tail.is_some());
+        open.map(|(file, _)| *file).collect()
+    }
+
+    fn note_behind(&self) {
+        let behind: u64 = self.files.values().map(Followed::behind_bytes).sum();
+        self.stats.behind_bytes.set(behind as i64);
+    }
+
+    fn note_error(&mut self, file: HourFile, error: &io::Error) {
+        self.stats.read_errors.add(1);
+        let problem = self.describe(Some(file), error);
+        if let Some(followed) = self.files.get_mut(&file) {
+            followed.problem = Some(problem);
+        }
+    }
+
+    fn describe(&self, file: Option<HourFile>, error: &io::Error) -> String {
+        let directory = &self.stream.directory;
+        let path = file.map_or(directory.clone(), |file| file.path(directory));
+        format!("{} cannot be read: {error}", path.display())
+    }
+}
+
+impl Followed {
+    fn new(name: Arc<str>, offset: u64, digest: u64, now: Instant) -> Self {
+        Self {
+            name,
+            offset,
+            digest,
+            seen: None,
+            changed_at: now,
+            tail: None,
+            displaced: None,
+            finished: false,
+            problem: None,
+        }
+    }
+
+    fn mark(&self) -> FileMark {
+        FileMark::At { file: self.name.clone(), offset: self.offset, digest: self.digest }
+    }
+
+    /// Compares the file with how it was; tells whether it may hold something unread.
+    fn look(&mut self, metadata: &Metadata, now: Instant, stats: &StreamStats) -> io::Result<bool> {
+        if !metadata.is_file() {
+            return Err(io::Error::other("not a file"));
+        }
+        let seen = Seen::of(metadata);
+        // What could not be read is tried again at each rescan.
+        let changed = self.seen != Some(seen) || self.problem.take().is_some();
+        if changed {
+            self.seen = Some(seen);
+            self.changed_at = now;
+            self.finished = false;
+        }
+        if let Some(tail) = &mut self.tail {
+            if tail.inode() != seen.inode {
+                if self.displaced != Some(Displaced::Replaced) {
+                    self.displaced = Some(Displaced::Replaced);
+                    stats.replacements.add(1);
+                }
+                return Ok(true);
+            }
+            self.displaced = None;
+            if !tail.check()? {
+                stats.truncations.add(1);
+                self.note_progress();
+                return Ok(true);
+            }
+            return Ok(seen.size != tail.position());
+        }
+        Ok(changed)
+    }
+
+    /// Takes over where its tail stands.
+    fn note_progress(&mut self) {
+        if let Some(tail) = &self.tail
+            && self.offset != tail.offset()
+        {
+            self.offset = tail.offset();
+            self.digest = tail.digest();
+        }
+    }
+
+    fn behind_bytes(&self) -> u64 {
+        let position = self.tail.as_ref().map_or(self.offset, Tail::position);
+        match self.seen {
+            Some(seen) if !(self.finished && self.tail.is_none()) => {
+                seen.size.saturating_sub(position)
+            }
+            _ => 0,
+        }
+    }
+}
+
+impl Seen {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            size: metadata.len(),
+            modified: metadata.modified().ok(),
+            inode: Inode::of(metadata),
+        }
+    }
+}
+
+/// The digest of offset 0.
+fn digest_of_nothing() -> u64 {
+    xxh3_64(&[])
+}
+
+#[cfg(test)]
+mod tests;
+
+#[cfg(test)]
+mod model;

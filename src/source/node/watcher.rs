@@ -1,0 +1,486 @@
+//! Follows the hour files of one node directory and hands on their whole lines.
+//!
+//! Place in the pipeline: **`FileWatcher`** -> `Parser`, one per node directory, on one thread.
+//! Invariants: inotify wakes and a timer decides; at most the budget's bytes are in flight; the
+//! baseline of a new stream is committed before anything of it is read; after [`StopReading`] no
+//! batch leaves.
+
+use std::{
+    collections::HashMap,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+
+use actix::{fut::wrap_future, prelude::*};
+use inotify::EventOwned;
+use slog::{Logger, debug, error, info, o, warn};
+
+use super::{
+    follow::{Batch, Follower, Settings},
+    layout::{self, Found},
+    start::Start,
+    tail::Limits,
+    wake::{Hint, Wakeups},
+};
+use crate::{
+    config::SourceConfig,
+    event::Timestamp,
+    fail_point,
+    source::{
+        Budget, CreditReturned, FileMark, RawBatch, Stream, StreamCheckpoint, StreamState,
+        quarantine::{Quarantine, Refused},
+    },
+    stats::{Stats, StreamStats},
+};
+
+/// A new life of the pipeline: forget everything and go on from these checkpoints.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Restart {
+    pub generation: u64,
+    pub checkpoints: Vec<StreamCheckpoint>,
+}
+
+/// The daemon stops. Answered when no further batch will be sent.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct StopReading;
+
+pub struct FileWatcher {
+    node: PathBuf,
+    config: SourceConfig,
+    generation: u64,
+    checkpoints: HashMap<Arc<str>, StreamCheckpoint>,
+    /// Baselines of this run. One that is lost before its commit is chosen again as it was:
+    /// a later "now" would skip what was written in between.
+    baselines: HashMap<Arc<str>, Vec<FileMark>>,
+    streams: Vec<Watched>,
+    /// The stream that reads next.
+    turn: usize,
+    /// Whether the node directory was looked at before: kinds that appear later begin at 0.
+    looked: bool,
+    /// A continuation is under way, so that hints do not start a second one.
+    continuing: bool,
+    stopped: bool,
+    /// Off in tests of the timer.
+    use_inotify: bool,
+    /// `None` where inotify cannot be had: the timer alone works too.
+    wakeups: Option<Wakeups>,
+    budget: Arc<Budget>,
+    next: Recipient<RawBatch>,
+    quarantine: Option<Arc<Quarantine>>,
+    stats: Arc<Stats>,
+    /// What is wrong with the node directory, as it was last said.
+    problem: Option<String>,
+    /// Plain directories that were refused; each is said once.
+    refused: Vec<Arc<Stream>>,
+    log: Logger,
+}
+
+/// One stream and what the watcher knows of it.
+struct Watched {
+    follower: Follower,
+    stats: Arc<StreamStats>,
+    /// Where it begins without a checkpoint.
+    start: Start,
+    /// Travels with the first batch.
+    resume: Option<StreamState>,
+    /// What is wrong, as it was last said.
+    problem: Option<String>,
+}
+
+impl FileWatcher {
+    #[expect(clippy::too_many_arguments, reason = "the wiring names each of them once")]
+    pub fn new(
+        node: &Path,
+        config: &SourceConfig,
+        checkpoints: Vec<StreamCheckpoint>,
+        generation: u64,
+        budget: Arc<Budget>,
+        next: Recipient<RawBatch>,
+        stats: Arc<Stats>,
+        log: &Logger,
+    ) -> Self {
+        Self {
+            node: node.to_owned(),
+            config: config.clone(),
+            generation,
+            checkpoints: by_name(checkpoints),
+            baselines: HashMap::new(),
+            streams: Vec::new(),
+            turn: 0,
+            looked: false,
+            continuing: false,
+            stopped: false,
+            use_inotify: true,
+            wakeups: None,
+            budget,
+            next,
+            quarantine: None,
+            stats,
+            problem: None,
+            refused: Vec::new(),
+            log: log.new(o!("actor" => "file_watcher", "node" => node.display().to_string())),
+        }
+    }
+
+    /// Keeps the heads of over-long lines here.
+    pub fn with_quarantine(mut self, quarantine: Arc<Quarantine>) -> Self {
+        self.quarantine = Some(quarantine);
+        self
+    }
+
+    /// Looks at everything: the kinds of the node directory, then every file of each stream.
+    fn rescan(&mut self) {
+        self.watch(|wakeups, node| wakeups.watch_node(node));
+        match layout::find_streams(&self.node) {
+            Ok(found) => {
+                self.note_node_problem(None);
+                found.into_iter().for_each(|found| self.meet(found));
+                self.looked = true;
+            }
+            Err(error) => {
+                self.looked |= error.kind() == io::ErrorKind::NotFound;
+                self.note_node_problem(Some(format!("{}: {error}", self.node.display())));
+            }
+        }
+        for stream in 0..self.streams.len() {
+            self.rescan_stream(stream);
+        }
+    }
+
+    fn rescan_stream(&mut self, stream: usize) {
+        let Some(watched) = self.streams.get(stream) else { return };
+        let directory = watched.follower.stream().directory.clone();
+        self.watch(|wakeups, _| wakeups.watch_stream(stream, &directory));
+        let Some(watched) = self.streams.get_mut(stream) else { return };
+        watched.follower.rescan(Instant::now());
+        if let Some(baseline) = watched.follower.baseline() {
+            let name = watched.follower.stream().name.clone();
+            self.baselines.entry(name).or_insert_with(|| baseline.to_vec());
+        }
+        watched.note_problem(&self.log);
+    }
+
+    /// Asks inotify for wake-ups.
+    fn listen(&mut self, ctx: &mut Context<Self>) {
+        if !self.use_inotify {
+            return;
+        }
+        match Wakeups::new() {
+            Ok((wakeups, events)) => {
+                self.wakeups = Some(wakeups);
+                ctx.add_stream(events);
+            }
+            Err(error) => {
+                warn!(self.log, "inotify is not available, the timer goes on alone"; "error" => %error);
+            }
+        }
+    }
+
+    /// Runs with inotify while it works; without it the timer goes on alone.
+    fn watch(&mut self, set: impl FnOnce(&mut Wakeups, &Path) -> io::Result<()>) {
+        let Some(wakeups) = &mut self.wakeups else { return };
+        if let Err(error) = set(wakeups, &self.node) {
+            warn!(self.log, "inotify refuses a watch, the timer goes on alone"; "error" => %error);
+            self.wakeups = None;
+        }
+    }
+
+    /// Follows a stream that was found and is not followed yet.
+    fn meet(&mut self, found: Found) {
+        let stream = match found {
+            Found::Stream(stream) => stream,
+            Found::Plain { stream, problem } => {
+                if self.refused.iter().all(|refused| refused.name != stream.name) {
+                    error!(self.log, "directory refused"; "stream" => %stream.name, "reason" => &problem);
+                    self.stats.stream(&stream).set_problem(&problem);
+                    self.refused.push(stream);
+                }
+                return;
+            }
+        };
+        if self.streams.iter().any(|known| known.follower.stream().name == stream.name) {
+            return;
+        }
+        let stats = self.stats.stream(&stream);
+        stats.set_problem("");
+        let configured = Start::Configured(self.config.from);
+        let start = if self.looked { Start::Beginning } else { configured };
+        let watched = self.begin(stream, stats, start);
+        info!(self.log, "stream found"; "stream" => %watched.follower.stream().name);
+        self.streams.push(watched);
+    }
+
+    /// Begins a stream where its checkpoint says, else at its earlier baseline, else at `start`.
+    fn begin(&self, stream: Arc<Stream>, stats: Arc<StreamStats>, start: Start) -> Watched {
+        let settings = Settings {
+            limits: Limits {
+                read_bytes: self.config.read_bytes,
+                line_bytes: self.config.max_line_bytes,
+            },
+            grace: self.config.grace,
+        };
+        let now = Instant::now();
+        let checkpoint = self.checkpoints.get(&stream.name);
+        let state = checkpoint.map(|checkpoint| checkpoint.state.clone()).unwrap_or_default();
+        let last_position = state.last_position;
+        let counted = stats.clone();
+        let follower = match (checkpoint, self.baselines.get(&stream.name)) {
+            (None, Some(baseline)) => {
+                Follower::rebase(stream, settings, baseline.clone(), now, counted)
+            }
+            (None, None) => Follower::new(stream, settings, start, counted),
+            (Some(checkpoint), _) => match last_position {
+                Some(block) if checkpoint.files.is_empty() => {
+                    Follower::new(stream, settings, Start::Block(block), counted)
+                }
+                _ => Follower::resume(stream, settings, &checkpoint.files, now, counted),
+            },
+        };
+        Watched { follower, stats, start, resume: Some(state), problem: None }
+    }
+
+    fn note_node_problem(&mut self, problem: Option<String>) {
+        if self.problem == problem {
+            return;
+        }
+        match &problem {
+            Some(problem) => {
+                warn!(self.log, "node directory cannot be read, waiting"; "error" => problem);
+            }
+            None => info!(self.log, "node directory can be read"),
+        }
+        if self.streams.is_empty() {
+            // Without any stream status would show nothing at all.
+            for stream in layout::expected_streams(&self.node) {
+                self.stats.stream(&stream).set_problem(problem.as_deref().unwrap_or_default());
+            }
+        }
+        self.problem = problem;
+    }
+
+    /// Hands on one batch of each stream that has one, then lets other messages through.
+    fn read_on(&mut self, ctx: &mut Context<Self>) {
+        self.continuing = false;
+        if self.stopped || !self.baselines_are_committed() {
+            return;
+        }
+        let now = Instant::now();
+        for _ in 0..self.streams.len() {
+            if !self.has_room() {
+                return;
+            }
+            self.turn = (self.turn + 1) % self.streams.len();
+            let stream = self.turn;
+            if let Some(batch) = self.streams[stream].follower.next_batch(now) {
+                self.send(stream, batch);
+            }
+        }
+        // A baseline that was just sent is waited for; the wake-up is the return of its credit.
+        if self.baselines_are_committed() && self.has_work() {
+            self.continuing = true;
+            ctx.spawn(
+                wrap_future::<_, Self>(tokio::task::yield_now())
+                    .map(|(), watcher, ctx| watcher.read_on(ctx)),
+            );
+        }
+    }
+
+    /// Reads on unless that is under way.
+    fn wake(&mut self, ctx: &mut Context<Self>) {
+        if !self.continuing {
+            self.read_on(ctx);
+        }
+    }
+
+    fn has_work(&self) -> bool {
+        self.streams.iter().any(|watched| watched.follower.has_work())
+    }
+
+    fn has_room(&self) -> bool {
+        if self.budget.has_room() {
+            return true;
+        }
+        self.budget.wait();
+        // What came back just before sends no message.
+        self.budget.has_room()
+    }
+
+    /// Whether reading may go on: a baseline in flight must be in the store first, or a kill would
+    /// let the next start choose a later one.
+    fn baselines_are_committed(&mut self) -> bool {
+        let mut waiting =
+            self.streams.iter_mut().filter(|watched| watched.follower.awaits_commit());
+        if waiting.next().is_none() {
+            return true;
+        }
+        if self.budget.in_flight_batches() > 0 {
+            self.budget.wait();
+            if self.budget.in_flight_batches() > 0 {
+                return false;
+            }
+        }
+        for watched in &mut self.streams {
+            watched.follower.baseline_committed();
+        }
+        true
+    }
+
+    fn send(&mut self, stream: usize, batch: Batch) {
+        let watched = &mut self.streams[stream];
+        let is_baseline = watched.follower.awaits_commit();
+        let batch = RawBatch {
+            stream: watched.follower.stream().clone(),
+            generation: self.generation,
+            file: batch.file,
+            offset: batch.offset,
+            credit: self.budget.take(batch.lines.len(), self.generation),
+            lines: batch.lines,
+            marks: batch.marks,
+            resume: watched.resume.take(),
+            discontinuity: batch.discontinuity,
+            read_at: Timestamp::now(),
+        };
+        if batch.discontinuity {
+            warn!(self.log, "unread bytes are lost"; "stream" => %batch.stream.name, "path" => &*batch.file);
+        }
+        debug!(self.log, "batch read"; "path" => &*batch.file, "offset_bytes" => batch.offset,
+            "bytes" => batch.lines.len());
+        fail_point!("watcher.send");
+        self.next.do_send(batch);
+        if is_baseline {
+            fail_point!("watcher.baseline");
+        }
+        watched.set_oversized_aside(self.quarantine.as_deref(), &self.log);
+        watched.note_problem(&self.log);
+    }
+}
+
+impl Watched {
+    /// Says once that something is wrong, and once that it is over.
+    fn note_problem(&mut self, log: &Logger) {
+        let problem = self.follower.problem();
+        if self.problem.as_deref() == problem {
+            return;
+        }
+        let name = &self.follower.stream().name;
+        match problem {
+            Some(problem) => {
+                warn!(log, "stream cannot be read"; "stream" => %name, "error" => problem)
+            }
+            None => info!(log, "stream can be read"; "stream" => %name),
+        }
+        self.stats.set_problem(problem.unwrap_or_default());
+        self.problem = problem.map(str::to_owned);
+    }
+
+    fn set_oversized_aside(&mut self, quarantine: Option<&Quarantine>, log: &Logger) {
+        for oversized in self.follower.take_oversized() {
+            let offset_bytes = oversized.line.offset;
+            warn!(log, "line skipped"; "reason" => "over-long line", "path" => &*oversized.file,
+                "stream" => %self.follower.stream().name, "offset_bytes" => offset_bytes);
+            let origin = format!("{}/{}", self.follower.stream().name, oversized.file);
+            let refused = Refused {
+                reason: "over-long line",
+                origin: &origin,
+                offset_bytes,
+                content: &oversized.line.head,
+            };
+            if let Some(Err(error)) = quarantine.map(|quarantine| quarantine.put(refused)) {
+                warn!(log, "quarantine cannot be written"; "error" => %error);
+            }
+        }
+    }
+}
+
+fn by_name(checkpoints: Vec<StreamCheckpoint>) -> HashMap<Arc<str>, StreamCheckpoint> {
+    checkpoints.into_iter().map(|checkpoint| (checkpoint.name.clone(), checkpoint)).collect()
+}
+
+impl Actor for FileWatcher {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.budget.wake_with(ctx.address().recipient());
+        if self.config.create_missing
+            && let Err(error) = layout::create_missing(&self.node)
+        {
+            warn!(self.log, "directories cannot be created"; "error" => %error);
+        }
+        self.listen(ctx);
+        self.rescan();
+        self.read_on(ctx);
+        ctx.run_interval(self.config.rescan_interval, |watcher, ctx| {
+            watcher.rescan();
+            watcher.wake(ctx);
+        });
+    }
+}
+
+/// A wake-up by inotify.
+impl StreamHandler<io::Result<EventOwned>> for FileWatcher {
+    fn handle(&mut self, event: io::Result<EventOwned>, ctx: &mut Self::Context) {
+        fail_point!("watcher.handle");
+        let Some(wakeups) = &mut self.wakeups else { return };
+        match event.map(|event| wakeups.read(&event)) {
+            Ok(None) => return,
+            Ok(Some(Hint::File { stream, file })) => {
+                let open = |watched: &mut Watched| watched.follower.wake(file);
+                if !self.streams.get_mut(stream).is_some_and(open) {
+                    self.rescan_stream(stream);
+                }
+            }
+            Ok(Some(Hint::Stream { stream })) => self.rescan_stream(stream),
+            Ok(Some(Hint::Everything)) => self.rescan(),
+            Err(error) => {
+                warn!(self.log, "inotify failed, the timer goes on alone"; "error" => %error);
+                self.wakeups = None;
+            }
+        }
+        self.wake(ctx);
+    }
+
+    fn finished(&mut self, _ctx: &mut Self::Context) {
+        // The default would stop the actor; the timer goes on.
+        self.wakeups = None;
+    }
+}
+
+impl Handler<CreditReturned> for FileWatcher {
+    type Result = ();
+
+    fn handle(&mut self, _: CreditReturned, ctx: &mut Self::Context) {
+        self.wake(ctx);
+    }
+}
+
+impl Handler<Restart> for FileWatcher {
+    type Result = ();
+
+    fn handle(&mut self, restart: Restart, ctx: &mut Self::Context) {
+        info!(self.log, "pipeline starts anew"; "generation" => restart.generation);
+        self.generation = restart.generation;
+        self.checkpoints = by_name(restart.checkpoints);
+        for stream in 0..self.streams.len() {
+            let Watched { follower, stats, start, .. } = &self.streams[stream];
+            let begun = self.begin(follower.stream().clone(), stats.clone(), *start);
+            self.streams[stream] = begun;
+        }
+        self.rescan();
+        self.wake(ctx);
+    }
+}
+
+impl Handler<StopReading> for FileWatcher {
+    type Result = ();
+
+    fn handle(&mut self, _: StopReading, _ctx: &mut Self::Context) {
+        self.stopped = true;
+    }
+}
+
+#[cfg(test)]
+mod tests;
