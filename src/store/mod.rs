@@ -4,7 +4,9 @@
 //! Invariants: rows, ledger and checkpoints of a batch are one transaction under the lease of one
 //! writer; the identity of an event is a unique key.
 
+mod committer;
 pub mod sqlite;
+pub mod writer;
 
 use std::{collections::HashSet, fmt, ops::RangeInclusive, path::Path, sync::Arc};
 
