@@ -50,7 +50,7 @@ pub struct Committer {
     quarantine: Arc<Quarantine>,
     stats: Arc<Stats>,
     logger: Logger,
-    /// Segments of older lives of the pipeline are passed over.
+    /// The newest life of the pipeline that was seen; segments of older ones are passed over.
     pub generation: u64,
     /// Where the log is read next.
     next: u64,
@@ -123,6 +123,7 @@ impl Committer {
             if segment.generation < self.generation {
                 self.stats.store.stale.add(segment.events.len() as u64);
             } else {
+                self.generation = segment.generation;
                 self.waiting.push(segment, now);
             }
         }

@@ -5,6 +5,8 @@
 //! writer; the identity of an event is a unique key.
 
 mod committer;
+#[cfg(test)]
+mod contract;
 pub mod sqlite;
 pub mod writer;
 

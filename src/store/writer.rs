@@ -157,11 +157,14 @@ impl DbWriter {
     /// Commits a batch if one is due, or sets the timer for it.
     fn turn(&mut self, ctx: &mut Context<Self>) {
         let Some(committer) = &mut self.committer else { return };
-        if self.phase != Phase::Running {
+        if !matches!(self.phase, Phase::Running | Phase::Retrying) {
             return;
         }
         let now = Instant::now();
         committer.collect(now);
+        if self.phase == Phase::Retrying {
+            return; // The timer of the failed batch goes on from here.
+        }
         match committer.due() {
             Due::Never => {}
             Due::At(time) if time > now => self.wake_at(time, ctx),
@@ -464,3 +467,6 @@ impl Handler<Flush> for DbWriter {
         })))
     }
 }
+
+#[cfg(test)]
+mod tests;

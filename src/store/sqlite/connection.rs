@@ -69,6 +69,29 @@ fn set_up(connection: &mut SqliteConnection, durable: bool) -> Result<(), Fault>
     Ok(())
 }
 
+/// Runs work in a transaction that holds the write lock from its start.
+///
+/// SQLite rolls back by itself when the disk is full or fails; diesel then reports that its own
+/// roll-back found nothing to do, and the cause would be lost. So the cause is kept here.
+pub fn immediate<T>(
+    connection: &mut SqliteConnection,
+    work: impl FnOnce(&mut SqliteConnection) -> Result<T, Fault>,
+) -> Result<T, Fault> {
+    let mut cause = None;
+    let result = connection.immediate_transaction(|connection| {
+        work(connection).map_err(|Fault(error)| {
+            cause = Some(error);
+            diesel::result::Error::RollbackTransaction
+        })
+    });
+    result.map_err(|error| match (cause, error) {
+        (Some(cause), diesel::result::Error::RollbackTransaction) => Fault(cause),
+        // Only an orderly roll-back makes refused content harmless.
+        (None | Some(StoreError::Refused(_)), error) => Fault::from(error),
+        (Some(cause), _) => Fault(cause),
+    })
+}
+
 fn establish(path: &Path) -> Result<SqliteConnection, StoreError> {
     let text = path
         .to_str()

@@ -14,6 +14,8 @@ mod ranges;
 mod retention;
 mod schema;
 mod state;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::{

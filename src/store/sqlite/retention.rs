@@ -8,6 +8,7 @@ use std::{path::Path, time::Duration};
 use diesel::prelude::*;
 
 use super::{
+    connection::immediate,
     disk::{Pages, free_disk_bytes},
     fault::Fault,
     schema::{events, store_state},
@@ -50,12 +51,13 @@ pub fn retain(
     let spare = if disk_low { SHRINK_BYTES / 8 } else { SPARE_BYTES.max(pages.file_bytes() / 4) };
     if pages.free_bytes() > spare {
         pages.shrink(connection, SHRINK_BYTES)?;
-        if disk_low {
+        let shrunk = Pages::read(connection)?.file_bytes() < pages.file_bytes();
+        if disk_low && shrunk {
             let shortened = is_shortened(connection, limits)?;
             return Ok(Retained { more: true, shortened, ..Retained::default() });
         }
     }
-    connection.immediate_transaction(|connection| {
+    immediate(connection, |connection| {
         delete_portion(connection, run, limits, disk_low || over_budget)
     })
 }

@@ -8,6 +8,7 @@ use diesel::{
 };
 
 use super::{
+    connection::immediate,
     fault::{Fault, signed, unsigned, unsigned_32},
     ranges::merge,
     schema::{blocks, checkpoints, events, gaps, store_state, streams},
@@ -38,7 +39,7 @@ pub fn load(connection: &mut SqliteConnection) -> Result<Option<StoreState>, Fau
 
 /// Starts a run: its number is above every earlier one's, even if the clock has stepped back.
 pub fn start_run(connection: &mut SqliteConnection, now: Timestamp) -> Result<Run, Fault> {
-    connection.immediate_transaction(|connection| {
+    immediate(connection, |connection| {
         let known = load(connection)?;
         let epoch = known.as_ref().map_or_else(|| fastrand::u64(1..), |state| state.epoch as u64);
         let id = known.as_ref().map_or(now.0, |state| now.0.max(state.run + 1));
@@ -73,7 +74,7 @@ pub fn check_lease(connection: &mut SqliteConnection, run: Run) -> Result<StoreS
 
 /// Reads what a start or a new generation needs, all of one moment.
 pub fn recover(connection: &mut SqliteConnection, run: Run) -> Result<Recovered, Fault> {
-    connection.immediate_transaction(|connection| {
+    immediate(connection, |connection| {
         let state = check_lease(connection, run)?;
         let newest_seq: Option<i64> =
             events::table.select(diesel::dsl::max(events::seq)).first(connection)?;
@@ -218,8 +219,17 @@ pub fn load_ranges(connection: &mut SqliteConnection) -> Result<Vec<BlockRange>,
     Ok(ranges.collect::<Result<_, StoreError>>()?)
 }
 
-/// Adds a range. A row of the same first block is replaced unless it says more: it is complete, or
-/// reaches further.
+/// A row that says more than the new one stays: it is complete, or reaches further.
+const SAVE_RANGE: &str = "\
+    INSERT INTO blocks (topic, first, last, next_index, digests) VALUES (?, ?, ?, ?, ?) \
+    ON CONFLICT (topic, first) DO UPDATE SET \
+        last = excluded.last, next_index = excluded.next_index, digests = excluded.digests \
+    WHERE CASE \
+        WHEN next_index IS NULL THEN excluded.next_index IS NULL AND excluded.last >= last \
+        ELSE excluded.next_index IS NULL OR excluded.next_index >= next_index \
+    END";
+
+/// Adds a range, or widens the row of the same first block.
 pub fn save_range(connection: &mut SqliteConnection, range: &BlockRange) -> Result<(), Fault> {
     let digests: Vec<u8> = range.digests.iter().flat_map(|digest| digest.to_le_bytes()).collect();
     let next_index = range.next_index.map(i64::from);
@@ -232,15 +242,6 @@ pub fn save_range(connection: &mut SqliteConnection, range: &BlockRange) -> Resu
         .execute(connection)?;
     Ok(())
 }
-
-const SAVE_RANGE: &str = "\
-    INSERT INTO blocks (topic, first, last, next_index, digests) VALUES (?, ?, ?, ?, ?) \
-    ON CONFLICT (topic, first) DO UPDATE SET \
-        last = excluded.last, next_index = excluded.next_index, digests = excluded.digests \
-    WHERE CASE \
-        WHEN next_index IS NULL THEN excluded.next_index IS NULL AND excluded.last >= last \
-        ELSE excluded.next_index IS NULL OR excluded.next_index >= next_index \
-    END";
 
 /// Replaces the rows of the ledger by fewer that say the same.
 pub fn compact_ranges(connection: &mut SqliteConnection) -> Result<(), Fault> {

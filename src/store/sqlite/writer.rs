@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use diesel::prelude::*;
 
 use super::{
-    connection::connect,
+    connection::{connect, immediate},
     disk,
     fault::{Fault, signed},
     lease::Lock,
@@ -45,6 +45,13 @@ impl SqliteWriter {
         Ok((writer, recovered))
     }
 
+    /// Makes this connection's next growth fail as a full disk would.
+    #[cfg(test)]
+    pub fn limit_pages(&mut self, pages: u32) {
+        let connection = self.connection.as_mut().expect("it was just opened");
+        diesel::sql_query(format!("PRAGMA max_page_count = {pages}")).execute(connection).unwrap();
+    }
+
     /// Runs one piece of work on the connection, which is opened again if the last piece failed.
     fn with<T>(
         &mut self,
@@ -77,7 +84,7 @@ impl SqliteWriter {
 impl StoreWriter for SqliteWriter {
     async fn commit(&mut self, batch: CommitBatch<'_>) -> Result<Committed, StoreError> {
         self.with(|connection, run| {
-            connection.immediate_transaction(|connection| commit(connection, run, &batch))
+            immediate(connection, |connection| commit(connection, run, &batch))
         })
     }
 
@@ -92,7 +99,7 @@ impl StoreWriter for SqliteWriter {
 
     async fn compact(&mut self) -> Result<(), StoreError> {
         self.with(|connection, run| {
-            connection.immediate_transaction(|connection| {
+            immediate(connection, |connection| {
                 state::check_lease(connection, run)?;
                 state::compact_ranges(connection)
             })
