@@ -4,11 +4,19 @@
 //! Invariants: rows, ledger and checkpoints of a batch are one transaction under the lease of one
 //! writer; the identity of an event is a unique key.
 
-use std::{collections::HashSet, fmt, ops::RangeInclusive};
+mod committer;
+#[cfg(test)]
+mod contract;
+pub mod sqlite;
+pub mod writer;
+
+use std::{collections::HashSet, fmt, ops::RangeInclusive, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 
+use self::sqlite::SqliteStore;
 use crate::{
+    config::StoreConfig,
     event::{Address, EventId, SequencedEvent, Timestamp, Topic},
     router::ledger::{BlockRange, Gap},
     source::{Progress, StreamCheckpoint},
@@ -78,7 +86,7 @@ pub struct CommitBatch<'a> {
     /// Highest `seq` given so far, also when its event was dropped.
     pub last_seq: u64,
     /// Latest block time seen so far.
-    pub newest_time: Timestamp,
+    pub newest_time: Option<Timestamp>,
 }
 
 impl fmt::Debug for CommitBatch<'_> {
@@ -143,15 +151,42 @@ pub struct Retained {
     pub more: bool,
     /// The disk, not the age, decided: the store keeps less than it was asked to.
     pub shortened: bool,
+    /// The disk demands more than may be deleted for it: what is left is too young to go.
+    pub exhausted: bool,
 }
 
 /// Extent of the store, for status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreSize {
+    /// What the stored rows take; space that waits to be used again does not count.
     pub bytes: u64,
     pub free_disk_bytes: u64,
     pub oldest_seq: Option<u64>,
     pub oldest_time: Option<Timestamp>,
+    /// Highest `seq` that retention has deleted: a cursor before it has expired.
+    pub deleted_seq: Option<u64>,
+}
+
+/// Opens the store that a URL names: `sqlite:PATH`.
+///
+/// # Errors
+/// [`StoreError::Unusable`] for a scheme that is not known, among others; nothing is created then.
+pub fn open(url: &str, config: &StoreConfig) -> Result<Arc<dyn EventStore>, StoreError> {
+    // Only the scheme is repeated: what is behind it may hold a password.
+    let accepted = "accepted is sqlite:PATH";
+    match url.split_once(':') {
+        Some(("sqlite", "" | ":memory:")) => {
+            Err(StoreError::Unusable(format!("the database URL names no file; {accepted}")))
+        }
+        Some(("sqlite", path)) => {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            Ok(Arc::new(SqliteStore::open(Path::new(path), config)?))
+        }
+        Some((scheme, _)) => Err(StoreError::Unusable(format!(
+            "database URLs of the scheme `{scheme}` are not known; {accepted}"
+        ))),
+        None => Err(StoreError::Unusable(format!("the database URL has no scheme; {accepted}"))),
+    }
 }
 
 /// A database of events. Reads go through it from any thread.
@@ -172,7 +207,7 @@ pub trait EventStore: Send + Sync {
     /// Tells which of these are stored.
     async fn stored(&self, ids: Vec<EventId>) -> Result<HashSet<EventId>, StoreError>;
 
-    /// Highest position stored or seen, over all topics (`GET /height` before the first block).
+    /// Tells how much is stored and since when.
     async fn size(&self) -> Result<StoreSize, StoreError>;
 }
 
@@ -193,6 +228,9 @@ pub trait StoreWriter: Send {
 
     /// Merges what a long run has scattered; called now and then between commits.
     async fn compact(&mut self) -> Result<(), StoreError>;
+
+    /// Tells how much is stored, for the budget of the disk.
+    async fn size(&mut self) -> Result<StoreSize, StoreError>;
 
     /// Gives the lease back and flushes, as part of stopping.
     async fn close(&mut self) -> Result<(), StoreError>;

@@ -1,0 +1,319 @@
+//! Pages of history: keyset reads that walk an index in the order of the answer.
+//!
+//! A page is a merge of branches, one per user or else one per topic. Each branch walks its index
+//! by (position, seq), so SQLite merges them lazily and stops at the limit: the cost of a page
+//! does not grow with its depth. Only within one block of a topic something is sorted.
+
+use std::{collections::HashSet, fmt::Write};
+
+use bytes::Bytes;
+use diesel::{
+    prelude::*,
+    query_builder::{BoxedSqlQuery, SqlQuery},
+    sql_types::{BigInt, Binary, Bool, Nullable, Text},
+    sqlite::Sqlite,
+};
+
+use super::{
+    fault::{Fault, unsigned, unsigned_32},
+    schema::events,
+    state,
+};
+use crate::{
+    event::{Address, Event, EventId, Keys, SequencedEvent, Timestamp, Topic},
+    store::{EventQuery, StoreError},
+};
+
+/// Most branches of one statement (SQLite allows 500). More users than this are looked for along
+/// the topics' index instead.
+const MAX_BRANCHES: usize = 200;
+
+#[derive(QueryableByName)]
+struct Row {
+    #[diesel(sql_type = BigInt)]
+    seq: i64,
+    #[diesel(sql_type = Text)]
+    topic: String,
+    #[diesel(sql_type = BigInt)]
+    position: i64,
+    #[diesel(sql_type = BigInt)]
+    idx: i64,
+    #[diesel(sql_type = BigInt)]
+    part: i64,
+    #[diesel(sql_type = BigInt)]
+    time: i64,
+    #[diesel(sql_type = Nullable<Binary>)]
+    user: Option<Vec<u8>>,
+    #[diesel(sql_type = Bool)]
+    late: bool,
+    #[diesel(sql_type = Text)]
+    body: String,
+}
+
+/// A statement and the texts it binds. Numbers and addresses are literals: their types leave no
+/// room for anything else.
+#[derive(Debug, Default)]
+pub struct Statement {
+    pub sql: String,
+    pub binds: Vec<String>,
+}
+
+/// Positions of one topic, inclusive.
+#[derive(Clone, Debug)]
+struct Span {
+    topic: String,
+    first: i64,
+    last: i64,
+}
+
+/// Reads one page.
+pub fn page(
+    connection: &mut SqliteConnection,
+    query: &EventQuery,
+) -> Result<Vec<SequencedEvent>, Fault> {
+    // The bisection and the page see the same rows.
+    connection.transaction(|connection| {
+        let Some(statement) = statement(connection, query)? else { return Ok(Vec::new()) };
+        let mut boxed: BoxedSqlQuery<'_, Sqlite, SqlQuery> =
+            diesel::sql_query(statement.sql).into_boxed();
+        for text in statement.binds {
+            boxed = boxed.bind::<Text, _>(text);
+        }
+        let mut rows: Vec<Row> = boxed.load(connection)?;
+        rows.sort_unstable_by_key(|row| (row.position, row.seq));
+        if query.descending {
+            rows.reverse();
+        }
+        Ok(rows.into_iter().map(event).collect::<Result<_, StoreError>>()?)
+    })
+}
+
+/// Writes the statement of a page; `None` when nothing can match.
+pub fn statement(
+    connection: &mut SqliteConnection,
+    query: &EventQuery,
+) -> Result<Option<Statement>, Fault> {
+    let spans = spans(connection, query)?;
+    if spans.is_empty() || query.limit == 0 {
+        return Ok(None);
+    }
+    let mut statement = Statement::default();
+    let order = if query.descending { "DESC" } else { "ASC" };
+    statement.sql.push_str(
+        "SELECT e.seq, e.topic, e.position, e.idx, e.part, e.time, e.user, e.late, e.body FROM (",
+    );
+    if query.users.is_empty() || query.users.len() > MAX_BRANCHES {
+        for (ordinal, span) in spans.iter().enumerate() {
+            statement.begin_branch(ordinal, "events_identity");
+            statement.sql.push_str("topic = ?");
+            statement.binds.push(span.topic.clone());
+            statement.between(span.first, span.last);
+            if !query.users.is_empty() {
+                statement.sql.push_str(" AND user IN (");
+                statement.users(&query.users);
+                statement.sql.push(')');
+            }
+            statement.residual(query);
+        }
+    } else {
+        // The spans differ by topic only because of the time, which is tested again on each row.
+        let first = spans.iter().map(|span| span.first).min().unwrap_or(0);
+        let last = spans.iter().map(|span| span.last).max().unwrap_or(i64::MAX);
+        let users: HashSet<Address> = query.users.iter().copied().collect();
+        for (ordinal, user) in users.into_iter().enumerate() {
+            statement.begin_branch(ordinal, "events_by_user");
+            statement.sql.push_str("user = ");
+            statement.users(&[user]);
+            statement.between(first, last);
+            if !query.topics.is_empty() {
+                statement.sql.push_str(" AND topic IN (");
+                for (ordinal, topic) in query.topics.iter().enumerate() {
+                    statement.sql.push_str(if ordinal == 0 { "?" } else { ", ?" });
+                    statement.binds.push(topic.as_str().to_owned());
+                }
+                statement.sql.push(')');
+            }
+            statement.residual(query);
+        }
+    }
+    let (limit, offset) = (query.limit, query.offset);
+    // CROSS JOIN keeps the planner from turning the join around.
+    write!(
+        statement.sql,
+        " ORDER BY position {order}, seq {order} LIMIT {limit} OFFSET {offset}) AS page \
+         CROSS JOIN events AS e ON e.seq = page.seq"
+    )
+    .expect("writing to a string does not fail");
+    Ok(Some(statement))
+}
+
+impl Statement {
+    /// Starts a branch. The index is named, so that a plan without it is an error and not slow.
+    fn begin_branch(&mut self, ordinal: usize, index: &str) {
+        if ordinal > 0 {
+            self.sql.push_str(" UNION ALL ");
+        }
+        self.push(format_args!("SELECT seq, position FROM events INDEXED BY {index} WHERE "));
+    }
+
+    fn between(&mut self, first: i64, last: i64) {
+        self.push(format_args!(" AND position >= {first} AND position <= {last}"));
+    }
+
+    fn users(&mut self, users: &[Address]) {
+        for (ordinal, user) in users.iter().enumerate() {
+            let text = user.to_string();
+            let comma = if ordinal == 0 { "" } else { ", " };
+            self.push(format_args!("{comma}x'{}'", text.trim_start_matches("0x")));
+        }
+    }
+
+    /// What no index answers.
+    fn residual(&mut self, query: &EventQuery) {
+        if let Some(times) = &query.times {
+            let (first, last) = (times.start().0, times.end().0);
+            self.push(format_args!(" AND time >= {first} AND time <= {last}"));
+        }
+        if let Some(after) = query.after {
+            let (position, seq) = (clamp(after.position), clamp(after.seq));
+            let past = if query.descending { '<' } else { '>' };
+            self.push(format_args!(" AND (position {past} {position} OR seq {past} {seq})"));
+        }
+        if let Some(coin) = &query.coin {
+            self.sql.push_str(" AND json_extract(body, '$.coin') = ?");
+            self.binds.push(coin.clone());
+        }
+    }
+
+    fn push(&mut self, text: std::fmt::Arguments<'_>) {
+        self.sql.write_fmt(text).expect("writing to a string does not fail");
+    }
+}
+
+/// The positions that can match, of each topic asked for.
+fn spans(connection: &mut SqliteConnection, query: &EventQuery) -> Result<Vec<Span>, Fault> {
+    let mut topics = state::topics(connection)?;
+    if !query.topics.is_empty() {
+        topics.retain(|known| query.topics.iter().any(|topic| topic.as_str() == known));
+    }
+    let (mut first, mut last) = (0, i64::MAX);
+    if let Some(positions) = &query.positions {
+        (first, last) = (clamp(*positions.start()), clamp(*positions.end()));
+        if *positions.start() > i64::MAX as u64 {
+            return Ok(Vec::new());
+        }
+    }
+    if let Some(after) = query.after {
+        // The rest of the block of `after` is decided by `seq`.
+        match query.descending {
+            true => last = last.min(clamp(after.position)),
+            false => first = first.max(clamp(after.position)),
+        }
+    }
+    let mut spans = Vec::new();
+    for topic in topics {
+        let mut span = Span { topic, first, last };
+        if let Some(times) = &query.times {
+            let Some(from) = first_position(connection, &span.topic, *times.start())? else {
+                continue;
+            };
+            span.first = span.first.max(from);
+            let end = Timestamp(times.end().0.saturating_add(1));
+            if let Some(beyond) = first_position(connection, &span.topic, end)? {
+                span.last = span.last.min(beyond - 1);
+            }
+        }
+        if span.first <= span.last {
+            spans.push(span);
+        }
+    }
+    Ok(spans)
+}
+
+/// The first position of a topic with an event at or after a time, found by bisection: block time
+/// grows with the position.
+fn first_position(
+    connection: &mut SqliteConnection,
+    topic: &str,
+    time: Timestamp,
+) -> Result<Option<i64>, Fault> {
+    let bounds: (Option<i64>, Option<i64>) = (
+        events::table
+            .filter(events::topic.eq(topic))
+            .select(diesel::dsl::min(events::position))
+            .first(connection)?,
+        events::table
+            .filter(events::topic.eq(topic))
+            .select(diesel::dsl::max(events::position))
+            .first(connection)?,
+    );
+    let (Some(mut low), Some(newest)) = bounds else { return Ok(None) };
+    // The answer lies in low..=high, where newest + 1 stands for "none".
+    let mut high = newest + 1;
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let found: Option<(i64, i64)> = events::table
+            .filter(events::topic.eq(topic))
+            .filter(events::position.ge(middle))
+            .order((events::position, events::idx, events::part))
+            .select((events::position, events::time))
+            .first(connection)
+            .optional()?;
+        match found {
+            Some((position, found_time)) if found_time < time.0 => low = position + 1,
+            // Between the middle and the event found there is none.
+            _ => high = middle,
+        }
+    }
+    Ok((low <= newest).then_some(low))
+}
+
+/// Tells which events are stored.
+pub fn stored(
+    connection: &mut SqliteConnection,
+    ids: Vec<EventId>,
+) -> Result<HashSet<EventId>, Fault> {
+    connection.transaction(|connection| {
+        let mut found = HashSet::new();
+        for id in ids {
+            let row: Option<i64> = events::table
+                .filter(events::topic.eq(id.topic.as_str()))
+                .filter(events::position.eq(clamp(id.position)))
+                .filter(events::idx.eq(i64::from(id.index)))
+                .filter(events::part.eq(i64::from(id.part)))
+                .select(events::seq)
+                .first(connection)
+                .optional()?;
+            if row.is_some() {
+                found.insert(id);
+            }
+        }
+        Ok(found)
+    })
+}
+
+fn clamp(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn event(row: Row) -> Result<SequencedEvent, StoreError> {
+    let user = row.user.map(|user| user.try_into().map(Address)).transpose().map_err(|_| {
+        StoreError::Unusable(format!("the user of event {} is not 20 bytes", row.seq))
+    })?;
+    Ok(SequencedEvent {
+        seq: unsigned(row.seq, "seq")?,
+        late: row.late,
+        event: Event {
+            id: EventId {
+                topic: Topic::intern(&row.topic),
+                position: unsigned(row.position, "position")?,
+                index: unsigned_32(row.idx, "index")?,
+                part: unsigned_32(row.part, "part")?,
+            },
+            time: Timestamp(row.time),
+            user,
+            keys: Keys::default(),
+            body: Bytes::from(row.body),
+        },
+    })
+}

@@ -1,0 +1,104 @@
+//! The embedded store: one SQLite file beside the daemon.
+//!
+//! Place in the pipeline: [`SqliteWriter`] belongs to `DbWriter` and blocks its thread; history
+//! reads run on the blocking pool over a few connections that cannot write.
+//! Invariants: write-ahead log, so that readers and the writer do not wait for each other; one
+//! writer, held by a lock of the operating system and by the run's number in every transaction.
+
+mod connection;
+mod disk;
+mod fault;
+mod history;
+mod lease;
+mod ranges;
+mod retention;
+mod schema;
+mod state;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
+
+use async_trait::async_trait;
+use diesel::prelude::*;
+
+pub use self::writer::SqliteWriter;
+use self::{connection::ReadPool, fault::Fault};
+use super::{EventQuery, EventStore, Recovered, StoreError, StoreSize, StoreWriter};
+use crate::{
+    config::StoreConfig,
+    event::{EventId, SequencedEvent},
+};
+
+/// A database file of ours, with its tables made.
+pub struct SqliteStore {
+    path: PathBuf,
+    durable: bool,
+    readers: ReadPool,
+}
+
+impl SqliteStore {
+    /// Opens a database, makes it when it is missing, and brings its tables up to date.
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`] when the directory is missing, the file is no SQLite database or
+    /// not ours, or was made by a newer program: nothing is changed then.
+    pub fn open(path: &Path, config: &StoreConfig) -> Result<Self, StoreError> {
+        let path = connection::resolve(path)?;
+        connection::migrate(&path, config.durable)?;
+        let readers = connection::read_pool(&path, config.read_connections)?;
+        Ok(Self { path, durable: config.durable, readers })
+    }
+
+    /// Runs a query on the blocking pool, with a connection of its own.
+    async fn read<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&mut SqliteConnection) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let readers = self.readers.clone();
+        blocking(move || {
+            let mut connection =
+                readers.get().map_err(|error| StoreError::Unavailable(error.to_string()))?;
+            Ok(query(&mut connection)?)
+        })
+        .await
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(StoreError::Failed(error.to_string())))
+}
+
+#[async_trait]
+impl EventStore for SqliteStore {
+    fn describe(&self) -> String {
+        format!("sqlite:{}", self.path.display())
+    }
+
+    async fn open_writer(&self) -> Result<(Box<dyn StoreWriter>, Recovered), StoreError> {
+        let (path, durable) = (self.path.clone(), self.durable);
+        let (writer, recovered) = blocking(move || SqliteWriter::open(path, durable)).await?;
+        Ok((Box::new(writer), recovered))
+    }
+
+    async fn events(&self, query: EventQuery) -> Result<Vec<SequencedEvent>, StoreError> {
+        self.read(move |connection| history::page(connection, &query)).await
+    }
+
+    async fn stored(&self, ids: Vec<EventId>) -> Result<HashSet<EventId>, StoreError> {
+        self.read(move |connection| history::stored(connection, ids)).await
+    }
+
+    async fn size(&self) -> Result<StoreSize, StoreError> {
+        let path = self.path.clone();
+        self.read(move |connection| disk::size(connection, &path)).await
+    }
+}

@@ -1,0 +1,310 @@
+//! What the store knows besides events: whose it is, how far it came, ledger and checkpoints.
+
+use std::{collections::HashMap, sync::Arc};
+
+use diesel::{
+    prelude::*,
+    sql_types::{BigInt, Binary, Nullable, Text},
+};
+
+use super::{
+    connection::immediate,
+    fault::{Fault, signed, unsigned, unsigned_32},
+    ranges::merge,
+    schema::{blocks, checkpoints, events, gaps, store_state, streams},
+};
+use crate::{
+    event::{Timestamp, Topic},
+    router::ledger::{BlockRange, Gap},
+    source::{FileMark, Progress, StreamCheckpoint, StreamState},
+    store::{Recovered, Run, StoreError},
+};
+
+/// The one row of `store_state`.
+#[derive(Clone, Debug, Queryable, Selectable)]
+#[diesel(table_name = store_state)]
+pub struct StoreState {
+    pub epoch: i64,
+    pub run: i64,
+    pub commit_number: i64,
+    pub last_seq: i64,
+    pub newest_time: Option<i64>,
+    pub deleted_seq: Option<i64>,
+    pub shortened_to: Option<i64>,
+}
+
+pub fn load(connection: &mut SqliteConnection) -> Result<Option<StoreState>, Fault> {
+    Ok(store_state::table.select(StoreState::as_select()).first(connection).optional()?)
+}
+
+/// Starts a run: its number is above every earlier one's, even if the clock has stepped back.
+pub fn start_run(connection: &mut SqliteConnection, now: Timestamp) -> Result<Run, Fault> {
+    immediate(connection, |connection| {
+        let known = load(connection)?;
+        let epoch = known.as_ref().map_or_else(|| fastrand::u64(1..), |state| state.epoch as u64);
+        let id = known.as_ref().map_or(now.0, |state| now.0.max(state.run + 1));
+        diesel::insert_into(store_state::table)
+            .values((
+                store_state::id.eq(1),
+                store_state::epoch.eq(epoch as i64),
+                store_state::run.eq(id),
+                store_state::commit_number.eq(0),
+                store_state::last_seq.eq(0),
+            ))
+            .on_conflict(store_state::id)
+            .do_update()
+            .set((store_state::run.eq(id), store_state::commit_number.eq(0)))
+            .execute(connection)?;
+        Ok(Run { id: unsigned(id, "run")?, epoch })
+    })
+}
+
+/// Reads the state within a transaction of a run, if it is still the writer.
+pub fn check_lease(connection: &mut SqliteConnection, run: Run) -> Result<StoreState, Fault> {
+    let state = load(connection)?
+        .ok_or_else(|| StoreError::Unusable("the row of the store's state is gone".into()))?;
+    if state.run as u64 != run.id || state.epoch as u64 != run.epoch {
+        return Err(Fault(StoreError::LeaseLost(format!(
+            "run {} has taken over from run {}",
+            state.run, run.id
+        ))));
+    }
+    Ok(state)
+}
+
+/// Reads what a start or a new generation needs, all of one moment.
+pub fn recover(connection: &mut SqliteConnection, run: Run) -> Result<Recovered, Fault> {
+    immediate(connection, |connection| {
+        let state = check_lease(connection, run)?;
+        let newest_seq: Option<i64> =
+            events::table.select(diesel::dsl::max(events::seq)).first(connection)?;
+        let seen = merge(load_ranges(connection)?);
+        Ok(Recovered {
+            run,
+            last_seq: unsigned(state.last_seq.max(newest_seq.unwrap_or(0)), "seq")?,
+            heads: load_heads(connection, &seen)?,
+            streams: load_streams(connection)?,
+            newest_time: state.newest_time.map(Timestamp),
+            seen,
+            gaps: load_gaps(connection)?,
+        })
+    })
+}
+
+fn load_heads(
+    connection: &mut SqliteConnection,
+    seen: &[BlockRange],
+) -> Result<Vec<(Topic, u64)>, Fault> {
+    let mut heads: HashMap<Topic, u64> = HashMap::new();
+    for topic in topics(connection)? {
+        let newest: Option<i64> = events::table
+            .filter(events::topic.eq(&topic))
+            .select(diesel::dsl::max(events::position))
+            .first(connection)?;
+        if let Some(newest) = newest {
+            heads.insert(Topic::intern(&topic), unsigned(newest, "position")?);
+        }
+    }
+    for range in seen {
+        let head = heads.entry(range.topic).or_default();
+        *head = range.last.max(*head);
+    }
+    let mut heads: Vec<_> = heads.into_iter().collect();
+    heads.sort_unstable();
+    Ok(heads)
+}
+
+/// The topics that have events: one step in the index each, however many events there are.
+pub fn topics(connection: &mut SqliteConnection) -> Result<Vec<String>, Fault> {
+    let mut topics: Vec<String> = Vec::new();
+    loop {
+        let known = topics.last().map_or("", String::as_str);
+        let next: Option<String> = events::table
+            .filter(events::topic.gt(known))
+            .select(diesel::dsl::min(events::topic))
+            .first(connection)?;
+        match next {
+            Some(topic) => topics.push(topic),
+            None => return Ok(topics),
+        }
+    }
+}
+
+fn load_streams(connection: &mut SqliteConnection) -> Result<Vec<StreamCheckpoint>, Fault> {
+    let rows: Vec<(String, String)> = streams::table.order(streams::name).load(connection)?;
+    let mut found = Vec::with_capacity(rows.len());
+    for (name, state) in rows {
+        let state: StreamState = serde_json::from_str(&state).map_err(|error| {
+            StoreError::Unusable(format!("the state of stream {name} cannot be read: {error}"))
+        })?;
+        let marks: Vec<(String, i64, i64)> = checkpoints::table
+            .filter(checkpoints::stream.eq(&name))
+            .order(checkpoints::file)
+            .select((checkpoints::file, checkpoints::file_offset, checkpoints::digest))
+            .load(connection)?;
+        let files = marks
+            .into_iter()
+            .map(|(file, offset, digest)| {
+                let offset = unsigned(offset, "offset")?;
+                Ok(FileMark::At { file: file.into(), offset, digest: digest as u64 })
+            })
+            .collect::<Result<_, StoreError>>()?;
+        found.push(StreamCheckpoint { name: name.into(), state, files });
+    }
+    Ok(found)
+}
+
+/// Writes checkpoints and states, of which the later replace the earlier.
+pub fn save_progress(
+    connection: &mut SqliteConnection,
+    progress: &[&Progress],
+) -> Result<(), Fault> {
+    // A commit may hold thousands of small batches of one stream: only what they end with is
+    // written.
+    let mut states: HashMap<&str, &StreamState> = HashMap::new();
+    let mut marks: HashMap<(&str, &Arc<str>), &FileMark> = HashMap::new();
+    for step in progress {
+        states.insert(&step.stream.name, &step.state);
+        for mark in &step.files {
+            let (FileMark::At { file, .. } | FileMark::Gone { file }) = mark;
+            marks.insert((&step.stream.name, file), mark);
+        }
+    }
+    for (name, state) in states {
+        let state = serde_json::to_string(state)
+            .map_err(|error| StoreError::Refused(format!("the state of stream {name}: {error}")))?;
+        diesel::replace_into(streams::table)
+            .values((streams::name.eq(name), streams::state.eq(state)))
+            .execute(connection)?;
+    }
+    for ((stream, file), mark) in marks {
+        match mark {
+            FileMark::At { offset, digest, .. } => {
+                diesel::replace_into(checkpoints::table)
+                    .values((
+                        checkpoints::stream.eq(stream),
+                        checkpoints::file.eq(&**file),
+                        checkpoints::file_offset.eq(signed(*offset, "offset")?),
+                        checkpoints::digest.eq(*digest as i64),
+                    ))
+                    .execute(connection)?;
+            }
+            FileMark::Gone { .. } => {
+                diesel::delete(checkpoints::table.find((stream, &**file))).execute(connection)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+type RangeRow = (String, i64, i64, Option<i64>, Vec<u8>);
+
+/// Reads the rows of the ledger as they are.
+pub fn load_ranges(connection: &mut SqliteConnection) -> Result<Vec<BlockRange>, Fault> {
+    let rows: Vec<RangeRow> = blocks::table.load(connection)?;
+    let ranges = rows.into_iter().map(|(topic, first, last, next_index, digests)| {
+        Ok(BlockRange {
+            topic: Topic::intern(&topic),
+            first: unsigned(first, "position")?,
+            last: unsigned(last, "position")?,
+            next_index: next_index.map(|index| unsigned_32(index, "index")).transpose()?,
+            digests: digests
+                .as_chunks::<8>()
+                .0
+                .iter()
+                .map(|bytes| u64::from_le_bytes(*bytes))
+                .collect(),
+        })
+    });
+    Ok(ranges.collect::<Result<_, StoreError>>()?)
+}
+
+/// A row that says more than the new one stays: it is complete, or reaches further.
+const SAVE_RANGE: &str = "\
+    INSERT INTO blocks (topic, first, last, next_index, digests) VALUES (?, ?, ?, ?, ?) \
+    ON CONFLICT (topic, first) DO UPDATE SET \
+        last = excluded.last, next_index = excluded.next_index, digests = excluded.digests \
+    WHERE CASE \
+        WHEN next_index IS NULL THEN excluded.next_index IS NULL AND excluded.last >= last \
+        ELSE excluded.next_index IS NULL OR excluded.next_index >= next_index \
+    END";
+
+/// Adds a range, or widens the row of the same first block.
+pub fn save_range(connection: &mut SqliteConnection, range: &BlockRange) -> Result<(), Fault> {
+    let digests: Vec<u8> = range.digests.iter().flat_map(|digest| digest.to_le_bytes()).collect();
+    let next_index = range.next_index.map(i64::from);
+    diesel::sql_query(SAVE_RANGE)
+        .bind::<Text, _>(range.topic.as_str())
+        .bind::<BigInt, _>(signed(range.first, "position")?)
+        .bind::<BigInt, _>(signed(range.last, "position")?)
+        .bind::<Nullable<BigInt>, _>(next_index)
+        .bind::<Binary, _>(digests)
+        .execute(connection)?;
+    Ok(())
+}
+
+/// Replaces the rows of the ledger by fewer that say the same.
+pub fn compact_ranges(connection: &mut SqliteConnection) -> Result<(), Fault> {
+    let rows = load_ranges(connection)?;
+    let merged = merge(rows.clone());
+    let key = |range: &BlockRange| (range.topic, range.first);
+    let before: HashMap<_, _> = rows.iter().map(|range| (key(range), range)).collect();
+    let after: HashMap<_, _> = merged.iter().map(|range| (key(range), range)).collect();
+    for (key, range) in &before {
+        if after.get(key) != Some(range) {
+            let first = signed(range.first, "position")?;
+            diesel::delete(blocks::table.find((range.topic.as_str(), first)))
+                .execute(connection)?;
+        }
+    }
+    for (key, range) in &after {
+        if before.get(key) != Some(range) {
+            save_range(connection, range)?;
+        }
+    }
+    Ok(())
+}
+
+fn load_gaps(connection: &mut SqliteConnection) -> Result<Vec<Gap>, Fault> {
+    let rows: Vec<(String, i64, i64, i64)> = gaps::table
+        .filter(gaps::closed.is_null())
+        .order((gaps::topic, gaps::first))
+        .select((gaps::topic, gaps::first, gaps::last, gaps::opened))
+        .load(connection)?;
+    let open = rows.into_iter().map(|(topic, first, last, opened)| {
+        Ok(Gap {
+            topic: Topic::intern(&topic),
+            first: unsigned(first, "position")?,
+            last: unsigned(last, "position")?,
+            opened: Timestamp(opened),
+            closed: None,
+        })
+    });
+    Ok(open.collect::<Result<_, StoreError>>()?)
+}
+
+pub fn open_gap(connection: &mut SqliteConnection, gap: &Gap) -> Result<(), Fault> {
+    diesel::insert_into(gaps::table)
+        .values((
+            gaps::topic.eq(gap.topic.as_str()),
+            gaps::first.eq(signed(gap.first, "position")?),
+            gaps::last.eq(signed(gap.last, "position")?),
+            gaps::opened.eq(gap.opened.0),
+        ))
+        .on_conflict((gaps::topic, gaps::first, gaps::last, gaps::opened))
+        .do_nothing()
+        .execute(connection)?;
+    Ok(())
+}
+
+pub fn close_gap(connection: &mut SqliteConnection, gap: &Gap) -> Result<(), Fault> {
+    let open = gaps::table
+        .filter(gaps::topic.eq(gap.topic.as_str()))
+        .filter(gaps::first.eq(signed(gap.first, "position")?))
+        .filter(gaps::last.eq(signed(gap.last, "position")?))
+        .filter(gaps::closed.is_null());
+    diesel::update(open)
+        .set(gaps::closed.eq(gap.closed.unwrap_or_else(Timestamp::now).0))
+        .execute(connection)?;
+    Ok(())
+}

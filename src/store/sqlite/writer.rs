@@ -1,0 +1,185 @@
+//! The writer: one connection, one transaction a batch, under the lease of its run.
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use diesel::prelude::*;
+
+use super::{
+    connection::{connect, immediate},
+    disk,
+    fault::{Fault, signed},
+    lease::Lock,
+    retention,
+    schema::{events, store_state},
+    state,
+};
+use crate::{
+    event::{SequencedEvent, Timestamp},
+    fail_point,
+    store::{
+        CommitBatch, Committed, Recovered, Retained, RetentionLimits, Run, StoreError, StoreSize,
+        StoreWriter,
+    },
+};
+
+/// The [`StoreWriter`] of SQLite. Its calls block, so it lives on a thread of its own.
+pub struct SqliteWriter {
+    path: PathBuf,
+    durable: bool,
+    run: Run,
+    /// `None` after a failure: a connection whose transaction may still be open is not used again.
+    connection: Option<SqliteConnection>,
+    /// `None` once closed.
+    lock: Option<Lock>,
+}
+
+impl SqliteWriter {
+    /// Takes the lease for a new run.
+    pub fn open(path: PathBuf, durable: bool) -> Result<(Self, Recovered), StoreError> {
+        let lock = Lock::take(&path)?;
+        let mut connection = connect(&path, durable)?;
+        let run = state::start_run(&mut connection, Timestamp::now())?;
+        let recovered = state::recover(&mut connection, run)?;
+        let writer = Self { path, durable, run, connection: Some(connection), lock: Some(lock) };
+        Ok((writer, recovered))
+    }
+
+    /// Makes this connection's next growth fail as a full disk would.
+    #[cfg(test)]
+    pub fn limit_pages(&mut self, pages: u32) {
+        let connection = self.connection.as_mut().expect("it was just opened");
+        diesel::sql_query(format!("PRAGMA max_page_count = {pages}")).execute(connection).unwrap();
+    }
+
+    /// Runs one piece of work on the connection, which is opened again if the last piece failed.
+    fn with<T>(
+        &mut self,
+        work: impl FnOnce(&mut SqliteConnection, Run) -> Result<T, Fault>,
+    ) -> Result<T, StoreError> {
+        if self.lock.is_none() {
+            return Err(StoreError::Unusable("the writer is closed".into()));
+        }
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => connect(&self.path, self.durable)?,
+        };
+        match work(&mut connection, self.run) {
+            Ok(done) => {
+                self.connection = Some(connection);
+                Ok(done)
+            }
+            // Refused content leaves a transaction that was rolled back in good order; after
+            // anything else the state of the connection is not known.
+            Err(Fault(error @ StoreError::Refused(_))) => {
+                self.connection = Some(connection);
+                Err(error)
+            }
+            Err(Fault(error)) => Err(error),
+        }
+    }
+}
+
+#[async_trait(?Send)]
+impl StoreWriter for SqliteWriter {
+    async fn commit(&mut self, batch: CommitBatch<'_>) -> Result<Committed, StoreError> {
+        self.with(|connection, run| {
+            immediate(connection, |connection| commit(connection, run, &batch))
+        })
+    }
+
+    async fn recover(&mut self) -> Result<Recovered, StoreError> {
+        self.with(state::recover)
+    }
+
+    async fn retain(&mut self, limits: RetentionLimits) -> Result<Retained, StoreError> {
+        let path = self.path.clone();
+        self.with(|connection, run| retention::retain(connection, run, &path, &limits))
+    }
+
+    async fn compact(&mut self) -> Result<(), StoreError> {
+        self.with(|connection, run| {
+            immediate(connection, |connection| {
+                state::check_lease(connection, run)?;
+                state::compact_ranges(connection)
+            })
+        })
+    }
+
+    async fn size(&mut self) -> Result<StoreSize, StoreError> {
+        let path = self.path.clone();
+        self.with(|connection, _| disk::size(connection, &path))
+    }
+
+    async fn close(&mut self) -> Result<(), StoreError> {
+        // The last connection of a database moves the write-ahead log into the file as it closes.
+        self.connection = None;
+        self.lock = None;
+        Ok(())
+    }
+}
+
+/// Writes a batch within an open transaction.
+fn commit(
+    connection: &mut SqliteConnection,
+    run: Run,
+    batch: &CommitBatch<'_>,
+) -> Result<Committed, Fault> {
+    let known = state::check_lease(connection, run)?;
+    let number = signed(batch.number, "commit")?;
+    if number <= known.commit_number {
+        // It is there: only its answer was lost.
+        return Ok(Committed::default());
+    }
+    let mut committed = Committed::default();
+    for event in batch.events {
+        let inserted = insert(connection, event)?;
+        committed.inserted += inserted;
+        committed.duplicates += 1 - inserted;
+    }
+    for range in batch.seen {
+        state::save_range(connection, range)?;
+    }
+    for gap in batch.gaps_opened {
+        state::open_gap(connection, gap)?;
+    }
+    for gap in batch.gaps_closed {
+        state::close_gap(connection, gap)?;
+    }
+    state::save_progress(connection, batch.progress)?;
+    let newest_time = batch.newest_time.map(|time| time.0).max(known.newest_time);
+    diesel::update(store_state::table)
+        .set((
+            store_state::commit_number.eq(number),
+            store_state::last_seq.eq(signed(batch.last_seq, "seq")?.max(known.last_seq)),
+            store_state::newest_time.eq(newest_time),
+        ))
+        .execute(connection)?;
+    fail_point!("store.in_transaction");
+    Ok(committed)
+}
+
+/// Inserts one event and gives 1, or 0 when its identity is there already.
+///
+/// The conflict is named: a `seq` that was given twice must fail and not pass for a duplicate.
+fn insert(connection: &mut SqliteConnection, sequenced: &SequencedEvent) -> Result<usize, Fault> {
+    let SequencedEvent { seq, late, event } = sequenced;
+    let body = std::str::from_utf8(&event.body)
+        .map_err(|error| StoreError::Refused(format!("the body is not UTF-8: {error}")))?;
+    let inserted = diesel::insert_into(events::table)
+        .values((
+            events::seq.eq(signed(*seq, "seq")?),
+            events::topic.eq(event.id.topic.as_str()),
+            events::position.eq(signed(event.id.position, "position")?),
+            events::idx.eq(i64::from(event.id.index)),
+            events::part.eq(i64::from(event.id.part)),
+            events::time.eq(event.time.0),
+            events::user.eq(event.user.as_ref().map(|user| user.0.as_slice())),
+            events::late.eq(*late),
+            events::body.eq(body),
+        ))
+        .on_conflict((events::topic, events::position, events::idx, events::part))
+        .do_nothing()
+        .execute(connection)?;
+    Ok(inserted)
+}

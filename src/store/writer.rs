@@ -1,0 +1,472 @@
+//! Writes what the log holds to the store, and deletes what is too old.
+//!
+//! Place in the pipeline: a reader of the log beside the shards; the last stage on the way of the
+//! data. It blocks while SQLite works, so it has a thread of its own.
+//! Invariants: batches are committed in the order of the log, one at a time; credits of a batch
+//! go back after its commit; a store that is away delays commits and never loses or reorders them.
+
+use std::{sync::Arc, time::Duration};
+
+use actix::prelude::*;
+use slog::{Logger, error, info, o, warn};
+use tokio::time::Instant;
+
+use super::{
+    Recovered, Retained, RetentionLimits, StoreError, StoreSize, StoreWriter,
+    committer::{Committer, Due, Parts},
+};
+use crate::{
+    config::StoreConfig,
+    event::Timestamp,
+    fail_point,
+    router::{
+        log::Log,
+        readers::{Appended, Reader},
+    },
+    source::{Horizon, quarantine::Quarantine},
+    stats::Stats,
+};
+
+/// Delay before a failed commit is tried again: it doubles from the first to the second.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// How long the last flush waits for a store that is away. Stopping takes 10 s at most.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(4);
+
+/// Time from the start to the first look for what is too old.
+const FIRST_RETENTION: Duration = Duration::from_secs(5);
+
+/// Rows that retention deletes in one transaction: about ten milliseconds.
+const PORTION: usize = 1_000;
+
+/// Time between two portions, in which commits go first.
+const PORTION_PAUSE: Duration = Duration::from_millis(10);
+
+/// How often the size of the store and the free space are looked at.
+const DISK_CHECK: Duration = Duration::from_secs(10);
+
+/// How often the ledger's rows are merged.
+const COMPACTION: Duration = Duration::from_secs(60);
+
+/// Tells the writer how it is woken, before the first [`Appended`] comes.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct AttachReader(pub Arc<Reader>);
+
+/// The pipeline starts anew from what is committed: what is of an older generation is refused
+/// from now on. To be asked again when the store is [`StoreError::Unavailable`].
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<Recovered, StoreError>")]
+pub struct NewGeneration {
+    pub generation: u64,
+}
+
+/// Commits all that is in the log and closes the store, as part of stopping.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<(), StoreError>")]
+pub struct Flush;
+
+/// Looks at the log again.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Turn;
+
+/// What the writer cannot mend; the daemon decides.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub enum StoreFault {
+    /// The outcome of a commit is not known: nothing more is committed until [`NewGeneration`].
+    BatchLost { generation: u64 },
+    /// The daemon has to stop.
+    Fatal(StoreError),
+}
+
+/// Whether commits are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// A commit failed and a timer brings it again.
+    Retrying,
+    /// A batch was lost: until [`NewGeneration`].
+    Halted,
+    /// Closed, or not ours any more.
+    Over,
+}
+
+pub struct DbWriter {
+    /// Away only while one of its futures runs; the actor handles nothing then.
+    committer: Option<Committer>,
+    /// Makes the next wake-up possible; `None` until it is attached.
+    reader: Option<Arc<Reader>>,
+    phase: Phase,
+    /// Delay before the next try.
+    retry: Duration,
+    /// The timer of the next commit and its time.
+    timer: Option<(SpawnHandle, Instant)>,
+    /// Portions of retention follow each other.
+    retaining: bool,
+    /// Whether the full disk, of which retention cannot free more, has been reported.
+    exhausted: bool,
+    config: StoreConfig,
+    horizon: Arc<Horizon>,
+    stats: Arc<Stats>,
+    faults: Recipient<StoreFault>,
+    logger: Logger,
+}
+
+/// What [`DbWriter`] shares with others.
+pub struct Shared {
+    pub log: Arc<Log>,
+    pub horizon: Arc<Horizon>,
+    pub quarantine: Arc<Quarantine>,
+    pub stats: Arc<Stats>,
+}
+
+impl DbWriter {
+    pub fn new(
+        writer: Box<dyn StoreWriter>,
+        config: StoreConfig,
+        shared: Shared,
+        faults: Recipient<StoreFault>,
+        logger: &Logger,
+    ) -> Self {
+        let logger = logger.new(o!("actor" => "db_writer"));
+        let Shared { log, horizon, quarantine, stats } = shared;
+        let parts = Parts {
+            horizon: horizon.clone(),
+            quarantine,
+            stats: stats.clone(),
+            logger: logger.clone(),
+        };
+        Self {
+            committer: Some(Committer::new(writer, log, &config, parts)),
+            reader: None,
+            phase: Phase::Running,
+            retry: RETRY.0,
+            timer: None,
+            retaining: false,
+            exhausted: false,
+            config,
+            horizon,
+            stats,
+            faults,
+            logger,
+        }
+    }
+
+    /// Commits a batch if one is due, or sets the timer for it.
+    fn turn(&mut self, ctx: &mut Context<Self>) {
+        let Some(committer) = &mut self.committer else { return };
+        if !matches!(self.phase, Phase::Running | Phase::Retrying) {
+            return;
+        }
+        let now = Instant::now();
+        committer.collect(now);
+        if self.phase == Phase::Retrying {
+            return; // The timer of the failed batch goes on from here.
+        }
+        match committer.due() {
+            Due::Never => {}
+            Due::At(time) if time > now => self.wake_at(time, ctx),
+            Due::At(_) | Due::Now => self.commit(ctx),
+        }
+    }
+
+    fn wake_at(&mut self, time: Instant, ctx: &mut Context<Self>) {
+        if let Some((handle, set)) = self.timer {
+            if set <= time {
+                return;
+            }
+            ctx.cancel_future(handle);
+        }
+        let handle = ctx.run_later(time - Instant::now(), |actor, ctx| {
+            actor.timer = None;
+            actor.turn(ctx);
+        });
+        self.timer = Some((handle, time));
+    }
+
+    /// Runs a piece of work of the committer; no message is handled until it is done.
+    fn run<T: 'static>(
+        &mut self,
+        ctx: &mut Context<Self>,
+        work: impl AsyncFnOnce(&mut Committer) -> T + 'static,
+        then: impl FnOnce(&mut Self, T, &mut Context<Self>) + 'static,
+    ) {
+        let Some(mut committer) = self.committer.take() else { return };
+        let work = async move {
+            let done = work(&mut committer).await;
+            (committer, done)
+        };
+        ctx.wait(work.into_actor(self).map(|(committer, done), actor, ctx| {
+            actor.committer = Some(committer);
+            then(actor, done, ctx);
+        }));
+    }
+
+    fn commit(&mut self, ctx: &mut Context<Self>) {
+        self.run(ctx, async |committer| committer.commit_next().await, Self::committed);
+    }
+
+    fn committed(&mut self, result: Result<(), StoreError>, ctx: &mut Context<Self>) {
+        match result {
+            Ok(()) => {
+                self.recovered_from_outage();
+                // By a message, so that what else has come gets its turn between two batches.
+                ctx.notify(Turn);
+            }
+            Err(StoreError::Unavailable(reason)) => {
+                if self.phase != Phase::Retrying {
+                    warn!(self.logger, "store unavailable, commits are tried again";
+                        "error" => &reason);
+                    self.stats.store.failing_since.set(Timestamp::now().0);
+                }
+                self.phase = Phase::Retrying;
+                ctx.run_later(self.retry, |actor, ctx| {
+                    // A new generation or the end may have come in between.
+                    if actor.phase == Phase::Retrying {
+                        actor.commit(ctx);
+                    }
+                });
+                self.retry = (self.retry * 2).min(RETRY.1);
+            }
+            Err(error) => self.fail(error),
+        }
+    }
+
+    fn recovered_from_outage(&mut self) {
+        if self.phase == Phase::Retrying {
+            let since = Timestamp(self.stats.store.failing_since.get());
+            let outage = Timestamp::now().since(since);
+            info!(self.logger, "store available again"; "outage_ms" => outage.as_millis() as u64);
+            self.phase = Phase::Running;
+        }
+        self.stats.store.failing_since.set(0);
+        self.retry = RETRY.0;
+    }
+
+    /// Stops committing and tells the daemon why.
+    fn fail(&mut self, error: StoreError) {
+        if self.stats.store.failing_since.get() == 0 {
+            self.stats.store.failing_since.set(Timestamp::now().0);
+        }
+        error!(self.logger, "commit failed"; "error" => %error);
+        let fault = match error {
+            StoreError::Failed(_) | StoreError::Unavailable(_) | StoreError::Refused(_) => {
+                self.phase = Phase::Halted;
+                let generation = self.committer.as_ref().map_or(0, |known| known.generation);
+                StoreFault::BatchLost { generation }
+            }
+            StoreError::LeaseLost(_) | StoreError::Unusable(_) => {
+                self.phase = Phase::Over;
+                StoreFault::Fatal(error)
+            }
+        };
+        self.faults.do_send(fault);
+    }
+
+    /// Starts deleting what is due, portion by portion.
+    fn retain(&mut self, ctx: &mut Context<Self>) {
+        if !self.retaining {
+            self.retain_portion(ctx);
+        }
+    }
+
+    fn retain_portion(&mut self, ctx: &mut Context<Self>) {
+        // A store that is away is not bothered; the next timer comes back.
+        self.retaining = self.phase == Phase::Running;
+        if !self.retaining {
+            return;
+        }
+        let limits = RetentionLimits {
+            // Before the first block nothing is too old.
+            edge: self.horizon.edge(Timestamp::now()).unwrap_or(Timestamp(i64::MIN)),
+            max_bytes: (self.config.max_bytes > 0).then_some(self.config.max_bytes),
+            min_free_bytes: self.config.min_free_bytes,
+            portion: PORTION,
+        };
+        self.run(ctx, async move |committer| committer.writer.retain(limits).await, Self::retained);
+    }
+
+    fn retained(&mut self, result: Result<Retained, StoreError>, ctx: &mut Context<Self>) {
+        self.retaining = false;
+        let Some(retained) = self.upkeep("retention failed", result) else { return };
+        self.stats.store.deleted.add(retained.deleted as u64);
+        let was_shortened = self.stats.store.retention_shortened.get() != 0;
+        if retained.shortened != was_shortened {
+            self.stats.store.retention_shortened.set(i64::from(retained.shortened));
+            if retained.shortened {
+                warn!(self.logger, "retention shortened for want of disk space");
+            } else {
+                info!(self.logger, "retention is no longer shortened");
+            }
+        }
+        if retained.exhausted && !self.exhausted {
+            warn!(
+                self.logger,
+                "disk space is short, and what is left of the store is too young to be deleted"
+            );
+        }
+        self.exhausted = retained.exhausted;
+        if retained.more {
+            self.retaining = true;
+            ctx.run_later(PORTION_PAUSE, Self::retain_portion);
+        }
+        // What waits has become due in the meantime.
+        self.turn(ctx);
+    }
+
+    fn check_disk(&mut self, ctx: &mut Context<Self>) {
+        if self.phase == Phase::Running {
+            self.run(ctx, async |committer| committer.writer.size().await, Self::disk_checked);
+        }
+    }
+
+    fn disk_checked(&mut self, result: Result<StoreSize, StoreError>, ctx: &mut Context<Self>) {
+        let Some(size) = self.upkeep("size of the store is not known", result) else { return };
+        self.stats.store.size_bytes.set(size.bytes as i64);
+        self.stats.store.free_disk_bytes.set(size.free_disk_bytes as i64);
+        let over = self.config.max_bytes > 0 && size.bytes > self.config.max_bytes;
+        if over || size.free_disk_bytes < self.config.min_free_bytes {
+            self.retain(ctx);
+        }
+    }
+
+    fn compact(&mut self, ctx: &mut Context<Self>) {
+        if self.phase == Phase::Running {
+            self.run(
+                ctx,
+                async |committer| committer.writer.compact().await,
+                |actor, result, _| {
+                    actor.upkeep("compaction failed", result);
+                },
+            );
+        }
+    }
+
+    /// Judges a piece of work besides the commits: its failure costs nothing but this try, unless
+    /// the store is not ours any more.
+    fn upkeep<T>(&mut self, what: &'static str, result: Result<T, StoreError>) -> Option<T> {
+        match result {
+            Ok(done) => Some(done),
+            Err(error @ (StoreError::LeaseLost(_) | StoreError::Unusable(_))) => {
+                self.fail(error);
+                None
+            }
+            Err(error) => {
+                warn!(self.logger, "{}", what; "error" => %error);
+                self.stats.store.failures.add(1);
+                None
+            }
+        }
+    }
+}
+
+/// Commits everything that is in the log. A store that is away is given a few seconds.
+async fn flush(committer: &mut Committer) -> Result<(), StoreError> {
+    let deadline = Instant::now() + FLUSH_PATIENCE;
+    let mut retry = RETRY.0;
+    loop {
+        committer.collect(Instant::now());
+        if committer.is_idle() {
+            return Ok(());
+        }
+        match committer.commit_next().await {
+            Ok(()) => {}
+            Err(StoreError::Unavailable(_)) if Instant::now() + retry < deadline => {
+                tokio::time::sleep(retry).await;
+                retry = (retry * 2).min(RETRY.1);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+impl Actor for DbWriter {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_later(FIRST_RETENTION, Self::retain);
+        ctx.run_interval(self.config.retention_interval, Self::retain);
+        ctx.run_interval(DISK_CHECK, Self::check_disk);
+        ctx.run_interval(COMPACTION, Self::compact);
+        self.check_disk(ctx);
+        ctx.notify(Turn);
+    }
+}
+
+impl Handler<AttachReader> for DbWriter {
+    type Result = ();
+
+    fn handle(&mut self, message: AttachReader, ctx: &mut Self::Context) {
+        self.reader = Some(message.0);
+        self.turn(ctx);
+    }
+}
+
+impl Handler<Appended> for DbWriter {
+    type Result = ();
+
+    fn handle(&mut self, _: Appended, ctx: &mut Self::Context) {
+        fail_point!("writer.handle");
+        if let Some(reader) = &self.reader {
+            reader.answered();
+        }
+        self.turn(ctx);
+    }
+}
+
+impl Handler<Turn> for DbWriter {
+    type Result = ();
+
+    fn handle(&mut self, _: Turn, ctx: &mut Self::Context) {
+        self.turn(ctx);
+    }
+}
+
+impl Handler<NewGeneration> for DbWriter {
+    type Result = AtomicResponse<Self, Result<Recovered, StoreError>>;
+
+    fn handle(&mut self, message: NewGeneration, _ctx: &mut Self::Context) -> Self::Result {
+        let mut committer = self.committer.take().expect("no message is handled while it is away");
+        let work = async move {
+            let recovered = committer.begin(message.generation).await;
+            (committer, recovered)
+        };
+        AtomicResponse::new(Box::pin(work.into_actor(self).map(
+            |(committer, recovered), actor, ctx| {
+                actor.committer = Some(committer);
+                if recovered.is_ok() && actor.phase != Phase::Over {
+                    actor.phase = Phase::Running;
+                    actor.retry = RETRY.0;
+                    actor.stats.store.failing_since.set(0);
+                    ctx.notify(Turn);
+                }
+                recovered
+            },
+        )))
+    }
+}
+
+impl Handler<Flush> for DbWriter {
+    type Result = AtomicResponse<Self, Result<(), StoreError>>;
+
+    fn handle(&mut self, _: Flush, _ctx: &mut Self::Context) -> Self::Result {
+        let mut committer = self.committer.take().expect("no message is handled while it is away");
+        // After a lost batch nothing may be committed that came behind it.
+        let may_commit = matches!(self.phase, Phase::Running | Phase::Retrying);
+        self.phase = Phase::Over;
+        let work = async move {
+            let flushed = if may_commit { flush(&mut committer).await } else { Ok(()) };
+            let closed = committer.writer.close().await;
+            (committer, flushed.and(closed))
+        };
+        AtomicResponse::new(Box::pin(work.into_actor(self).map(|(committer, result), actor, _| {
+            actor.committer = Some(committer);
+            result
+        })))
+    }
+}
+
+#[cfg(test)]
+mod tests;
