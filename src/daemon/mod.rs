@@ -1,17 +1,20 @@
 //! The wiring: the only place that knows every actor, and the order of living and dying.
 //!
 //! Downstream first, so that an actor is born with every address that it needs. Stop order:
-//! sources, pipeline, writer (last flush), sessions (each told why), server.
+//! sources, pipeline, writer (last flush), sessions (each told why), server. Nothing is started
+//! before the configuration, the port, the whitelist and the store are known to be good.
 
 mod panic;
 mod signals;
+mod stop;
 mod supervisor;
+mod threads;
 
 use std::{
+    fs,
     net::{SocketAddr, TcpListener},
-    path::PathBuf,
+    path::Path,
     sync::Arc,
-    time::{Duration, Instant},
 };
 
 use actix::prelude::*;
@@ -21,30 +24,34 @@ use async_trait::async_trait;
 use slog::{Logger, info, o, warn};
 use tokio::sync::watch;
 
-use self::supervisor::{Begin, StopSupervising, Supervisor};
+use self::{
+    signals::{Signals, Wish},
+    supervisor::{Begin, Supervisor},
+    threads::Threads,
+};
 pub use self::supervisor::Fault;
 use crate::{
     config::Config,
-    delivery::{self, Casting},
-    event::{EventId, Topic},
-    http::{self, ApiState},
+    delivery::{self, Casting, SessionSet},
+    event::{EventId, Timestamp, Topic},
+    http::{self, ApiState, Exports},
     router::{
-        Router, StoredIds,
+        Restart, Router, StoredIds,
         log::{Heads, Log},
         readers::Readers,
     },
     source::{
         Budget, Horizon,
-        node::{FileWatcher, Parser, StopReading},
+        node::{self, FileWatcher, Parser},
         quarantine::Quarantine,
     },
     stats::Stats,
-    store::{self, DbWriter, EventStore, Flush},
+    store::{self, AttachReader, DbWriter, EventStore, Recovered, Shared, StoreWriter},
     whitelist::{ReloadWhitelist, WhitelistFilter, WhitelistKeeper},
 };
 
-/// How long stopping may take in all; the service manager kills after more.
-const STOP_WITHIN: Duration = Duration::from_secs(9);
+/// The life of the pipeline that a start of the process begins with.
+const FIRST_GENERATION: u64 = 1;
 
 /// Runs until a signal or a fault ends it.
 ///
@@ -53,7 +60,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(9);
 pub fn run(config: Config, logger: Logger) -> anyhow::Result<()> {
     panic::abort_on_essential_threads();
     System::new().block_on(async move {
-        let signals = signals::Signals::listen().context("cannot listen for signals")?;
+        let signals = Signals::listen().context("cannot listen for signals")?;
         let daemon = Daemon::start(config, &logger).await?;
         daemon.until_stopped(signals).await
     })
@@ -67,12 +74,253 @@ pub struct Daemon {
     writer: Addr<DbWriter>,
     keeper: Addr<WhitelistKeeper>,
     supervisor: Addr<Supervisor>,
-    sessions: Arc<Casting>,
+    sessions: Arc<SessionSet>,
     server: ServerHandle,
-    /// Threads of the pipeline, stopped last.
-    threads: Vec<Arbiter>,
+    stats: Arc<Stats>,
+    threads: Threads,
     faults: watch::Receiver<Option<Arc<Fault>>>,
     logger: Logger,
+}
+
+/// What is shared by the pipeline, the sessions and HTTP.
+struct Commons {
+    config: Config,
+    store: Arc<dyn EventStore>,
+    log: Arc<Log>,
+    readers: Arc<Readers>,
+    horizon: Arc<Horizon>,
+    quarantine: Arc<Quarantine>,
+    stats: Arc<Stats>,
+    logger: Logger,
+}
+
+/// The actors between the files and the store.
+struct Pipeline {
+    watchers: Vec<Addr<FileWatcher>>,
+    budgets: Vec<Arc<Budget>>,
+    writer: Addr<DbWriter>,
+    keeper: Addr<WhitelistKeeper>,
+    supervisor: Addr<Supervisor>,
+}
+
+impl Daemon {
+    /// Starts everything. When it returns, the port answers and reading has begun.
+    ///
+    /// # Errors
+    /// When the state directory, the port, the whitelist or the store cannot be used.
+    pub async fn start(config: Config, logger: &Logger) -> anyhow::Result<Self> {
+        let started = Timestamp::now();
+        create_state_dir(&config.state_dir)?;
+        let listener = TcpListener::bind(config.http.listen)
+            .with_context(|| format!("cannot listen on {}", config.http.listen))?;
+        let address = listener.local_addr()?;
+        let keeper = WhitelistKeeper::load(&config.whitelist, logger)?;
+        let whitelist = keeper.status();
+        let quarantine = Quarantine::open(&config.state_dir, config.source.quarantine_max_bytes)
+            .context("cannot open the quarantine in the state directory")?;
+        let store = store::open(&config.store.url, &config.store)?;
+        let (writer, recovered) = store.open_writer().await?;
+        let run = recovered.run;
+        info!(logger, "store opened"; "store" => store.describe(),
+            "last_seq" => recovered.last_seq, "streams" => recovered.streams.len());
+
+        let positions = recovered.heads.clone();
+        let heads = Heads { epoch: run.epoch, run: run.id, positions };
+        let commons = Commons {
+            log: Log::new(config.router.recent_bytes, recovered.last_seq, heads),
+            store,
+            readers: Arc::default(),
+            horizon: Arc::new(Horizon::new(config.store.retention, recovered.newest_time)),
+            quarantine: Arc::new(quarantine),
+            stats: Arc::default(),
+            logger: logger.clone(),
+            config,
+        };
+        let mut threads = Threads::default();
+        let (fault_sender, faults) = watch::channel(None);
+        let pipeline = commons
+            .start_pipeline(&mut threads, keeper, writer, recovered, fault_sender)
+            .await
+            .context("the pipeline cannot start")?;
+
+        let topics = vec![node::FILLS, node::MISC];
+        let Commons { config, store, log, stats, readers, .. } = commons;
+        let sessions = SessionSet::new(config.session.max_sessions, stats.clone());
+        let nodes = config.source.data_dirs.iter();
+        let api = http::routes(Arc::new(ApiState {
+            store,
+            stats: stats.clone(),
+            log: log.clone(),
+            http: config.http.clone(),
+            health: config.health,
+            budgets: pipeline.budgets.clone(),
+            topics: topics.clone(),
+            nodes: nodes.map(|node| node.display().to_string().into()).collect(),
+            whitelist,
+            run,
+            started,
+            exports: Exports::default(),
+            logger: logger.new(o!("component" => "http")),
+        }));
+        let casting = Arc::new(Casting {
+            log,
+            readers,
+            sessions: sessions.clone(),
+            stats: stats.clone(),
+            session: config.session,
+            http: config.http,
+            topics,
+            logger: logger.new(o!("component" => "delivery")),
+        });
+        let server = delivery::serve(listener, casting, api)?;
+        let handle = server.handle();
+        actix_rt::spawn(server);
+        info!(logger, "listening"; "address" => %address);
+        let Pipeline { watchers, budgets, writer, keeper, supervisor } = pipeline;
+        Ok(Self {
+            address,
+            watchers,
+            budgets,
+            writer,
+            keeper,
+            supervisor,
+            sessions,
+            server: handle,
+            stats,
+            threads,
+            faults,
+            logger: logger.clone(),
+        })
+    }
+
+    /// Where it listens: the configured address, with the port that was found for port 0.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn stats(&self) -> &Arc<Stats> {
+        &self.stats
+    }
+
+    /// Lives until a signal asks it to stop or a fault ends it, then stops in order.
+    async fn until_stopped(mut self, mut signals: Signals) -> anyhow::Result<()> {
+        let fault = loop {
+            tokio::select! {
+                wish = signals.next() => match wish {
+                    Wish::Stop => break None,
+                    Wish::Reload => self.reload().await,
+                },
+                fault = self.faults.wait_for(Option::is_some) => {
+                    break fault.ok().and_then(|fault| fault.clone());
+                }
+            }
+        };
+        signals.stop_at_once_on_the_next(self.logger.clone());
+        let stopped = self.stop(fault.is_none()).await;
+        match fault {
+            Some(fault) => Err(anyhow::Error::new(fault)),
+            None => stopped,
+        }
+    }
+
+    async fn reload(&self) {
+        match self.keeper.send(ReloadWhitelist).await {
+            Ok(Ok(change)) => info!(self.logger, "whitelist reloaded";
+                "added" => change.added, "removed" => change.removed),
+            // The keeper has said why.
+            Ok(Err(_)) => {}
+            Err(error) => warn!(self.logger, "whitelist not reloaded"; "error" => %error),
+        }
+    }
+}
+
+impl Commons {
+    /// The drawing of the pipeline.
+    async fn start_pipeline(
+        &self,
+        threads: &mut Threads,
+        keeper: WhitelistKeeper,
+        writer: Box<dyn StoreWriter>,
+        recovered: Recovered,
+        faults: watch::Sender<Option<Arc<Fault>>>,
+    ) -> anyhow::Result<Pipeline> {
+        let Self { config, log, readers, stats, quarantine, logger, .. } = self;
+        let supervisor =
+            Supervisor::new(log.clone(), stats.clone(), faults, logger).start();
+
+        let shared = Shared {
+            log: log.clone(),
+            horizon: self.horizon.clone(),
+            quarantine: quarantine.clone(),
+            stats: stats.clone(),
+        };
+        let writer =
+            DbWriter::new(writer, config.store.clone(), shared, supervisor.clone().recipient(), logger);
+        let writer = threads.start("db_writer", writer);
+        writer.send(AttachReader(readers.register(writer.clone().recipient()))).await?;
+
+        let ask_store = Arc::new(AskStore(self.store.clone()));
+        let router = Router::new(log.clone(), readers.clone(), ask_store, stats.clone(), logger);
+        let router = threads.start("router", router);
+        router
+            .send(Restart {
+                generation: FIRST_GENERATION,
+                streams: recovered.streams.clone(),
+                seen: recovered.seen,
+                gaps: recovered.gaps,
+                heads: recovered.heads,
+            })
+            .await?;
+
+        // One thread a node directory: a hop between threads costs more than all three actors.
+        let nodes = &config.source.data_dirs;
+        let share = config.source.budget_bytes / nodes.len().max(1);
+        let (mut watchers, mut budgets, mut filters) = (Vec::new(), Vec::new(), Vec::new());
+        for node in nodes {
+            let thread = threads.new_thread("chain");
+            let filter = WhitelistFilter::new(
+                keeper.list(),
+                router.clone().recipient(),
+                quarantine.clone(),
+                stats.clone(),
+                logger,
+            );
+            let filter = threads.start_on(&thread, filter);
+            let parser = Parser::new(
+                filter.clone().recipient(),
+                self.horizon.clone(),
+                quarantine.clone(),
+                stats.clone(),
+                logger,
+            );
+            let parser = threads.start_on(&thread, parser);
+            let budget = Budget::new(share, supervisor.clone().recipient());
+            let watcher = FileWatcher::new(
+                node,
+                &config.source,
+                recovered.streams.clone(),
+                FIRST_GENERATION,
+                budget.clone(),
+                parser.recipient(),
+                stats.clone(),
+                logger,
+            )
+            .with_quarantine(quarantine.clone());
+            watchers.push(threads.start_on(&thread, watcher));
+            budgets.push(budget);
+            filters.push(filter.recipient());
+        }
+        let keeper = keeper.feed(filters).start();
+        supervisor
+            .send(Begin {
+                generation: FIRST_GENERATION,
+                writer: writer.clone(),
+                router,
+                watchers: watchers.clone(),
+            })
+            .await?;
+        Ok(Pipeline { watchers, budgets, writer, keeper, supervisor })
+    }
 }
 
 /// Lets the Router ask the store without knowing it.
@@ -88,35 +336,7 @@ impl StoredIds for AskStore {
     }
 }
 
-impl Daemon {
-    /// Starts everything; returns when the port answers and the first read is on its way.
-    pub async fn start(config: Config, logger: &Logger) -> anyhow::Result<Self> {
-        create_state_dir(&config.state_dir)?;
-        let listener = TcpListener::bind(config.http.listen)
-            .with_context(|| format!("cannot listen on {}", config.http.listen))?;
-        let address = listener.local_addr()?;
-        let stats = Arc::new(Stats::default());
-        let quarantine =
-            Arc::new(Quarantine::open(&config.state_dir, config.source.quarantine_max_bytes)?);
-        let (keeper, whitelist) = WhitelistKeeper::load(&config.whitelist, &stats, logger)?;
-
-        let store = store::open(&config.store.url, &config.store)?;
-        let (writer, recovered) = store.open_writer().await?;
-        info!(logger, "store opened"; "store" => store.describe(),
-            "last_seq" => recovered.last_seq, "streams" => recovered.streams.len());
-        let heads = Heads {
-            epoch: recovered.run.epoch,
-            run: recovered.run.id,
-            positions: recovered.heads.clone(),
-        };
-        let log = Log::new(config.router.recent_bytes, recovered.last_seq, heads);
-        let readers = Arc::new(Readers::default());
-        let horizon = Arc::new(Horizon::new(config.store.retention, recovered.newest_time));
-
-        let mut threads = Threads::default();
-        let (fault_sender, faults) = watch::channel(None);
-        let supervisor = Supervisor::new(log.clone(), stats.clone(), fault_sender, logger).start();
-
-        todo_wire()
-    }
+fn create_state_dir(directory: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(directory)
+        .with_context(|| format!("cannot create the state directory {}", directory.display()))
 }

@@ -1,0 +1,67 @@
+//! Stopping in the direction of the data, so that nothing is cut off that was read.
+
+use std::time::{Duration, Instant};
+
+use slog::{info, warn};
+
+use super::{Daemon, supervisor::StopSupervising};
+use crate::{
+    delivery::CloseReason,
+    source::node::StopReading,
+    store::{Flush, StoreError},
+};
+
+/// How long what was read may take to be committed. A store that is away does not hold the end up:
+/// the files are the buffer.
+const DRAIN_WITHIN: Duration = Duration::from_secs(4);
+
+/// How long clients may take to close.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+
+/// Time between two looks whether all is committed.
+const DRAIN_CHECK: Duration = Duration::from_millis(2);
+
+impl Daemon {
+    /// Stops sources, pipeline, writer, sessions and server, within 10 seconds in all.
+    ///
+    /// # Errors
+    /// When the writer could not flush. Nothing is lost then, the next start reads it again.
+    pub(super) async fn stop(self, in_order: bool) -> anyhow::Result<()> {
+        info!(self.logger, "stopping");
+        let start = Instant::now();
+        for watcher in &self.watchers {
+            // A watcher that is gone reads no further either.
+            watcher.send(StopReading).await.ok();
+        }
+        self.supervisor.do_send(StopSupervising);
+        if in_order {
+            self.drain(start + DRAIN_WITHIN).await;
+        }
+        let flushed = match self.writer.send(Flush).await {
+            Ok(flushed) => flushed,
+            Err(error) => Err(StoreError::Failed(error.to_string())),
+        };
+        let left = self.sessions.close_all(CloseReason::Shutdown, CLOSE_WITHIN).await;
+        if left > 0 {
+            warn!(self.logger, "sessions did not close in time"; "sessions" => left);
+        }
+        self.server.stop(false).await;
+        self.threads.stop();
+        info!(self.logger, "stopped"; "after_ms" => start.elapsed().as_millis() as u64);
+        Ok(flushed?)
+    }
+
+    /// Waits until every batch that was read is in the store.
+    async fn drain(&self, deadline: Instant) {
+        let batches =
+            || self.budgets.iter().map(|budget| budget.in_flight_batches()).sum::<usize>();
+        while batches() > 0 {
+            if Instant::now() > deadline {
+                warn!(self.logger, "the store is away, what it lacks is read again at the next start";
+                    "batches" => batches());
+                return;
+            }
+            actix_rt::time::sleep(DRAIN_CHECK).await;
+        }
+    }
+}
