@@ -1,3 +1,45 @@
 //! Delivery: WebSocket sessions, and the shards that feed them from the log.
+//!
+//! Place in the pipeline: `Router` -> log -> [`shard`], one per HTTP worker -> outboxes ->
+//! sessions. Knows the router and the store's order, nothing of sources.
+//! Invariants: one client's slowness is its own; a frame is encoded once per dialect and shared;
+//! every frame that was queued is either sent or counted as dropped.
 
+pub mod close;
 pub mod dialect;
+pub mod essential;
+mod frame;
+mod index;
+mod members;
+mod outbox;
+mod server;
+mod session;
+pub mod set;
+mod shard;
+mod socket;
+mod subscription;
+
+use std::sync::Arc;
+
+use slog::Logger;
+
+pub use self::{close::CloseReason, server::serve, set::SessionSet};
+use crate::{
+    config::{HttpConfig, SessionConfig},
+    event::Topic,
+    router::{log::Log, readers::Readers},
+    stats::Stats,
+};
+
+/// What all workers share.
+pub struct Casting {
+    pub log: Arc<Log>,
+    pub readers: Arc<Readers>,
+    pub sessions: Arc<SessionSet>,
+    pub stats: Arc<Stats>,
+    pub session: SessionConfig,
+    pub http: HttpConfig,
+    /// What clients may subscribe to.
+    pub topics: Vec<Topic>,
+    pub logger: Logger,
+}

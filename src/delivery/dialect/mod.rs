@@ -1,3 +1,111 @@
 //! Dialects: what clients speak. One file each; nothing else knows a protocol.
+//!
+//! Place in the pipeline: the session hands over what its client said, a dialect answers with
+//! frames and changes of the subscriptions; the shard asks it for the frame of an event.
+//! Invariants: a dialect has no state and touches no socket: what a client asked for stands in its
+//! [`Subscriptions`]; what a dialect says about a message is a function of it and of them.
 
 pub mod encode;
+mod hyper;
+mod native;
+
+use bytes::Bytes;
+
+use super::{
+    close::CloseReason,
+    subscription::{Change, Subscriptions},
+};
+use crate::{
+    config::SessionConfig,
+    event::{Cursor, Timestamp, Topic},
+    router::{
+        ledger::Gap,
+        log::{ENCODINGS, LogEvent},
+    },
+    stats::Stats,
+};
+
+pub trait Dialect: Sync {
+    /// Its number among the encodings of an event, below [`ENCODINGS`].
+    fn encoding(&self) -> usize;
+
+    /// The frame of a live event: the same for every session.
+    fn event(&self, event: &LogEvent) -> Bytes;
+
+    /// What a client is told when it has connected.
+    fn greet(&self, desk: &mut Desk<'_>);
+
+    /// Does what a client says.
+    fn receive(&self, text: &str, desk: &mut Desk<'_>);
+
+    /// "You have everything up to here", sent by a timer. None: nothing is said.
+    fn heartbeat(&self, desk: &Desk<'_>) -> Option<Bytes>;
+
+    /// A hole in a topic was found, or filled.
+    fn gap(&self, gap: &Gap, closed: bool) -> Option<Bytes>;
+
+    /// Events behind `delivered` had left memory before they could be sent to anybody here.
+    fn missed(&self, delivered: &Cursor) -> Option<Bytes>;
+
+    /// The last frames of a session: a farewell if the dialect has one, then the close frame.
+    fn farewell(&self, reason: &CloseReason) -> Vec<Bytes>;
+}
+
+/// What lies before a dialect when it answers a client.
+pub struct Desk<'a> {
+    pub subscriptions: &'a mut Subscriptions,
+    pub limits: &'a SessionConfig,
+    pub topics: &'a [Topic],
+    pub stats: &'a Stats,
+    /// "Delivered up to here": what is subscribed to now starts behind it.
+    pub cursor: &'a dyn Fn() -> Cursor,
+    /// Frames to send, in order.
+    pub replies: Vec<Bytes>,
+    /// What the index has to learn, in order.
+    pub changes: Vec<Change>,
+}
+
+impl Desk<'_> {
+    /// How old the newest line of a node is: what a client has to add to its own delay. None as
+    /// long as no line was read.
+    fn lag_ms(&self) -> Option<u64> {
+        let streams = self.stats.streams();
+        let newest = streams.iter().map(|stream| stream.last_written.get()).max()?;
+        (newest > 0).then(|| Timestamp::now().since(Timestamp(newest)).as_millis() as u64)
+    }
+}
+
+/// Where a client has connected: it decides what the first frame may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// `/ws`: the first frame fixes the dialect.
+    Open,
+    /// `/v1/ws`: the native protocol.
+    Native,
+}
+
+impl Door {
+    pub fn of_path(path: &str) -> Option<Self> {
+        match path {
+            "/ws" => Some(Self::Open),
+            "/v1/ws" => Some(Self::Native),
+            _ => None,
+        }
+    }
+
+    /// The dialect before the client has said anything.
+    pub fn dialect(self) -> &'static dyn Dialect {
+        match self {
+            Self::Open => &hyper::Hyper,
+            Self::Native => &native::Native,
+        }
+    }
+
+    /// The dialect of a session whose first frame is `_first`. A dialect that shares `/ws` is
+    /// recognised here.
+    pub fn settle(self, _first: &str) -> &'static dyn Dialect {
+        self.dialect()
+    }
+}
+
+const _: () = assert!(hyper::ENCODING < ENCODINGS && native::ENCODING < ENCODINGS);

@@ -1,0 +1,107 @@
+//! Why a session ends, and what its client is told: the one table of close codes.
+//!
+//! `docs/protocol.md` shows this table to people; a test compares the two.
+
+use std::time::Duration;
+
+/// Why a session ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The daemon stops. What is queued still goes out.
+    ShuttingDown,
+    /// Binary messages: every dialect is text.
+    NotText,
+    /// A frame that breaks RFC 6455, and how.
+    Protocol(&'static str),
+    /// A text message that is not UTF-8.
+    NotUtf8,
+    /// A message longer than `session.max_frame_bytes`.
+    TooBig,
+    /// Our fault: handling a message of this client panicked.
+    Internal,
+    /// The outbox is full. What is queued is dropped.
+    SlowConsumer,
+    /// Nothing was heard for `session.pong_timeout` after a ping. What is queued is dropped.
+    PingTimeout,
+    /// The client closed first; its code is sent back.
+    Client(Option<u16>),
+}
+
+impl CloseReason {
+    /// The close code of the native protocol; none where the client gave none.
+    pub fn code(&self) -> Option<u16> {
+        Some(match self {
+            Self::ShuttingDown => 1001,
+            Self::Protocol(_) => 1002,
+            Self::NotText => 1003,
+            Self::NotUtf8 => 1007,
+            Self::TooBig => 1009,
+            Self::Internal => 1011,
+            Self::SlowConsumer => 4008,
+            Self::PingTimeout => 4009,
+            Self::Client(code) => return *code,
+        })
+    }
+
+    /// For people; part of the close frame.
+    pub fn text(&self) -> &'static str {
+        match self {
+            Self::ShuttingDown => "server shutting down",
+            Self::Protocol(fault) => fault,
+            Self::NotText => "messages are text",
+            Self::NotUtf8 => "text is not UTF-8",
+            Self::TooBig => "message too big",
+            Self::Internal => "internal error",
+            Self::SlowConsumer => "slow consumer",
+            Self::PingTimeout => "ping timeout",
+            Self::Client(_) => "",
+        }
+    }
+
+    /// How long a client should wait at least before it connects again; none where the same client
+    /// would only fail the same way.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            // Many clients are told at once: they should not all be back at once.
+            Self::ShuttingDown => Some(Duration::from_millis(fastrand::u64(1_000..5_000))),
+            Self::Internal | Self::SlowConsumer => Some(Duration::from_secs(1)),
+            Self::PingTimeout => Some(Duration::ZERO),
+            Self::Protocol(_) | Self::NotText | Self::NotUtf8 | Self::TooBig | Self::Client(_) => {
+                None
+            }
+        }
+    }
+
+    /// Whether what is queued is given up: the client does not take it in time.
+    pub fn drops_queue(&self) -> bool {
+        matches!(self, Self::SlowConsumer | Self::PingTimeout)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_shows_every_close_code_and_whether_to_reconnect() {
+        let page = include_str!("../../docs/protocol.md");
+        for reason in [
+            CloseReason::ShuttingDown,
+            CloseReason::Protocol("the reserved bits are set"),
+            CloseReason::NotText,
+            CloseReason::NotUtf8,
+            CloseReason::TooBig,
+            CloseReason::Internal,
+            CloseReason::SlowConsumer,
+            CloseReason::PingTimeout,
+        ] {
+            let code = reason.code().unwrap();
+            let row = page
+                .lines()
+                .find(|line| line.starts_with(&format!("| {code} |")))
+                .unwrap_or_else(|| panic!("no row for {code}"));
+            let advice = if reason.retry_after().is_some() { "| yes" } else { "| no" };
+            assert!(row.contains(advice), "{row}");
+        }
+    }
+}

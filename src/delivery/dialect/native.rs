@@ -1,0 +1,387 @@
+//! The native protocol, on `/v1/ws`. `docs/protocol.md` has the whole of it, with examples.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use bytes::Bytes;
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{IgnoredAny, SeqAccess, Visitor, value::SeqAccessDeserializer},
+};
+
+use super::{Desk, Dialect, encode};
+use crate::{
+    delivery::{
+        close::CloseReason,
+        frame,
+        subscription::{Conditions, KEYS, SubscribeError, Subscription, Users},
+    },
+    event::{Address, Cursor, Topic},
+    router::{ledger::Gap, log::LogEvent},
+};
+
+pub const ENCODING: usize = 1;
+
+/// Of the protocol; grows when an existing client could misunderstand us.
+const VERSION: u32 = 1;
+const SERVER: &str = concat!("nodecast/", env!("CARGO_PKG_VERSION"));
+/// Longest id of a subscription or a ping, in bytes: we send it back.
+const MAX_ID_BYTES: usize = 128;
+
+pub struct Native;
+
+/// What is looked at first: which frame it is, and whom an error concerns.
+#[derive(Deserialize)]
+struct Head {
+    #[serde(rename = "type")]
+    kind: String,
+    id: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Subscribe {
+    #[serde(rename = "type")]
+    _kind: IgnoredAny,
+    id: String,
+    topic: String,
+    users: Option<Vec<Address>>,
+    #[serde(rename = "where", default)]
+    conditions: BTreeMap<String, Values>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Unsubscribe {
+    #[serde(rename = "type")]
+    _kind: IgnoredAny,
+    id: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Plain {
+    #[serde(rename = "type")]
+    _kind: IgnoredAny,
+    /// Sent back as it is.
+    id: Option<String>,
+}
+
+/// A string, or a list of them.
+struct Values(Vec<String>);
+
+/// Everything we say beside events.
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum Say<'a> {
+    Hello {
+        server: &'a str,
+        version: u32,
+        epoch: String,
+        run: String,
+        cursor: String,
+        topics: &'a [Topic],
+        limits: Limits,
+    },
+    Ack {
+        id: &'a str,
+        cursor: String,
+    },
+    Subscriptions {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a str>,
+        subscriptions: Vec<Listed<'a>>,
+    },
+    Pong {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a str>,
+    },
+    Heartbeat {
+        cursor: String,
+        seq: u64,
+        lag_ms: Option<u64>,
+    },
+    Gap {
+        topic: Option<Topic>,
+        from: Option<u64>,
+        to: Option<u64>,
+        closed: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cursor: Option<String>,
+    },
+    Error {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a str>,
+        code: &'a str,
+        message: String,
+    },
+    Bye {
+        code: Option<u16>,
+        reason: &'a str,
+        retry_after_ms: Option<u64>,
+    },
+}
+
+#[derive(Serialize)]
+struct Limits {
+    max_subscriptions: usize,
+    max_users: usize,
+    max_frame_bytes: usize,
+    outbox_bytes: usize,
+    ping_interval_ms: u128,
+    pong_timeout_ms: u128,
+    heartbeat_interval_ms: u128,
+}
+
+/// A subscription as `list` shows it: what `subscribe` would take.
+#[derive(Serialize)]
+struct Listed<'a> {
+    id: &'a str,
+    topic: Topic,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    users: Option<Vec<Address>>,
+    #[serde(rename = "where", skip_serializing_if = "Option::is_none")]
+    conditions: Option<&'a BTreeMap<&'static str, Vec<String>>>,
+}
+
+/// Why a frame has no effect. The text is for the client, the code is a promise.
+#[derive(Debug, thiserror::Error)]
+enum FrameError {
+    #[error("{0}")]
+    Invalid(#[from] serde_json::Error),
+    #[error("unknown type {0:?}: subscribe, unsubscribe, list and ping are known")]
+    UnknownType(String),
+    #[error("unknown topic {0:?}: {1} are known")]
+    UnknownTopic(String, String),
+    #[error("unknown key {0:?} in where: {keys} are known", keys = KEYS.join(", "))]
+    UnknownKey(String),
+    #[error("{0} is an empty list, which nothing can match")]
+    Empty(String),
+    #[error("an id is 1 to {MAX_ID_BYTES} bytes long")]
+    BadId,
+    #[error("no subscription has this id")]
+    UnknownId,
+    #[error("{0}")]
+    Refused(#[from] SubscribeError),
+}
+
+impl FrameError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Invalid(error) if error.is_data() => "invalid_frame",
+            Self::Invalid(_) => "invalid_json",
+            Self::UnknownType(_) => "unknown_type",
+            Self::UnknownTopic(..) => "unknown_topic",
+            Self::UnknownKey(_) => "unknown_key",
+            Self::Empty(_) => "empty_list",
+            Self::BadId => "invalid_id",
+            Self::UnknownId => "unknown_id",
+            Self::Refused(SubscribeError::DuplicateId) => "duplicate_id",
+            Self::Refused(SubscribeError::TooManySubscriptions(_)) => "too_many_subscriptions",
+            Self::Refused(SubscribeError::TooManyUsers(_)) => "too_many_users",
+        }
+    }
+}
+
+impl Native {
+    fn answer(kind: &str, text: &str, desk: &mut Desk<'_>) -> Result<(), FrameError> {
+        match kind {
+            "subscribe" => Self::subscribe(serde_json::from_str(text)?, desk),
+            "unsubscribe" => {
+                let request: Unsubscribe = serde_json::from_str(text)?;
+                let gone = desk.subscriptions.unsubscribe(&request.id);
+                desk.changes.push(gone.ok_or(FrameError::UnknownId)?);
+                desk.say(&Say::Ack { id: &request.id, cursor: (desk.cursor)().to_string() });
+                Ok(())
+            }
+            "list" => {
+                let request: Plain = serde_json::from_str(text)?;
+                let id = request.id()?;
+                let subscriptions = desk.subscriptions.iter().map(Listed::from).collect();
+                let reply = Say::Subscriptions { id, subscriptions }.frame();
+                desk.replies.push(reply);
+                Ok(())
+            }
+            "ping" => {
+                let request: Plain = serde_json::from_str(text)?;
+                desk.say(&Say::Pong { id: request.id()? });
+                Ok(())
+            }
+            other => Err(FrameError::UnknownType(other.chars().take(MAX_ID_BYTES).collect())),
+        }
+    }
+
+    fn subscribe(request: Subscribe, desk: &mut Desk<'_>) -> Result<(), FrameError> {
+        check_id(&request.id)?;
+        let topic = desk.topics.iter().copied().find(|topic| topic.as_str() == request.topic);
+        let topic = topic.ok_or_else(|| {
+            let known: Vec<_> = desk.topics.iter().map(|topic| topic.as_str()).collect();
+            let named = request.topic.chars().take(MAX_ID_BYTES).collect();
+            FrameError::UnknownTopic(named, known.join(", "))
+        })?;
+        let users = match request.users {
+            None => Users::All,
+            Some(users) if users.is_empty() => return Err(FrameError::Empty("users".to_owned())),
+            Some(users) => Users::Listed(users.into_iter().collect()),
+        };
+        let conditions = conditions(request.conditions)?;
+        let id = &request.id;
+        let change = desk.subscriptions.subscribe(
+            id,
+            topic,
+            users,
+            conditions.map(Arc::new),
+            desk.limits,
+        )?;
+        desk.changes.push(change);
+        desk.say(&Say::Ack { id, cursor: (desk.cursor)().to_string() });
+        Ok(())
+    }
+}
+
+fn conditions(asked: BTreeMap<String, Values>) -> Result<Option<Conditions>, FrameError> {
+    let mut conditions = Conditions::default();
+    for (key, Values(values)) in asked {
+        let known = KEYS.into_iter().find(|known| *known == key);
+        let known = known
+            .ok_or_else(|| FrameError::UnknownKey(key.chars().take(MAX_ID_BYTES).collect()))?;
+        if values.is_empty() {
+            return Err(FrameError::Empty(format!("where.{known}")));
+        }
+        conditions.0.insert(known, values);
+    }
+    Ok((!conditions.0.is_empty()).then_some(conditions))
+}
+
+fn check_id(id: &str) -> Result<(), FrameError> {
+    if (1..=MAX_ID_BYTES).contains(&id.len()) { Ok(()) } else { Err(FrameError::BadId) }
+}
+
+impl Dialect for Native {
+    fn encoding(&self) -> usize {
+        ENCODING
+    }
+
+    fn event(&self, event: &LogEvent) -> Bytes {
+        event.frame(ENCODING, |event| {
+            let cursor = event.cursor();
+            frame::text(|out| encode::native_event(&event.sequenced, &cursor, false, out))
+        })
+    }
+
+    fn greet(&self, desk: &mut Desk<'_>) {
+        let cursor = (desk.cursor)();
+        let limits = desk.limits;
+        desk.say(&Say::Hello {
+            server: SERVER,
+            version: VERSION,
+            // As in cursors: the numbers may be beyond what JavaScript keeps exactly.
+            epoch: format!("{:x}", cursor.epoch),
+            run: format!("{:x}", cursor.run),
+            cursor: cursor.to_string(),
+            topics: desk.topics,
+            limits: Limits {
+                max_subscriptions: limits.max_subscriptions,
+                max_users: limits.max_users,
+                max_frame_bytes: limits.max_frame_bytes,
+                outbox_bytes: limits.outbox_bytes,
+                ping_interval_ms: limits.ping_interval.as_millis(),
+                pong_timeout_ms: limits.pong_timeout.as_millis(),
+                heartbeat_interval_ms: limits.heartbeat_interval.as_millis(),
+            },
+        });
+    }
+
+    fn receive(&self, text: &str, desk: &mut Desk<'_>) {
+        let head: Result<Head, _> = serde_json::from_str(text);
+        let (id, outcome) = match head {
+            Ok(head) => (head.id, Self::answer(&head.kind, text, desk)),
+            Err(error) => (None, Err(error.into())),
+        };
+        let Err(error) = outcome else { return };
+        desk.stats.sessions.bad_frames.add(1);
+        let id = id.as_deref().filter(|id| check_id(id).is_ok());
+        desk.say(&Say::Error { id, code: error.code(), message: error.to_string() });
+    }
+
+    fn heartbeat(&self, desk: &Desk<'_>) -> Option<Bytes> {
+        let cursor = (desk.cursor)();
+        let (seq, lag_ms) = (cursor.seq, desk.lag_ms());
+        Some(Say::Heartbeat { cursor: cursor.to_string(), seq, lag_ms }.frame())
+    }
+
+    fn gap(&self, gap: &Gap, closed: bool) -> Option<Bytes> {
+        let (from, to) = (Some(gap.first), Some(gap.last));
+        Some(Say::Gap { topic: Some(gap.topic), from, to, closed, cursor: None }.frame())
+    }
+
+    fn missed(&self, delivered: &Cursor) -> Option<Bytes> {
+        let cursor = Some(delivered.to_string());
+        Some(Say::Gap { topic: None, from: None, to: None, closed: false, cursor }.frame())
+    }
+
+    fn farewell(&self, reason: &CloseReason) -> Vec<Bytes> {
+        let close = frame::close(reason.code(), reason.text());
+        if matches!(reason, CloseReason::Client(_)) {
+            return vec![close];
+        }
+        let retry_after_ms = reason.retry_after().map(|wait| wait.as_millis() as u64);
+        let (code, reason) = (reason.code(), reason.text());
+        vec![Say::Bye { code, reason, retry_after_ms }.frame(), close]
+    }
+}
+
+impl Desk<'_> {
+    fn say(&mut self, what: &Say<'_>) {
+        self.replies.push(what.frame());
+    }
+}
+
+impl Say<'_> {
+    fn frame(&self) -> Bytes {
+        frame::text(|out| {
+            serde_json::to_writer(out, self).expect("our own frames have string keys only");
+        })
+    }
+}
+
+impl Plain {
+    fn id(&self) -> Result<Option<&str>, FrameError> {
+        self.id.as_deref().map(check_id).transpose()?;
+        Ok(self.id.as_deref())
+    }
+}
+
+impl<'a> From<(&'a str, &'a Subscription)> for Listed<'a> {
+    fn from((id, subscription): (&'a str, &'a Subscription)) -> Self {
+        let users = match &subscription.users {
+            Users::All => None,
+            Users::Listed(users) => Some(users.iter().copied().collect()),
+        };
+        let conditions = subscription.conditions.as_ref().map(|conditions| &conditions.0);
+        Self { id, topic: subscription.topic, users, conditions }
+    }
+}
+
+impl<'de> Deserialize<'de> for Values {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ValuesVisitor;
+
+        impl<'de> Visitor<'de> for ValuesVisitor {
+            type Value = Values;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or a list of strings")
+            }
+
+            fn visit_str<E>(self, value: &str) -> Result<Values, E> {
+                Ok(Values(vec![value.to_owned()]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, values: A) -> Result<Values, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(values)).map(Values)
+            }
+        }
+
+        deserializer.deserialize_any(ValuesVisitor)
+    }
+}

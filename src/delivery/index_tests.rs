@@ -1,0 +1,169 @@
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    config::SessionConfig,
+    delivery::subscription::{Subscription, Subscriptions},
+    event::{EventId, Keys, Timestamp},
+};
+
+const FILLS: Topic = Topic::new("fills");
+const MISC: Topic = Topic::new("misc");
+
+fn address(number: u8) -> Address {
+    Address([number; 20])
+}
+
+fn event(topic: Topic, user: Option<u8>, coin: &str) -> Event {
+    let body = format!("{{\"coin\":\"{coin}\"}}");
+    let keys = Keys::new([("coin", 9..9 + coin.len() as u32)]);
+    Event {
+        id: EventId { topic, position: 1, index: 0, part: 0 },
+        time: Timestamp(0),
+        user: user.map(address),
+        keys,
+        body: Bytes::from(body),
+    }
+}
+
+fn only(coins: &[&str]) -> Option<Arc<Conditions>> {
+    let coins = coins.iter().map(|coin| (*coin).to_owned()).collect();
+    Some(Arc::new(Conditions([("coin", coins)].into())))
+}
+
+fn listed(users: &[u8]) -> Users {
+    Users::Listed(users.iter().map(|&user| address(user)).collect())
+}
+
+struct Sessions {
+    index: Index,
+    subscriptions: Vec<Subscriptions>,
+}
+
+impl Sessions {
+    fn new(count: usize) -> Self {
+        let subscriptions = (0..count).map(|_| Subscriptions::default()).collect();
+        Self { index: Index::default(), subscriptions }
+    }
+
+    fn subscribe(
+        &mut self,
+        session: usize,
+        id: &str,
+        topic: Topic,
+        users: Users,
+        conditions: Option<Arc<Conditions>>,
+    ) {
+        let limits = SessionConfig::default();
+        let change =
+            self.subscriptions[session].subscribe(id, topic, users, conditions, &limits).unwrap();
+        self.index.apply(session as u64, &change);
+    }
+
+    fn wanting(&self, event: &Event) -> Vec<SessionId> {
+        let mut sessions = vec![99];
+        self.index.interested(event, &mut sessions);
+        sessions
+    }
+}
+
+#[test]
+fn a_session_is_named_once_however_many_of_its_subscriptions_match() {
+    let mut sessions = Sessions::new(2);
+    sessions.subscribe(1, "a", FILLS, Users::All, None);
+    sessions.subscribe(0, "a", FILLS, Users::All, None);
+    sessions.subscribe(0, "b", FILLS, listed(&[7, 8]), None);
+    sessions.subscribe(0, "c", FILLS, listed(&[7]), only(&["BTC"]));
+
+    assert_eq!(sessions.wanting(&event(FILLS, Some(7), "BTC")), [0, 1]);
+    assert_eq!(sessions.wanting(&event(MISC, Some(7), "BTC")), [0_u64; 0]);
+}
+
+#[test]
+fn only_those_who_want_everything_get_an_event_without_user() {
+    let mut sessions = Sessions::new(2);
+    sessions.subscribe(0, "a", FILLS, listed(&[7]), None);
+    sessions.subscribe(1, "a", FILLS, Users::All, None);
+
+    assert_eq!(sessions.wanting(&event(FILLS, None, "BTC")), [1]);
+}
+
+#[test]
+fn conditions_hold_for_any_of_their_values_and_not_without_the_key() {
+    let mut sessions = Sessions::new(1);
+    sessions.subscribe(0, "a", FILLS, Users::All, only(&["BTC", "xyz:NVDA", "a\"b"]));
+
+    assert_eq!(sessions.wanting(&event(FILLS, Some(1), "xyz:NVDA")), [0]);
+    assert_eq!(sessions.wanting(&event(FILLS, Some(1), "BTCX")), [0_u64; 0]);
+    // As JSON writes it.
+    assert_eq!(sessions.wanting(&event(FILLS, Some(1), "a\\\"b")), [0]);
+    let mut without = event(FILLS, Some(1), "BTC");
+    without.keys = Keys::default();
+    assert_eq!(sessions.wanting(&without), [0_u64; 0]);
+}
+
+#[test]
+fn an_index_that_all_have_left_is_empty() {
+    let mut sessions = Sessions::new(1);
+    sessions.subscribe(0, "a", FILLS, listed(&[1, 2]), None);
+    sessions.subscribe(0, "b", MISC, Users::All, None);
+
+    for id in ["a", "b"] {
+        let change = sessions.subscriptions[0].unsubscribe(id).unwrap();
+        assert!(!sessions.index.is_empty());
+        sessions.index.apply(0, &change);
+    }
+
+    assert!(sessions.index.is_empty());
+}
+
+proptest! {
+    #[test]
+    fn the_index_answers_as_a_look_at_every_subscription_does(
+        steps in prop::collection::vec(
+            (0_usize..4, 0_u8..3, prop::collection::btree_set(0_u8..4, 0..4), any::<bool>(), any::<bool>()),
+            0..60,
+        ),
+    ) {
+        let mut sessions = Sessions::new(4);
+        let limits = SessionConfig::default();
+        for (session, id, users, fills, subscribe) in steps {
+            let topic = if fills { FILLS } else { MISC };
+            let id = format!("{id}");
+            let users: BTreeSet<Address> = users.into_iter().map(address).collect();
+            let own = &mut sessions.subscriptions[session];
+            let changes: Vec<Change> = match (subscribe, users.is_empty()) {
+                (true, true) => own.subscribe(&id, topic, Users::All, only(&["BTC"]), &limits).into_iter().collect(),
+                (true, false) if !own.iter().any(|(known, one)| known == id && one.topic != topic) =>
+                    own.add_users(&id, topic, users, &limits).into_iter().collect(),
+                (true, false) => vec![],
+                (false, true) => own.unsubscribe(&id).into_iter().collect(),
+                (false, false) => own.remove_users(&id, &users).into_iter().collect(),
+            };
+            changes.iter().for_each(|change| sessions.index.apply(session as u64, change));
+        }
+
+        for topic in [FILLS, MISC] {
+            for user in [None, Some(0), Some(1), Some(3), Some(9)] {
+                for coin in ["BTC", "ETH"] {
+                    let event = event(topic, user, coin);
+                    let wants = |one: &Subscription| {
+                        one.topic == topic
+                            && one.conditions.as_ref().is_none_or(|conditions| conditions.hold(&event))
+                            && match &one.users {
+                                Users::All => true,
+                                Users::Listed(users) => event.user.is_some_and(|user| users.contains(&user)),
+                            }
+                    };
+                    let expected: Vec<u64> = (0..4_u64)
+                        .filter(|&session| sessions.subscriptions[session as usize].iter().any(|(_, one)| wants(one)))
+                        .collect();
+                    prop_assert_eq!(sessions.wanting(&event), expected);
+                }
+            }
+        }
+    }
+}

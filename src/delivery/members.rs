@@ -1,0 +1,299 @@
+//! The sessions of one shard, and how events reach their outboxes.
+//!
+//! Place in the pipeline: the rules behind `Shard`; shared with the sessions of the same thread,
+//! so that a subscription begins between two turns and costs no message.
+//! Invariants: a session gets an event once; it gets what follows the moment it subscribed, in the
+//! order of the log; a turn does a bounded amount of work and flushes each outbox it touched once.
+
+use std::{collections::HashMap, rc::Rc, sync::Arc};
+
+use actix::Addr;
+use ahash::RandomState;
+use bytes::Bytes;
+
+use super::{
+    close::CloseReason,
+    dialect::Dialect,
+    index::{Index, SessionId},
+    session::{Session, Told},
+    socket::{Flush, Wire},
+    subscription::{Change, ChangeKind, Subscriptions},
+};
+use crate::{
+    event::{Cursor, Topic},
+    router::{
+        ledger::Gap,
+        log::{ENCODINGS, Log, LogEvent, Notice, Segment},
+    },
+};
+
+/// Most events of one turn.
+const TURN_EVENTS: usize = 512;
+/// Most frames of one turn: at 6 us for a write of one frame each, about 25 ms.
+const TURN_FRAMES: usize = 4_096;
+
+/// A session as the shard sees it.
+struct Member {
+    session: Addr<Session>,
+    wire: Rc<Wire>,
+    dialect: &'static dyn Dialect,
+    /// Topics of its subscriptions, each as often as it has one.
+    topics: Vec<Topic>,
+    /// In the list of outboxes to flush.
+    touched: bool,
+    /// Told to close: it gets nothing more.
+    closing: bool,
+}
+
+pub struct Members {
+    log: Arc<Log>,
+    index: Index,
+    members: HashMap<SessionId, Member, RandomState>,
+    next_id: SessionId,
+    /// The segment that is read next, and how many of its events are done.
+    position: u64,
+    done: usize,
+    /// Segments that were read from the log and are not done.
+    pending: std::vec::IntoIter<Arc<Segment>>,
+    current: Option<Arc<Segment>>,
+    /// Up to where events were put into outboxes.
+    delivered: Cursor,
+    /// Reused from event to event.
+    interested: Vec<SessionId>,
+    touched: Vec<SessionId>,
+    /// Set when all are told to close: who joins later is told at once.
+    closing: Option<CloseReason>,
+}
+
+impl Members {
+    /// Starts behind what the log holds now.
+    pub fn new(log: Arc<Log>) -> Self {
+        let (position, delivered) = end_of(&log);
+        Self {
+            log,
+            index: Index::default(),
+            members: HashMap::default(),
+            next_id: 0,
+            position,
+            done: 0,
+            pending: Vec::new().into_iter(),
+            current: None,
+            delivered,
+            interested: Vec::new(),
+            touched: Vec::new(),
+            closing: None,
+        }
+    }
+
+    pub fn join(
+        &mut self,
+        session: Addr<Session>,
+        wire: Rc<Wire>,
+        dialect: &'static dyn Dialect,
+    ) -> SessionId {
+        let id = self.next_id;
+        self.next_id += 1;
+        if let Some(reason) = &self.closing {
+            session.do_send(Told::Close(reason.clone()));
+        }
+        let topics = Vec::new();
+        let member = Member { session, wire, dialect, topics, touched: false, closing: false };
+        self.members.insert(id, member);
+        id
+    }
+
+    pub fn speaks(&mut self, id: SessionId, dialect: &'static dyn Dialect) {
+        if let Some(member) = self.members.get_mut(&id) {
+            member.dialect = dialect;
+        }
+    }
+
+    pub fn leave(&mut self, id: SessionId, subscriptions: &Subscriptions) {
+        self.members.remove(&id);
+        for (_, subscription) in subscriptions.iter() {
+            self.index.apply(id, &subscription.change(ChangeKind::Unfollow));
+        }
+    }
+
+    /// Fixes where a subscription that is made now begins, for the cursor its client is told.
+    pub fn settle(&mut self) {
+        if self.index.is_empty() {
+            // With nobody to serve, the turns only jump to the end of the log.
+            self.skip();
+        }
+    }
+
+    /// Applies what a session has changed; `subscriptions` is what holds afterwards.
+    pub fn change(&mut self, id: SessionId, changes: &[Change], subscriptions: &Subscriptions) {
+        if changes.is_empty() {
+            return;
+        }
+        for change in changes {
+            self.index.apply(id, change);
+        }
+        if let Some(member) = self.members.get_mut(&id) {
+            member.topics = subscriptions.iter().map(|(_, one)| one.topic).collect();
+            member.topics.sort_unstable();
+            member.topics.dedup();
+        }
+    }
+
+    /// "Delivered up to here", as far as outboxes go.
+    pub fn cursor(&self) -> Cursor {
+        let (next, head) = end_of(&self.log);
+        // The head of the log also knows how far the topics came in segments without events.
+        let caught_up = self.current.is_none() && next == self.position;
+        if caught_up { head } else { self.delivered.clone() }
+    }
+
+    /// Puts what the log has into outboxes, a bounded amount. Gives whether more is there.
+    pub fn turn(&mut self) -> bool {
+        if self.index.is_empty() {
+            self.skip();
+            return false;
+        }
+        let (mut events, mut frames) = (0, 0);
+        let more = loop {
+            if events >= TURN_EVENTS || frames >= TURN_FRAMES {
+                break true;
+            }
+            let Some(segment) = self.segment() else { break false };
+            if let Some(event) = segment.events.get(self.done) {
+                self.done += 1;
+                events += 1;
+                frames += self.cast(event);
+            }
+            if self.done >= segment.events.len() {
+                if let Some(last) = segment.events.last() {
+                    self.delivered = last.cursor();
+                }
+                self.current = None;
+                self.done = 0;
+                self.position += 1;
+                // An empty segment is work, too.
+                events += 1;
+            } else if events >= TURN_EVENTS || frames >= TURN_FRAMES {
+                self.delivered = segment.events[self.done - 1].cursor();
+            }
+        };
+        self.flush();
+        more
+    }
+
+    /// Tells every session to close, and those that join later.
+    pub fn close_all(&mut self, reason: &CloseReason) {
+        self.closing = Some(reason.clone());
+        for member in self.members.values_mut() {
+            member.closing = true;
+            member.session.do_send(Told::Close(reason.clone()));
+        }
+    }
+
+    fn skip(&mut self) {
+        self.current = None;
+        self.pending = Vec::new().into_iter();
+        self.done = 0;
+        (self.position, self.delivered) = end_of(&self.log);
+    }
+
+    /// Gives the segment to go on with; its notices are told when it begins.
+    fn segment(&mut self) -> Option<Arc<Segment>> {
+        if let Some(current) = &self.current {
+            return Some(current.clone());
+        }
+        if self.pending.len() == 0 {
+            let slice = self.log.read(self.position, TURN_EVENTS);
+            if slice.missed > 0 {
+                let delivered = self.delivered.clone();
+                self.tell(None, |dialect| dialect.missed(&delivered));
+                self.position += slice.missed;
+            }
+            self.pending = slice.segments.into_iter();
+        }
+        let segment = self.pending.next()?;
+        for notice in &segment.notices {
+            let (gap, closed): (&Gap, bool) = match notice {
+                Notice::GapOpened(gap) => (gap, false),
+                Notice::GapClosed(gap) => (gap, true),
+            };
+            self.tell(Some(gap.topic), |dialect| dialect.gap(gap, closed));
+        }
+        self.current = Some(segment.clone());
+        Some(segment)
+    }
+
+    /// Puts one event into the outboxes of those who want it. Gives their number.
+    fn cast(&mut self, event: &LogEvent) -> usize {
+        let mut interested = std::mem::take(&mut self.interested);
+        self.index.interested(&event.sequenced.event, &mut interested);
+        for &id in &interested {
+            if let Some(member) = self.members.get_mut(&id) {
+                let frame = member.dialect.event(event);
+                member.put(id, frame, &mut self.touched);
+            }
+        }
+        let count = interested.len();
+        self.interested = interested;
+        count
+    }
+
+    /// Tells subscribers of a topic, or all subscribers, what their dialect has for it.
+    fn tell(&mut self, topic: Option<Topic>, frame: impl Fn(&dyn Dialect) -> Option<Bytes>) {
+        let mut frames: [Option<Option<Bytes>>; ENCODINGS] = Default::default();
+        for (&id, member) in &mut self.members {
+            let concerned = match topic {
+                Some(topic) => member.topics.contains(&topic),
+                None => !member.topics.is_empty(),
+            };
+            if concerned
+                && let Some(frame) = frames[member.dialect.encoding()]
+                    .get_or_insert_with(|| frame(member.dialect))
+                    .clone()
+            {
+                member.put(id, frame, &mut self.touched);
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        for id in self.touched.drain(..) {
+            let Some(member) = self.members.get_mut(&id) else { continue };
+            member.touched = false;
+            let was_blocked = member.wire.is_blocked();
+            match member.wire.flush() {
+                Flush::Drained => {}
+                Flush::Blocked if was_blocked => {}
+                Flush::Blocked => member.session.do_send(Told::Blocked),
+                Flush::Broken => member.session.do_send(Told::Broken),
+            }
+        }
+    }
+}
+
+impl Member {
+    fn put(&mut self, id: SessionId, frame: Bytes, touched: &mut Vec<SessionId>) {
+        if self.closing {
+            return;
+        }
+        if self.wire.push(frame).is_err() {
+            self.closing = true;
+            self.session.do_send(Told::Close(CloseReason::SlowConsumer));
+        } else if !self.touched {
+            self.touched = true;
+            touched.push(id);
+        }
+    }
+}
+
+/// The number behind the last segment, and the cursor that belongs to it.
+fn end_of(log: &Log) -> (u64, Cursor) {
+    let mut next = log.state().next;
+    loop {
+        let head = log.head();
+        let after = log.state().next;
+        if after == next {
+            return (next, head);
+        }
+        next = after;
+    }
+}

@@ -1,0 +1,212 @@
+//! One port for everything: HTTP requests go to the routes, WebSocket handshakes become sessions.
+//!
+//! Place in the pipeline: the edge. Each worker thread has its own routes and its own shard.
+//! Invariant: a socket leaves HTTP for good when its handshake is answered; the session that owns
+//! it is counted by [`SessionSet`](super::set::SessionSet), not by the HTTP server.
+
+use std::{
+    cell::RefCell, future::poll_fn, io, net::TcpListener, pin::Pin, rc::Rc, sync::Arc,
+    time::Duration,
+};
+
+use actix::Actor;
+use actix_codec::Framed;
+use actix_http::{
+    HttpService, Request, Response, StatusCode,
+    body::BodySize,
+    h1,
+    header::{self, HeaderValue},
+    ws::{self, HandshakeError},
+};
+use actix_server::Server;
+use actix_service::{IntoServiceFactory, ServiceFactoryExt, fn_service, map_config};
+use actix_web::{
+    App, HttpResponse,
+    dev::AppConfig,
+    web::{self, ServiceConfig},
+};
+use bytes::{Bytes, BytesMut};
+use serde_json::json;
+use slog::debug;
+use tokio::net::TcpStream;
+
+use super::{
+    Casting,
+    dialect::Door,
+    members::Members,
+    session::{Session, Start},
+    set::{EnterError, Permit},
+    shard::Shard,
+    socket::Wire,
+};
+
+/// How long an HTTP connection may be idle between two requests.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// How long a client may take to close after an answer that ends its connection.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Serves HTTP and sessions on a bound listener, with one worker thread and one shard each for
+/// `http.workers`. Nothing handles signals here: stop it by its handle, after
+/// [`SessionSet::close_all`](super::set::SessionSet::close_all).
+///
+/// # Errors
+/// Those of the listener.
+pub fn serve<R>(listener: TcpListener, casting: Arc<Casting>, routes: R) -> io::Result<Server>
+where
+    R: Fn(&mut ServiceConfig) + Clone + Send + 'static,
+{
+    let address = listener.local_addr()?;
+    let workers = casting.http.workers.max(1);
+    let request_timeout = casting.http.request_timeout;
+    let server =
+        Server::build().workers(workers).disable_signals().listen("http", listener, move || {
+            let worker = Rc::new(Worker::start(casting.clone()));
+            let app = App::new()
+                .configure(routes.clone())
+                .route("/ws", web::get().to(upgrade_required))
+                .route("/v1/ws", web::get().to(upgrade_required));
+            let app = app.into_factory().map_err(|error: actix_web::Error| error.error_response());
+            let upgrade = fn_service(move |(request, framed): (Request, Upgraded)| {
+                let worker = worker.clone();
+                async move {
+                    worker.upgrade(&request, framed).await;
+                    Ok::<(), actix_web::Error>(())
+                }
+            });
+            HttpService::build()
+                .keep_alive(KEEP_ALIVE)
+                .client_request_timeout(request_timeout)
+                .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+                .local_addr(address)
+                .upgrade(upgrade)
+                .finish(map_config(app, |()| AppConfig::default()))
+                .tcp()
+        })?;
+    Ok(server.run())
+}
+
+type Upgraded = Framed<TcpStream, h1::Codec>;
+
+/// What the handshakes of one thread need.
+struct Worker {
+    casting: Arc<Casting>,
+    members: Rc<RefCell<Members>>,
+}
+
+/// Why a handshake is refused: `{"code","message"}` with a fitting status.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("no WebSocket is served at this path: /ws and /v1/ws are")]
+    NotFound,
+    #[error("{0}")]
+    Handshake(#[from] HandshakeError),
+    #[error("{0}")]
+    Enter(#[from] EnterError),
+}
+
+impl Worker {
+    fn start(casting: Arc<Casting>) -> Self {
+        let members = Rc::new(RefCell::new(Members::new(casting.log.clone())));
+        // The shard lives as long as the registry of readers and the session set know it.
+        Shard::new(casting.clone(), members.clone()).start();
+        Self { casting, members }
+    }
+
+    async fn upgrade(&self, request: &Request, mut framed: Upgraded) {
+        let timeout = self.casting.http.request_timeout;
+        let (door, permit) = match self.admit(request) {
+            Ok(admitted) => admitted,
+            Err(refusal) => {
+                debug!(self.casting.logger, "handshake refused";
+                    "path" => request.path(), "error" => %refusal);
+                // The client may be gone; its connection ends here in any case.
+                drop(tokio::time::timeout(timeout, refuse(&mut framed, &refusal)).await);
+                return;
+            }
+        };
+        let accepted = ws::handshake_response(request.head()).finish().drop_body();
+        let written = tokio::time::timeout(timeout, async {
+            write(&mut framed, h1::Message::Item((accepted, BodySize::None)))?;
+            flush(&mut framed).await
+        });
+        let Ok(Ok(())) = written.await else { return };
+        let parts = framed.into_parts();
+        let casting = self.casting.clone();
+        match Wire::new(parts.io, &casting.session, casting.stats.clone()) {
+            Ok(wire) => {
+                let members = self.members.clone();
+                let inbound: BytesMut = parts.read_buf;
+                let start = Start { wire, door, inbound, members, casting, permit };
+                Session::new(start).start();
+            }
+            Err(error) => {
+                debug!(self.casting.logger, "session not started"; "error" => %error);
+            }
+        }
+    }
+
+    fn admit(&self, request: &Request) -> Result<(Door, Permit), Refusal> {
+        let door = Door::of_path(request.path()).ok_or(Refusal::NotFound)?;
+        ws::verify_handshake(request.head())?;
+        Ok((door, self.casting.sessions.enter()?))
+    }
+}
+
+impl Refusal {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Handshake(HandshakeError::GetMethodRequired) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Handshake(HandshakeError::UnsupportedVersion) => StatusCode::UPGRADE_REQUIRED,
+            Self::Handshake(_) => StatusCode::BAD_REQUEST,
+            Self::Enter(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::Handshake(_) => "bad_handshake",
+            Self::Enter(EnterError::Full) => "too_many_sessions",
+            Self::Enter(EnterError::Closing) => "shutting_down",
+        }
+    }
+}
+
+/// Answers a request that is no handshake at a path of handshakes.
+async fn upgrade_required() -> HttpResponse {
+    HttpResponse::UpgradeRequired()
+        .insert_header((header::UPGRADE, "websocket"))
+        .json(json!({ "code": "upgrade_required", "message": "this path speaks WebSocket" }))
+}
+
+async fn refuse(framed: &mut Upgraded, refusal: &Refusal) -> io::Result<()> {
+    let body = json!({ "code": refusal.code(), "message": refusal.to_string() }).to_string();
+    let mut response = Response::build(refusal.status());
+    response.insert_header((header::CONTENT_TYPE, "application/json")).force_close();
+    match refusal {
+        Refusal::Handshake(HandshakeError::UnsupportedVersion) => {
+            response.insert_header((header::SEC_WEBSOCKET_VERSION, "13"));
+        }
+        Refusal::Handshake(HandshakeError::GetMethodRequired) => {
+            response.insert_header((header::ALLOW, HeaderValue::from_static("GET")));
+        }
+        Refusal::Enter(_) => {
+            response.insert_header((header::RETRY_AFTER, "5"));
+        }
+        Refusal::NotFound | Refusal::Handshake(_) => {}
+    }
+    let head = response.finish().drop_body();
+    write(framed, h1::Message::Item((head, BodySize::Sized(body.len() as u64))))?;
+    write(framed, h1::Message::Chunk(Some(Bytes::from(body))))?;
+    write(framed, h1::Message::Chunk(None))?;
+    flush(framed).await
+}
+
+fn write(framed: &mut Upgraded, item: h1::Message<(Response<()>, BodySize)>) -> io::Result<()> {
+    Pin::new(framed).write(item)
+}
+
+async fn flush(framed: &mut Upgraded) -> io::Result<()> {
+    poll_fn(|cx| Pin::new(&mut *framed).flush(cx)).await
+}

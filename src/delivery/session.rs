@@ -1,0 +1,411 @@
+//! One client on one socket.
+//!
+//! Place in the pipeline: `Shard` -> outbox -> **`Session`'s socket** -> client, and back:
+//! client -> `Session` -> dialect -> subscriptions of the shard.
+//! Invariants: an ordinary actor that owns its socket, so that mailbox and timers work however long
+//! the socket is stalled; every session ends within a few seconds of its reason; a panic while a
+//! client's frame is handled ends that session only.
+
+use std::{cell::RefCell, future::poll_fn, rc::Rc, sync::Arc, time::Duration};
+
+use actix::prelude::*;
+use bytes::{Bytes, BytesMut};
+use slog::debug;
+use tokio::time::Instant;
+
+use super::{
+    Casting,
+    close::CloseReason,
+    dialect::{Desk, Dialect, Door},
+    essential::{contained, essential},
+    frame::{self, Assembler, Inbound},
+    index::SessionId,
+    members::Members,
+    set::Permit,
+    socket::{Flush, Wire},
+    subscription::{Change, Subscriptions},
+};
+use crate::{event::Cursor, fail_point};
+
+/// How long a session waits, once it has sent or queued its close frame, for its client to take it
+/// and to close too.
+const LINGER: Duration = Duration::from_secs(5);
+/// Reads of one wake-up: 64 KiB, then the thread's other tasks have their turn.
+const READS_PER_WAKE: usize = 16;
+
+/// What the shard tells a session.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub enum Told {
+    /// The socket takes no more: wait for it.
+    Blocked,
+    /// The socket is gone.
+    Broken,
+    /// The session is to end.
+    Close(CloseReason),
+}
+
+/// What a session is made of.
+pub struct Start {
+    pub wire: Wire,
+    pub door: Door,
+    /// Bytes that came together with the handshake.
+    pub inbound: BytesMut,
+    pub members: Rc<RefCell<Members>>,
+    pub casting: Arc<Casting>,
+    pub permit: Permit,
+}
+
+pub struct Session {
+    wire: Rc<Wire>,
+    door: Door,
+    dialect: &'static dyn Dialect,
+    /// Whether the first frame has fixed the dialect.
+    settled: bool,
+    /// Bytes of a frame that is not complete.
+    inbound: BytesMut,
+    assembler: Assembler,
+    seat: Seat,
+    casting: Arc<Casting>,
+    last_heard: Instant,
+    /// Set when the close frame is queued: what the client says is only read to find its end.
+    closing: bool,
+    /// A future waits for room on the socket.
+    waiting: bool,
+    _permit: Permit,
+}
+
+/// A session's place in its shard, given back whatever happens to the session.
+struct Seat {
+    id: Option<SessionId>,
+    members: Rc<RefCell<Members>>,
+    subscriptions: Subscriptions,
+    /// How many of them the gauge knows.
+    counted: i64,
+    casting: Arc<Casting>,
+}
+
+/// What has to be done about a client's frame.
+enum Step {
+    /// More bytes are needed.
+    Wait,
+    Nothing,
+    Pong(Bytes),
+    Answer {
+        replies: Vec<Bytes>,
+        changes: Vec<Change>,
+    },
+    Close(CloseReason),
+}
+
+impl Session {
+    pub fn new(start: Start) -> Self {
+        let Start { wire, door, inbound, members, casting, permit } = start;
+        Self {
+            wire: Rc::new(wire),
+            door,
+            dialect: door.dialect(),
+            settled: false,
+            inbound,
+            assembler: Assembler::new(casting.session.max_frame_bytes),
+            seat: Seat {
+                id: None,
+                members,
+                subscriptions: Subscriptions::default(),
+                counted: 0,
+                casting: casting.clone(),
+            },
+            casting,
+            last_heard: Instant::now(),
+            closing: false,
+            waiting: false,
+            _permit: permit,
+        }
+    }
+
+    /// Reads what the client has sent and does what it says.
+    fn read(&mut self, ctx: &mut Context<Self>) {
+        for _ in 0..READS_PER_WAKE {
+            match self.wire.read(&mut self.inbound) {
+                Ok(0) => return ctx.stop(),
+                Ok(_) => {
+                    self.last_heard = Instant::now();
+                    self.converse(ctx);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(_) => return ctx.stop(),
+            }
+        }
+        if self.inbound.is_empty() {
+            // An idle session holds no buffer.
+            self.inbound = BytesMut::new();
+        }
+    }
+
+    /// Does what the frames say that are complete.
+    fn converse(&mut self, ctx: &mut Context<Self>) {
+        while !self.closing {
+            match contained(|| self.step()) {
+                Ok(Step::Wait) => break,
+                Ok(Step::Nothing) => {}
+                Ok(Step::Pong(payload)) => self.send(frame::pong(&payload), ctx),
+                Ok(Step::Answer { replies, changes }) => {
+                    essential(|| self.seat.apply(&changes));
+                    replies.into_iter().for_each(|reply| self.send(reply, ctx));
+                }
+                Ok(Step::Close(reason)) => self.close(&reason, ctx),
+                Err(_panicked) => {
+                    self.casting.stats.sessions.panics.add(1);
+                    self.close(&CloseReason::Internal, ctx);
+                }
+            }
+        }
+        if self.closing {
+            self.find_end(ctx);
+        } else {
+            self.flush(ctx);
+        }
+    }
+
+    /// Takes one message of the client and finds out what has to be done. May panic: nothing
+    /// outside of this session is changed here.
+    fn step(&mut self) -> Step {
+        let message = match self.assembler.next(&mut self.inbound) {
+            Ok(Some(message)) => message,
+            Ok(None) => return Step::Wait,
+            Err(reason) => return Step::Close(reason),
+        };
+        fail_point!("session.frame");
+        match message {
+            Inbound::Text(text) => self.hear(&text),
+            Inbound::Binary => Step::Close(CloseReason::NotText),
+            Inbound::Ping(payload) => Step::Pong(payload),
+            Inbound::Pong => Step::Nothing,
+            Inbound::Close(code) => Step::Close(CloseReason::Client(code)),
+        }
+    }
+
+    fn hear(&mut self, text: &str) -> Step {
+        if !self.settled {
+            self.settled = true;
+            self.dialect = self.door.settle(text);
+            self.seat.speaks(self.dialect);
+        }
+        let dialect = self.dialect;
+        self.at_desk(|desk| dialect.receive(text, desk))
+    }
+
+    fn at_desk(&mut self, work: impl FnOnce(&mut Desk<'_>)) -> Step {
+        let members = self.seat.members.clone();
+        members.borrow_mut().settle();
+        let cursor = move || -> Cursor { members.borrow().cursor() };
+        let mut desk = Desk {
+            subscriptions: &mut self.seat.subscriptions,
+            limits: &self.casting.session,
+            topics: &self.casting.topics,
+            stats: &self.casting.stats,
+            cursor: &cursor,
+            replies: Vec::new(),
+            changes: Vec::new(),
+        };
+        work(&mut desk);
+        Step::Answer { replies: desk.replies, changes: desk.changes }
+    }
+
+    /// After our close frame only the client's own, or the end of its stream, is of interest.
+    fn find_end(&mut self, ctx: &mut Context<Self>) {
+        loop {
+            match self.assembler.next(&mut self.inbound) {
+                Ok(Some(Inbound::Close(_))) if self.is_drained() => return ctx.stop(),
+                Ok(Some(_)) => {}
+                Ok(None) => return,
+                Err(_) => return self.inbound.clear(),
+            }
+        }
+    }
+
+    fn is_drained(&self) -> bool {
+        self.wire.flush() == Flush::Drained
+    }
+
+    /// Queues a frame; the caller flushes.
+    fn send(&mut self, frame: Bytes, ctx: &mut Context<Self>) {
+        if !self.closing && self.wire.push(frame).is_err() {
+            self.close(&CloseReason::SlowConsumer, ctx);
+        }
+    }
+
+    fn flush(&mut self, ctx: &mut Context<Self>) {
+        let flush = self.wire.flush();
+        self.flushed(flush, ctx);
+    }
+
+    fn flushed(&mut self, flush: Flush, ctx: &mut Context<Self>) {
+        match flush {
+            Flush::Drained if self.closing => self.wire.end(),
+            Flush::Drained => {}
+            Flush::Blocked => self.wait_for_room(ctx),
+            Flush::Broken => ctx.stop(),
+        }
+    }
+
+    fn wait_for_room(&mut self, ctx: &mut Context<Self>) {
+        if self.waiting {
+            return;
+        }
+        self.waiting = true;
+        let wire = self.wire.clone();
+        let room = async move { poll_fn(|cx| wire.poll_writable(cx)).await };
+        ctx.spawn(room.into_actor(self).map(|room, session, ctx| {
+            session.waiting = false;
+            let flush = if room.is_ok() { session.wire.resume() } else { Flush::Broken };
+            session.flushed(flush, ctx);
+        }));
+    }
+
+    /// Says farewell and ends: at once when the client is gone, else when it has closed too, or
+    /// after [`LINGER`].
+    fn close(&mut self, reason: &CloseReason, ctx: &mut Context<Self>) {
+        if self.closing {
+            return;
+        }
+        self.closing = true;
+        self.seat.leave();
+        let stats = &self.casting.stats.sessions;
+        match reason {
+            CloseReason::SlowConsumer => stats.slow_consumers.add(1),
+            CloseReason::PingTimeout => stats.ping_timeouts.add(1),
+            CloseReason::Protocol(_)
+            | CloseReason::NotText
+            | CloseReason::NotUtf8
+            | CloseReason::TooBig => stats.bad_frames.add(1),
+            CloseReason::ShuttingDown | CloseReason::Internal | CloseReason::Client(_) => {}
+        }
+        debug!(self.casting.logger, "session closes";
+            "reason" => reason.text(), "code" => reason.code());
+        if reason.drops_queue() {
+            self.wire.abandon();
+        }
+        for last in self.dialect.farewell(reason) {
+            self.wire.force(last);
+        }
+        self.flush(ctx);
+        // A client that answers no ping would not take the close frame later either, and one that
+        // closed first waits for the end of our stream only.
+        let gone = matches!(reason, CloseReason::PingTimeout)
+            || (matches!(reason, CloseReason::Client(_)) && !self.waiting);
+        if gone {
+            ctx.stop();
+        } else {
+            ctx.run_later(LINGER, |_, ctx| ctx.stop());
+        }
+    }
+
+    /// Asks for a sign of life, and ends the session when none comes.
+    fn ping(&mut self, ctx: &mut Context<Self>) {
+        if self.closing {
+            return;
+        }
+        let asked = Instant::now();
+        self.send(frame::ping(), ctx);
+        self.flush(ctx);
+        ctx.run_later(self.casting.session.pong_timeout, move |session, ctx| {
+            if session.last_heard < asked {
+                session.close(&CloseReason::PingTimeout, ctx);
+            }
+        });
+    }
+
+    fn heartbeat(&mut self, ctx: &mut Context<Self>) {
+        let dialect = self.dialect;
+        let step = self.at_desk(|desk| {
+            let frame = dialect.heartbeat(desk);
+            desk.replies.extend(frame);
+        });
+        if let Step::Answer { replies, .. } = step {
+            replies.into_iter().for_each(|reply| self.send(reply, ctx));
+            self.flush(ctx);
+        }
+    }
+
+    fn greet(&mut self, ctx: &mut Context<Self>) {
+        let dialect = self.dialect;
+        if let Step::Answer { replies, .. } = self.at_desk(|desk| dialect.greet(desk)) {
+            replies.into_iter().for_each(|reply| self.send(reply, ctx));
+        }
+    }
+}
+
+impl Actor for Session {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.seat.take(ctx.address(), self.wire.clone(), self.dialect);
+        self.greet(ctx);
+        // Frames may have come together with the handshake. This flushes the greeting too.
+        self.converse(ctx);
+        let wire = self.wire.clone();
+        let readable = futures_util::stream::poll_fn(move |cx| wire.poll_readable(cx).map(Some));
+        ctx.add_stream(readable);
+        ctx.run_interval(self.casting.session.ping_interval, Self::ping);
+        ctx.run_interval(self.casting.session.heartbeat_interval, Self::heartbeat);
+    }
+}
+
+impl StreamHandler<std::io::Result<()>> for Session {
+    fn handle(&mut self, readable: std::io::Result<()>, ctx: &mut Self::Context) {
+        match readable {
+            Ok(()) => self.read(ctx),
+            Err(_) => ctx.stop(),
+        }
+    }
+}
+
+impl Handler<Told> for Session {
+    type Result = ();
+
+    fn handle(&mut self, told: Told, ctx: &mut Self::Context) {
+        match told {
+            Told::Blocked => self.wait_for_room(ctx),
+            Told::Broken => ctx.stop(),
+            Told::Close(reason) => self.close(&reason, ctx),
+        }
+    }
+}
+
+impl Seat {
+    fn take(&mut self, session: Addr<Session>, wire: Rc<Wire>, dialect: &'static dyn Dialect) {
+        self.id = Some(self.members.borrow_mut().join(session, wire, dialect));
+    }
+
+    fn speaks(&self, dialect: &'static dyn Dialect) {
+        if let Some(id) = self.id {
+            self.members.borrow_mut().speaks(id, dialect);
+        }
+    }
+
+    fn apply(&mut self, changes: &[Change]) {
+        let Some(id) = self.id else { return };
+        let before = self.counted;
+        self.members.borrow_mut().change(id, changes, &self.subscriptions);
+        self.counted = self.subscriptions.len() as i64;
+        self.casting.stats.sessions.subscriptions.add(self.counted - before);
+    }
+
+    fn leave(&mut self) {
+        let Some(id) = self.id.take() else { return };
+        self.casting.stats.sessions.subscriptions.add(-self.counted);
+        // Borrowed only when a panic passes through a turn, which ends the process.
+        if let Ok(mut members) = self.members.try_borrow_mut() {
+            members.leave(id, &self.subscriptions);
+        }
+        self.subscriptions = Subscriptions::default();
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}

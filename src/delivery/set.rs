@@ -1,0 +1,119 @@
+//! All sessions of the daemon: how many there may be, and their end.
+//!
+//! Place in the pipeline: beside the shards; the one thing they share.
+//! Invariant: `sessions.open` counts each session until its socket is dropped.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use actix::Addr;
+use tokio::sync::Notify;
+
+use super::{
+    close::CloseReason,
+    shard::{CloseAll, Shard},
+};
+use crate::stats::Stats;
+
+/// Why a client may not have a session now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EnterError {
+    #[error("as many sessions are open as are allowed")]
+    Full,
+    #[error("the server is shutting down")]
+    Closing,
+}
+
+pub struct SessionSet {
+    max: usize,
+    open: AtomicUsize,
+    closing: AtomicBool,
+    /// Rung when the last session of a closing set is gone.
+    gone: Notify,
+    shards: Mutex<Vec<Addr<Shard>>>,
+    stats: Arc<Stats>,
+}
+
+/// The place of one session.
+pub struct Permit(Arc<SessionSet>);
+
+impl SessionSet {
+    pub fn new(max: usize, stats: Arc<Stats>) -> Arc<Self> {
+        Arc::new(Self {
+            max,
+            open: AtomicUsize::new(0),
+            closing: AtomicBool::new(false),
+            gone: Notify::new(),
+            shards: Mutex::default(),
+            stats,
+        })
+    }
+
+    /// Takes a place.
+    ///
+    /// # Errors
+    /// When none is free, or the set is closing.
+    pub fn enter(self: &Arc<Self>) -> Result<Permit, EnterError> {
+        let open = self.open.fetch_add(1, Ordering::SeqCst);
+        self.stats.sessions.open.add(1);
+        self.stats.sessions.opened.add(1);
+        // From here on the place is given back whatever happens.
+        let permit = Permit(self.clone());
+        if self.closing.load(Ordering::SeqCst) {
+            return Err(EnterError::Closing);
+        }
+        if open >= self.max { Err(EnterError::Full) } else { Ok(permit) }
+    }
+
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::SeqCst)
+    }
+
+    /// Tells every session to end, lets nobody in any more, and waits until all are gone, but not
+    /// longer than `deadline`. Gives how many are left.
+    ///
+    /// # Cancel safety
+    /// The sessions close also when nobody waits for it.
+    pub async fn close_all(&self, reason: CloseReason, deadline: Duration) -> usize {
+        self.closing.store(true, Ordering::SeqCst);
+        for shard in self.shards().iter() {
+            shard.do_send(CloseAll { reason: reason.clone() });
+        }
+        let all_gone = async {
+            loop {
+                // Asked for before looking, so that no bell is missed.
+                let gone = self.gone.notified();
+                if self.open() == 0 {
+                    return;
+                }
+                gone.await;
+            }
+        };
+        // Those that are left are what the caller asks for.
+        drop(tokio::time::timeout(deadline, all_gone).await);
+        self.open()
+    }
+
+    pub(super) fn add(&self, shard: Addr<Shard>) {
+        self.shards().push(shard);
+    }
+
+    fn shards(&self) -> MutexGuard<'_, Vec<Addr<Shard>>> {
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.stats.sessions.open.add(-1);
+        self.0.stats.sessions.closed.add(1);
+        if self.0.open.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.gone.notify_waiters();
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The wire to one client: its socket and its outbox.
+//!
+//! Place in the pipeline: shared by the shard, which fills it with events, and the session, which
+//! waits for room on the socket; both live on the same thread.
+//! Invariant: nothing here waits. A stalled socket makes [`Flush::Blocked`], never a delay.
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    net::Shutdown,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::{Bytes, BytesMut};
+use socket2::SockRef;
+use tokio::net::TcpStream;
+
+use super::outbox::{Full, Outbox};
+use crate::{config::SessionConfig, stats::Stats};
+
+/// How a flush ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flush {
+    /// Nothing waits.
+    Drained,
+    /// The socket takes no more at the moment; the session waits for it.
+    Blocked,
+    /// The socket is gone.
+    Broken,
+}
+
+pub struct Wire {
+    socket: TcpStream,
+    outbox: RefCell<Outbox>,
+    /// The socket took no more when it was last asked: nobody but its session asks again.
+    blocked: Cell<bool>,
+    stats: Arc<Stats>,
+}
+
+impl Wire {
+    /// Takes over an upgraded socket.
+    ///
+    /// # Errors
+    /// Those of the socket's options: it is gone.
+    pub fn new(socket: TcpStream, config: &SessionConfig, stats: Arc<Stats>) -> io::Result<Self> {
+        socket.set_nodelay(true)?;
+        // One client that stops reading would otherwise fill megabytes of the kernel's memory
+        // before anything of it shows here.
+        SockRef::from(&socket).set_send_buffer_size(config.send_buffer_bytes as usize)?;
+        let outbox = RefCell::new(Outbox::new(config.outbox_bytes));
+        Ok(Self { socket, outbox, blocked: Cell::new(false), stats })
+    }
+
+    /// Queues a frame; the caller flushes when it has queued all.
+    ///
+    /// # Errors
+    /// [`Full`] when it does not fit even after what the socket takes at once: counted as dropped.
+    pub fn push(&self, frame: Bytes) -> Result<(), Full> {
+        let mut outbox = self.outbox.borrow_mut();
+        let Err(Full) = outbox.push(frame.clone()) else { return Ok(()) };
+        // A turn may bring more than the outbox holds to a client that keeps up.
+        if !self.blocked.get() && self.write(&mut outbox) != Flush::Broken {
+            let Err(Full) = outbox.push(frame) else { return Ok(()) };
+        }
+        outbox.refuse();
+        self.report(&mut outbox);
+        Err(Full)
+    }
+
+    /// Queues one of the last frames of a session, also beyond the limit.
+    pub fn force(&self, frame: Bytes) {
+        self.outbox.borrow_mut().force(frame);
+    }
+
+    /// Writes what waits, unless the session is already waiting for the socket.
+    pub fn flush(&self) -> Flush {
+        let mut outbox = self.outbox.borrow_mut();
+        let flush = if self.blocked.get() { Flush::Blocked } else { self.write(&mut outbox) };
+        self.report(&mut outbox);
+        flush
+    }
+
+    /// Writes what waits, after the socket has become writable.
+    pub fn resume(&self) -> Flush {
+        self.blocked.set(false);
+        self.flush()
+    }
+
+    /// Drops what waits.
+    pub fn abandon(&self) {
+        let mut outbox = self.outbox.borrow_mut();
+        outbox.abandon();
+        self.report(&mut outbox);
+    }
+
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.get()
+    }
+
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.poll_read_ready(cx)
+    }
+
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.poll_write_ready(cx)
+    }
+
+    /// Reads what is there, `WouldBlock` when nothing is, 0 when the client has closed.
+    pub fn read(&self, into: &mut BytesMut) -> io::Result<usize> {
+        // `try_read_buf` would need another feature of tokio's for no gain at these sizes.
+        let mut chunk = [0; 4_096];
+        let read = self.socket.try_read(&mut chunk)?;
+        into.extend_from_slice(&chunk[..read]);
+        Ok(read)
+    }
+
+    /// Tells the client that nothing follows; it may still talk.
+    pub fn end(&self) {
+        // A socket that cannot be shut down is shut down already.
+        drop(SockRef::from(&self.socket).shutdown(Shutdown::Write));
+    }
+
+    fn write(&self, outbox: &mut Outbox) -> Flush {
+        match outbox.write_to(|slices| match slices {
+            [one] => self.socket.try_write(one),
+            many => self.socket.try_write_vectored(many),
+        }) {
+            Ok(true) => Flush::Drained,
+            Ok(false) => {
+                self.blocked.set(true);
+                Flush::Blocked
+            }
+            Err(_) => Flush::Broken,
+        }
+    }
+
+    fn report(&self, outbox: &mut Outbox) {
+        let tally = outbox.take_tally();
+        let stats = &self.stats.sessions;
+        stats.frames_queued.add(tally.queued);
+        stats.frames_sent.add(tally.sent);
+        stats.frames_dropped.add(tally.dropped);
+        stats.sent_bytes.add(tally.sent_bytes);
+        stats.outbox_bytes.add(tally.waiting_bytes);
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        let mut outbox = self.outbox.borrow_mut();
+        outbox.clear();
+        self.report(&mut outbox);
+    }
+}

@@ -1,0 +1,191 @@
+//! What one session has asked for.
+//!
+//! Place in the pipeline: a dialect changes it as its client says; each [`Change`] goes on to the
+//! shard's index, which answers who wants an event.
+//! Invariant: bounded by the limits of `session.*`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use crate::{
+    config::SessionConfig,
+    event::{Address, Event, Topic},
+};
+
+/// What `where` may compare.
+pub const KEYS: [&str; 3] = ["coin", "side", "dir"];
+
+/// Conditions on an event's keys: each must hold, and each holds for any of its values.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Conditions(pub BTreeMap<&'static str, Vec<String>>);
+
+impl Conditions {
+    /// An event that lacks a key does not match.
+    pub fn hold(&self, event: &Event) -> bool {
+        self.0.iter().all(|(key, wanted)| {
+            event.key(key).is_some_and(|raw| wanted.iter().any(|wanted| is_written_as(wanted, raw)))
+        })
+    }
+}
+
+/// Whether `raw` is what stands between the quotes of the JSON string `text`.
+fn is_written_as(text: &str, raw: &str) -> bool {
+    if !raw.contains('\\') {
+        return raw == text;
+    }
+    serde_json::from_str::<String>(&format!("\"{raw}\"")).is_ok_and(|decoded| decoded == text)
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Users {
+    All,
+    Listed(BTreeSet<Address>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subscription {
+    /// Its number in this session; never used twice.
+    pub key: u32,
+    pub topic: Topic,
+    pub users: Users,
+    /// None when it asks for nothing beside topic and users.
+    pub conditions: Option<Arc<Conditions>>,
+}
+
+/// What the index has to learn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub kind: ChangeKind,
+    pub key: u32,
+    pub topic: Topic,
+    pub users: Users,
+    pub conditions: Option<Arc<Conditions>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeKind {
+    Follow,
+    Unfollow,
+}
+
+/// Why a subscription is refused. The text is for the client.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubscribeError {
+    #[error("there is a subscription with this id already")]
+    DuplicateId,
+    #[error("a session may have at most {0} subscriptions")]
+    TooManySubscriptions(usize),
+    #[error("a subscription may name at most {0} users")]
+    TooManyUsers(usize),
+}
+
+/// All subscriptions of one session, by the id that its client gave.
+#[derive(Debug, Default)]
+pub struct Subscriptions {
+    by_id: BTreeMap<Box<str>, Subscription>,
+    next_key: u32,
+}
+
+impl Subscriptions {
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Subscription)> {
+        self.by_id.iter().map(|(id, subscription)| (&**id, subscription))
+    }
+
+    pub fn has_topic(&self, topic: Topic) -> bool {
+        self.by_id.values().any(|subscription| subscription.topic == topic)
+    }
+
+    /// Adds a subscription.
+    ///
+    /// # Errors
+    /// Nothing has changed then.
+    pub fn subscribe(
+        &mut self,
+        id: &str,
+        topic: Topic,
+        users: Users,
+        conditions: Option<Arc<Conditions>>,
+        limits: &SessionConfig,
+    ) -> Result<Change, SubscribeError> {
+        if self.by_id.contains_key(id) {
+            return Err(SubscribeError::DuplicateId);
+        }
+        if self.by_id.len() >= limits.max_subscriptions {
+            return Err(SubscribeError::TooManySubscriptions(limits.max_subscriptions));
+        }
+        if matches!(&users, Users::Listed(listed) if listed.len() > limits.max_users) {
+            return Err(SubscribeError::TooManyUsers(limits.max_users));
+        }
+        let key = self.next_key;
+        self.next_key += 1;
+        let subscription = Subscription { key, topic, users, conditions };
+        let change = subscription.change(ChangeKind::Follow);
+        self.by_id.insert(id.into(), subscription);
+        Ok(change)
+    }
+
+    /// Adds users to a subscription without conditions, which begins with this if need be.
+    ///
+    /// # Errors
+    /// Nothing has changed then.
+    pub fn add_users(
+        &mut self,
+        id: &str,
+        topic: Topic,
+        users: BTreeSet<Address>,
+        limits: &SessionConfig,
+    ) -> Result<Change, SubscribeError> {
+        let Some(subscription) = self.by_id.get_mut(id) else {
+            return self.subscribe(id, topic, Users::Listed(users), None, limits);
+        };
+        let mut change = subscription.change_of(ChangeKind::Follow, Users::All);
+        if let Users::Listed(listed) = &mut subscription.users {
+            let new: BTreeSet<_> = users.difference(listed).copied().collect();
+            if listed.len() + new.len() > limits.max_users {
+                return Err(SubscribeError::TooManyUsers(limits.max_users));
+            }
+            listed.extend(&new);
+            change.users = Users::Listed(new);
+        }
+        Ok(change)
+    }
+
+    /// Takes users out of a subscription, which ends when none is left.
+    pub fn remove_users(&mut self, id: &str, users: &BTreeSet<Address>) -> Option<Change> {
+        let subscription = self.by_id.get_mut(id)?;
+        let Users::Listed(listed) = &mut subscription.users else { return None };
+        let gone: BTreeSet<_> = users.intersection(listed).copied().collect();
+        listed.retain(|user| !gone.contains(user));
+        let is_empty = listed.is_empty();
+        let change = subscription.change_of(ChangeKind::Unfollow, Users::Listed(gone));
+        if is_empty {
+            self.by_id.remove(id);
+        }
+        Some(change)
+    }
+
+    pub fn unsubscribe(&mut self, id: &str) -> Option<Change> {
+        Some(self.by_id.remove(id)?.change(ChangeKind::Unfollow))
+    }
+}
+
+impl Subscription {
+    pub fn change(&self, kind: ChangeKind) -> Change {
+        self.change_of(kind, self.users.clone())
+    }
+
+    fn change_of(&self, kind: ChangeKind, users: Users) -> Change {
+        let (key, topic, conditions) = (self.key, self.topic, self.conditions.clone());
+        Change { kind, key, topic, users, conditions }
+    }
+}
