@@ -154,7 +154,8 @@ impl Incarnation {
         }
         // The newline of a line that was handed on without it is never delivered.
         (0..end).find(|&at| {
-            !delivered[at] && !(self.content[at] == b'\n' && at > 0 && delivered[at - 1])
+            let own_newline = self.content[at] == b'\n' && at > 0 && delivered[at - 1];
+            !delivered[at] && !own_newline
         })
     }
 }
