@@ -10,7 +10,7 @@ use std::sync::{
 
 use serde::Serialize;
 
-use crate::source::Stream;
+use crate::{router::ledger::Gap, source::Stream};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -129,6 +129,18 @@ pub struct RouterStats {
     pub height: Gauge,
     /// Refused because it belongs to an earlier life of the pipeline.
     pub stale: Counter,
+    open_gaps: Mutex<Vec<Gap>>,
+}
+
+impl RouterStats {
+    /// Blocks that are missing now.
+    pub fn open_gaps(&self) -> Vec<Gap> {
+        self.open_gaps.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_open_gaps(&self, gaps: Vec<Gap>) {
+        *self.open_gaps.lock().unwrap_or_else(PoisonError::into_inner) = gaps;
+    }
 }
 
 #[derive(Debug, Default)]
