@@ -171,6 +171,10 @@ impl Committer {
                 self.stats.store.failures.add(1);
                 if let StoreError::Unavailable(_) = error {
                     self.batch = Some(batch);
+                } else {
+                    // A new generation reads them again.
+                    self.stats.store.stale.add(events_of(&batch.segments).count() as u64);
+                    self.count_queued();
                 }
                 Err(error)
             }

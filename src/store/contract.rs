@@ -29,7 +29,7 @@ pub fn user(number: u8) -> Address {
 
 /// An event of user `index`, with the block, the index and the seq in its body.
 pub fn event(topic: Topic, position: u64, index: u32, seq: u64) -> SequencedEvent {
-    let coin = if index % 2 == 0 { "BTC" } else { "ETH" };
+    let coin = if index.is_multiple_of(2) { "BTC" } else { "ETH" };
     let body = format!(r#"{{"coin":"{coin}","px":"0.10","note":"it's {position} ü {index}"}}"#);
     let event = Event {
         id: EventId { topic, position, index, part: 0 },
@@ -376,7 +376,7 @@ pub async fn every_condition_holds_together_with_the_others(store: &dyn EventSto
 
 fn matches(query: &EventQuery, sequenced: &SequencedEvent) -> bool {
     let event = &sequenced.event;
-    let coin = if event.id.index % 2 == 0 { "BTC" } else { "ETH" };
+    let coin = if event.id.index.is_multiple_of(2) { "BTC" } else { "ETH" };
     (query.topics.is_empty() || query.topics.contains(&event.id.topic))
         && (query.users.is_empty() || event.user.is_some_and(|user| query.users.contains(&user)))
         && query.coin.as_ref().is_none_or(|wanted| wanted == coin)
