@@ -326,7 +326,7 @@ fn every_fault_says_where_it_is_and_what_is_accepted() {
         ),
         (
             "[store]\nurl = \"postgres://u:secret@h/db\"",
-            "n.toml:2:7: store.url = \"postgres://u:***@h/db\" PostgreSQL arrives with the next release",
+            "n.toml:2:7: store.url = \"postgres://u:***@h/db\" is not possible yet: PostgreSQL arrives with the next release",
             "sqlite:PATH",
         ),
         (
