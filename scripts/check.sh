@@ -58,7 +58,7 @@ check_migrations() {
 step cargo fmt --all --check
 step cargo clippy --locked --all-targets -- -D warnings
 step cargo clippy --locked --all-targets --features failpoints -- -D warnings
-RUSTDOCFLAGS=-Dwarnings step cargo doc --locked --no-deps --document-private-items
+step env RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --document-private-items
 need_cargo_deny
 step cargo deny --all-features check bans licenses sources
 check_advisories

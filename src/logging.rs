@@ -9,10 +9,13 @@ use std::{
     collections::HashMap,
     fmt,
     io::{self, BufWriter, IsTerminal, Write},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
-use slog::{Drain, FnValue, Key, Level, Logger, Never, OwnedKVList, PushFnValue, Record, o};
-use slog_async::{Async, AsyncGuard, OverflowStrategy};
+use slog::{
+    Drain, FnValue, Key, Level, Logger, Never, OwnedKVList, PushFnValue, Record, b, o, record,
+};
+use slog_async::{AsyncCore, AsyncGuard};
 
 use crate::{
     config::{LogConfig, LogFormat, level_name},
@@ -73,12 +76,58 @@ fn queued<D>(config: &LogConfig, format: D) -> (Logger, AsyncGuard)
 where
     D: Drain<Ok = (), Err = Never> + Send + 'static,
 {
-    let (writer, guard) = Async::new(format)
+    let (channel, guard) = AsyncCore::custom(format)
         .chan_size(config.channel_records)
-        .overflow_strategy(OverflowStrategy::DropAndReport)
         .thread_name("log".to_owned())
         .build_with_guard();
-    (Logger::root(LevelFilter::new(config, writer.ignore_res()), o!()), guard)
+    let queue = Queue { channel, dropped: AtomicU64::new(0) };
+    (Logger::root(LevelFilter::new(config, queue), o!()), guard)
+}
+
+/// Puts records into the channel and never waits. A record that finds it full is dropped; the next
+/// one that finds room reports how many were. `slog_async::Async` does the same, but counts its own
+/// reports that found no room as dropped records.
+struct Queue {
+    channel: AsyncCore,
+    /// Not yet reported.
+    dropped: AtomicU64,
+}
+
+impl Queue {
+    /// Tells whether there was room for the report.
+    fn report(&self, dropped: u64) -> bool {
+        let values = o!("component" => "logging").into();
+        // In one statement: the record borrows its parts.
+        let sent = self.channel.log(
+            &record!(
+                Level::Warning,
+                "",
+                &format_args!("log records dropped"),
+                b!("dropped_records" => dropped)
+            ),
+            &values,
+        );
+        sent.is_ok()
+    }
+}
+
+impl Drain for Queue {
+    type Ok = ();
+    type Err = Never;
+
+    fn log(&self, record: &Record, values: &OwnedKVList) -> Result<(), Never> {
+        let mut unreported = self.dropped.swap(0, Ordering::Relaxed);
+        if unreported > 0 && self.report(unreported) {
+            unreported = 0;
+        }
+        if self.channel.log(record, values).is_err() {
+            unreported += 1;
+        }
+        if unreported > 0 {
+            self.dropped.fetch_add(unreported, Ordering::Relaxed);
+        }
+        Ok(())
+    }
 }
 
 /// One object a line: ts, level, msg, then the pairs. Buffered, so that a record is one write.
@@ -306,7 +355,7 @@ mod tests {
 
         let passed = count("\"many\"");
         assert!((128..=130).contains(&passed), "{passed}");
-        assert_eq!(count(&format!("\"count\":{}", 1_000 - passed)), 1);
+        assert_eq!(count(&format!("\"dropped_records\":{}", 1_000 - passed)), 1);
         assert_eq!(count("\"after\""), 1);
     }
 }

@@ -47,16 +47,13 @@ impl Flags {
         if !self.data_dir.is_empty() {
             flags.push(list("--data-dir", "source.data_dirs", self.data_dir));
         }
-        match self.whitelist.as_deref() {
-            None => {}
+        if let Some(given) = self.whitelist {
             // The flag is the whole whitelist: what lower layers say about it is taken back.
-            Some(given) => {
-                let all = given == "all";
-                let file = if all { "" } else { given };
-                flags.push(text("--whitelist", "whitelist.all", all.to_string()));
-                flags.push(text("--whitelist", "whitelist.file", file.to_owned()));
-                flags.push(list("--whitelist", "whitelist.addresses", Vec::new()));
-            }
+            let all = given == "all";
+            let file = if all { String::new() } else { given };
+            flags.push(text("--whitelist", "whitelist.all", all.to_string()));
+            flags.push(text("--whitelist", "whitelist.file", file));
+            flags.push(list("--whitelist", "whitelist.addresses", Vec::new()));
         }
         let texts = [
             ("--listen", "http.listen", self.listen),
@@ -80,4 +77,68 @@ pub(super) fn text(flag: &str, key: &'static str, value: String) -> FlagValue {
 /// A flag that is a list.
 pub(super) fn list(flag: &str, key: &'static str, values: Vec<String>) -> FlagValue {
     FlagValue { flag: flag.to_owned(), key, values, is_list: true }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::config::{Config, Need};
+
+    fn load(flags: Flags, file: &str) -> Config {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("n.toml");
+        fs::write(&path, file).unwrap();
+        let home = vec![("HOME".to_owned(), "/home/node".to_owned())];
+        let mut inputs = Inputs { environment: home, ..Inputs::default() };
+        Flags { config: Some(path), ..flags }.add_to(&mut inputs);
+        inputs.load(Need::Nothing).unwrap().config
+    }
+
+    #[test]
+    fn the_whitelist_flag_replaces_every_whitelist_of_the_file() {
+        let file = "[whitelist]\nfile = \"/list\"\naddresses = \
+                    [\"0x00000000000000000000000000000000000000aa\"]\n";
+        let given =
+            |whitelist: &str| Flags { whitelist: Some(whitelist.to_owned()), ..Flags::default() };
+
+        let all = load(given("all"), file).whitelist;
+        let other = load(given("./all"), file).whitelist;
+        let from_all = load(given("/other"), "[whitelist]\nall = true\n").whitelist;
+
+        assert!(all.all && all.file.is_none() && all.addresses.is_empty(), "{all:?}");
+        assert_eq!(other.file, Some("./all".into()));
+        assert!(!other.all && other.addresses.is_empty(), "{other:?}");
+        assert!(!from_all.all && from_all.file == Some("/other".into()), "{from_all:?}");
+    }
+
+    #[test]
+    fn every_flag_reaches_its_key() {
+        let text = |text: &str| Some(text.to_owned());
+        let flags = Flags {
+            config: None,
+            data_dir: vec!["/a,b".to_owned(), "/c".to_owned()],
+            listen: text("[::]:1"),
+            database_url: text("sqlite:/x"),
+            whitelist: text("/list"),
+            from: text("oldest"),
+            state_dir: text("/state"),
+            log_level: text("error"),
+            log_format: text("term"),
+        };
+
+        let config = load(flags, "");
+
+        assert_eq!(config.source.data_dirs, [PathBuf::from("/a,b"), "/c".into()]);
+        assert_eq!(config.http.listen.to_string(), "[::]:1");
+        assert_eq!(config.store.url, "sqlite:/x");
+        assert_eq!(config.whitelist.file, Some("/list".into()));
+        assert_eq!(config.source.from, crate::config::StartFrom::Oldest);
+        assert_eq!(config.state_dir, PathBuf::from("/state"));
+        assert_eq!(config.log.level, slog::Level::Error);
+        assert_eq!(config.log.format, crate::config::LogFormat::Term);
+    }
 }

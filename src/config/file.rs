@@ -9,7 +9,7 @@ use toml::{
 
 use super::{
     fault::{Fault, Origin},
-    key::{Element, Given, Key, Refused},
+    key::{Element, Given, Key},
     load::Layers,
 };
 
@@ -71,7 +71,7 @@ impl File<'_> {
                 let message = format!(
                     "{} = {} is of the wrong type ({}); accepted: a section [{}]",
                     name.get_ref(),
-                    self.shown(&value.span()),
+                    shown(self.text_at(&value.span())),
                     value.get_ref().type_str(),
                     name.get_ref(),
                 );
@@ -107,18 +107,15 @@ impl File<'_> {
             return self.fault(&name.span(), message, layers);
         };
         let origin = self.origin(&value.span());
-        if let Err(refused) = layers.give(at, Given::Toml(value.get_ref()), origin) {
-            self.refused(&keys[at], &value.span(), refused, layers);
+        let given = layers.give(at, Given::Toml(value.get_ref()), origin);
+        for refused in given.err().unwrap_or_default() {
+            let span = match refused.element {
+                Some(Element::Span(span)) => span,
+                _ => value.span(),
+            };
+            let message = refusal(&keys[at], self.text_at(&span), &refused.why);
+            self.fault(&span, message, layers);
         }
-    }
-
-    fn refused(&self, key: &Key, whole: &Range<usize>, refused: Refused, layers: &mut Layers) {
-        let span = match &refused.element {
-            Some(Element::Span(span)) => span,
-            _ => whole,
-        };
-        let message = refusal(key, &self.shown(span), &refused.why);
-        self.fault(span, message, layers);
     }
 
     fn fault(&self, span: &Range<usize>, message: String, layers: &mut Layers) {
@@ -140,21 +137,23 @@ impl File<'_> {
         }
     }
 
-    /// A value as it stands in the file, on one line.
-    fn shown(&self, span: &Range<usize>) -> String {
-        self.text.get(span.clone()).unwrap_or_default().to_owned()
+    fn text_at(&self, span: &Range<usize>) -> &str {
+        self.text.get(span.clone()).unwrap_or_default()
     }
 }
 
 /// The message about a refused value.
 pub(super) fn refusal(key: &Key, value: &str, why: &str) -> String {
-    let value = super::without_password(value);
-    let mut shown: String = value.chars().take(SHOWN_CHARS).collect();
-    shown = shown.replace('\n', " ");
-    if value.chars().count() > SHOWN_CHARS {
-        shown.push_str("...");
+    format!("{} = {} {why}; accepted: {}", key.path, shown(value), key.accepts)
+}
+
+/// A value for a message: on one line, not too long, without a password.
+fn shown(value: &str) -> String {
+    let value = super::without_password(value).replace('\n', " ");
+    match value.char_indices().nth(SHOWN_CHARS) {
+        Some((end, _)) => format!("{}...", &value[..end]),
+        None => value,
     }
-    format!("{} = {shown} {why}; accepted: {}", key.path, key.accepts)
 }
 
 pub(super) fn did_you_mean(meant: Option<String>) -> String {

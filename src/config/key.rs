@@ -1,7 +1,8 @@
 //! The table of keys: how each is read, checked and shown.
 //!
 //! One table serves the loader, `config show` and the tests, so a key that it lacks exists nowhere
-//! and a key that it holds is read from every layer. [`super::kind`] holds the kinds that keys are made of.
+//! and a key that it holds is read from every layer. `kind.rs` holds the kinds that keys are made
+//! of.
 
 use std::{fmt, ops::Range, sync::Arc};
 
@@ -49,6 +50,11 @@ impl Refused {
         Self::because("is out of range")
     }
 
+    /// Says which element of a list is meant.
+    pub fn at(self, element: Element) -> Self {
+        Self { element: Some(element), ..self }
+    }
+
     pub fn wrong_type(given: Given) -> Self {
         match given {
             Given::Toml(value) => {
@@ -59,7 +65,14 @@ impl Refused {
     }
 }
 
-type Read = dyn Fn(Given, &mut Config) -> Result<(), Refused> + Send + Sync;
+/// A list can have many elements that are refused; everything else is refused once.
+impl From<Refused> for Vec<Refused> {
+    fn from(refused: Refused) -> Self {
+        vec![refused]
+    }
+}
+
+type Read = dyn Fn(Given, &mut Config) -> Result<(), Vec<Refused>> + Send + Sync;
 type Show = dyn Fn(&mut Config) -> Option<String> + Send + Sync;
 
 /// One key of the configuration.
@@ -97,7 +110,7 @@ impl Key {
     }
 
     /// Puts a value into the configuration, or leaves it as it was.
-    pub fn read(&self, given: Given, config: &mut Config) -> Result<(), Refused> {
+    pub fn read(&self, given: Given, config: &mut Config) -> Result<(), Vec<Refused>> {
         (self.read)(given, config)
     }
 
@@ -108,10 +121,10 @@ impl Key {
     }
 
     /// A key of any kind.
-    pub fn new<T: 'static>(
+    pub fn new<T: 'static, R: Into<Vec<Refused>>>(
         path: &'static str,
         accepts: String,
-        read: impl Fn(Given) -> Result<T, Refused> + Send + Sync + 'static,
+        read: impl Fn(Given) -> Result<T, R> + Send + Sync + 'static,
         show: impl Fn(&T) -> Option<String> + Send + Sync + 'static,
         at: At<T>,
     ) -> Self {
@@ -119,7 +132,7 @@ impl Key {
             path,
             accepts,
             read: Arc::new(move |given, config| {
-                *at(config) = read(given)?;
+                *at(config) = read(given).map_err(R::into)?;
                 Ok(())
             }),
             show: Arc::new(move |config| show(at(config))),

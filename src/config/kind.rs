@@ -141,23 +141,15 @@ impl Key {
         at: At<Vec<T>>,
     ) -> Self {
         let read = move |given: Given| match given {
-            Given::Toml(DeValue::Array(elements)) => {
-                let each = elements.iter().map(|element| {
-                    let refused = |why: Refused| Refused {
-                        element: Some(Element::Span(element.span())),
-                        ..why
-                    };
-                    let text = text_of(Given::Toml(element.get_ref())).map_err(refused)?;
-                    parse(text).ok_or_else(|| refused(Refused::not_understood()))
-                });
-                each.collect()
-            }
+            Given::Toml(DeValue::Array(elements)) => all(elements.iter().map(|element| {
+                let text = text_of(Given::Toml(element.get_ref()));
+                let value = text.and_then(|text| parse(text).ok_or_else(Refused::not_understood));
+                value.map_err(|refused| refused.at(Element::Span(element.span())))
+            })),
             Given::Text("") => Ok(Vec::new()),
-            Given::Text(text) => {
-                text.split(',').map(|part| parse_part(parse, part.trim())).collect()
-            }
-            Given::List(parts) => parts.iter().map(|part| parse_part(parse, part)).collect(),
-            given => Err(Refused::wrong_type(given)),
+            Given::Text(text) => all(text.split(',').map(|part| part_of(parse, part.trim()))),
+            Given::List(parts) => all(parts.iter().map(|part| part_of(parse, part))),
+            given => Err(vec![Refused::wrong_type(given)]),
         };
         let show = move |values: &Vec<T>| {
             let shown: Vec<_> = values.iter().map(|value| quoted(&show(value))).collect();
@@ -175,27 +167,21 @@ impl Key {
         at: At<Vec<(String, T)>>,
     ) -> Self {
         let read = move |given: Given| match given {
-            Given::Toml(DeValue::Table(table)) => {
-                let each = table.iter().map(|(name, value)| {
-                    let refused = |why: Refused| Refused {
-                        element: Some(Element::Span(value.span())),
-                        ..why
-                    };
-                    let text = text_of(Given::Toml(value.get_ref())).map_err(refused)?;
-                    let parsed = parse(text).ok_or_else(|| refused(Refused::not_understood()))?;
-                    Ok((name.get_ref().to_string(), parsed))
-                });
-                each.collect()
-            }
+            Given::Toml(DeValue::Table(table)) => all(table.iter().map(|(name, value)| {
+                let text = text_of(Given::Toml(value.get_ref()));
+                let parsed = text.and_then(|text| parse(text).ok_or_else(Refused::not_understood));
+                let parsed = parsed.map_err(|refused| refused.at(Element::Span(value.span())))?;
+                Ok((name.get_ref().to_string(), parsed))
+            })),
             Given::Text("") => Ok(Vec::new()),
-            Given::Text(text) => {
-                let each = text.split(',').map(|pair| {
+            Given::Text(text) => all(text.split(',').map(|pair| {
+                let parse_pair = |pair: &str| {
                     let (name, value) = pair.split_once('=')?;
                     Some((name.trim().to_owned(), parse(value.trim())?))
-                });
-                each.collect::<Option<_>>().ok_or_else(Refused::not_understood)
-            }
-            given => Err(Refused::wrong_type(given)),
+                };
+                part_of(parse_pair, pair.trim())
+            })),
+            given => Err(vec![Refused::wrong_type(given)]),
         };
         let show = move |values: &Vec<(String, T)>| {
             let each = values.iter();
@@ -253,11 +239,22 @@ fn text_of<'a>(given: Given<'a>) -> Result<&'a str, Refused> {
     }
 }
 
-fn parse_part<T>(parse: fn(&str) -> Option<T>, part: &str) -> Result<T, Refused> {
-    parse(part).ok_or_else(|| Refused {
-        element: Some(Element::Text(part.to_owned())),
-        ..Refused::not_understood()
-    })
+/// One element of a list that was given as text.
+fn part_of<T>(parse: impl Fn(&str) -> Option<T>, part: &str) -> Result<T, Refused> {
+    let refused = || Refused::not_understood().at(Element::Text(part.to_owned()));
+    parse(part).ok_or_else(refused)
+}
+
+/// All elements, or everything that is wrong with them.
+fn all<T>(elements: impl Iterator<Item = Result<T, Refused>>) -> Result<Vec<T>, Vec<Refused>> {
+    let (mut values, mut refused) = (Vec::new(), Vec::new());
+    for element in elements {
+        match element {
+            Ok(value) => values.push(value),
+            Err(why) => refused.push(why),
+        }
+    }
+    if refused.is_empty() { Ok(values) } else { Err(refused) }
 }
 
 /// A TOML string.

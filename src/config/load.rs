@@ -21,9 +21,6 @@ use super::{
 /// Read when it exists and no other file is named.
 const SYSTEM_FILE: &str = "/etc/nodecast/nodecast.toml";
 
-/// Variables with our prefix that are no key: the file to read, and switches of the tests.
-const OTHER_VARIABLES: [&str; 3] = ["NODECAST_CONFIG", "NODECAST_FAILPOINTS", "NODECAST_SAMPLES"];
-
 /// What a flag says about one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlagValue {
@@ -80,7 +77,7 @@ pub(super) struct Layers {
 
 impl Layers {
     /// Gives a key a value. The caller reports the refusal: it knows how the value was written.
-    pub fn give(&mut self, at: usize, given: Given, origin: Origin) -> Result<(), Refused> {
+    pub fn give(&mut self, at: usize, given: Given, origin: Origin) -> Result<(), Vec<Refused>> {
         let key = &self.keys[at];
         self.origins.insert(key.path, origin);
         let read = key.read(given, &mut self.config);
@@ -92,13 +89,13 @@ impl Layers {
 
     /// Gives a key a text from outside the file, and reports a refusal.
     fn give_text(&mut self, at: usize, given: Given, written: &str, origin: Origin) {
-        if let Err(refused) = self.give(at, given, origin.clone()) {
+        for refused in self.give(at, given, origin.clone()).err().unwrap_or_default() {
             let shown = match &refused.element {
                 Some(Element::Text(part)) => part,
                 _ => written,
             };
             let message = file::refusal(&self.keys[at], &format!("{shown:?}"), &refused.why);
-            self.faults.push(Fault { origin: Some(origin), message });
+            self.faults.push(Fault { origin: Some(origin.clone()), message });
         }
     }
 
@@ -197,9 +194,7 @@ impl Inputs {
     fn read_environment(&self, layers: &mut Layers) {
         let variables: Vec<_> = layers.keys.iter().map(Key::variable).collect();
         for (name, value) in &self.environment {
-            if !name.starts_with("NODECAST_") || OTHER_VARIABLES.contains(&name.as_str()) {
-                continue;
-            }
+            let Some(rest) = name.strip_prefix("NODECAST_") else { continue };
             let origin = Origin::Environment(name.clone());
             if let Some(at) = variables.iter().position(|variable| variable == name) {
                 layers.give_text(at, Given::Text(value), value, origin);
@@ -210,7 +205,7 @@ impl Inputs {
             let plain = |name: &str| name.replace('_', "");
             let same = variables.iter().find(|variable| plain(variable) == plain(name));
             if same.is_some() || name.contains("__") {
-                let path = name["NODECAST_".len()..].to_lowercase().replace("__", ".");
+                let path = rest.to_lowercase().replace("__", ".");
                 let near = || variable_like(&path, &layers.keys);
                 let meant = did_you_mean(same.cloned().or_else(near));
                 layers.fault(origin, format!("unknown variable{meant}"));

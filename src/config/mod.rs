@@ -1,7 +1,7 @@
 //! Configuration: TOML file < environment < flags, complete and valid before anything starts.
 //!
 //! A section is a struct in a file of its own; each field says its unit, default and effect. The
-//! table in [`key`] says how each key is read, checked and shown; [`load`] lays the layers over
+//! table in `key.rs` says how each key is read, checked and shown; `load.rs` lays the layers over
 //! each other and collects every fault before it reports any.
 //!
 //! Invariants: a [`Config`] that the loader gave out is valid; every field has a key and every key

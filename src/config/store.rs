@@ -130,7 +130,7 @@ fn read_url(text: &str) -> Result<String, Refused> {
     match text.split_once(':') {
         Some(("sqlite", path)) if !path.is_empty() => Ok(text.to_owned()),
         Some(("postgres" | "postgresql", _)) => {
-            Err(Refused::because("PostgreSQL arrives with the next release"))
+            Err(Refused::because("is not possible yet: PostgreSQL arrives with the next release"))
         }
         _ => Err(Refused::not_understood()),
     }

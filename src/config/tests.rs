@@ -326,7 +326,7 @@ fn every_fault_says_where_it_is_and_what_is_accepted() {
         ),
         (
             "[store]\nurl = \"postgres://u:secret@h/db\"",
-            "n.toml:2:7: store.url = \"postgres://u:***@h/db\" PostgreSQL arrives with the next release",
+            "n.toml:2:7: store.url = \"postgres://u:***@h/db\" is not possible yet: PostgreSQL arrives with the next release",
             "sqlite:PATH",
         ),
         (
@@ -350,6 +350,11 @@ fn every_fault_says_where_it_is_and_what_is_accepted() {
             "store = 3",
             "n.toml:1:9: store = 3 is of the wrong type (integer); accepted: a section [store]",
             "",
+        ),
+        (
+            "store = \"postgres://u:secret@h/db\"",
+            "n.toml:1:9: store = \"postgres://u:***@h/db\" is of the wrong type (string)",
+            "a section [store]",
         ),
         (
             "[http]\nlisten = \":8080\"",
@@ -434,6 +439,31 @@ fn faults_of_all_layers_are_told_at_once() {
         "flag --listen: http.listen = \"nowhere\" is not understood",
         "no data directory: give --data-dir",
         "no whitelist: give --whitelist",
+    ];
+    assert_eq!(faults.len(), starts.len(), "{faults:#?}");
+    for (fault, start) in faults.iter().zip(starts) {
+        assert!(fault.starts_with(start), "{start}: {faults:#?}");
+    }
+}
+
+#[test]
+fn every_wrong_element_of_a_list_is_told() {
+    let file = "[whitelist]\naddresses = [\n  \"a\",\n  5,\n]\n[log.levels]\nx = \"loud\"\ny = 1\n";
+    let faults = Process::new()
+        .file(file)
+        .variable("NODECAST_WHITELIST__ADDRESSES", "b, c")
+        .variable("NODECAST_LOG__LEVELS", "router=loud,store")
+        .faults(Need::Nothing);
+
+    let starts = [
+        "n.toml:3:3: whitelist.addresses = \"a\" is not understood",
+        "n.toml:4:3: whitelist.addresses = 5 is of the wrong type",
+        "n.toml:7:5: log.levels = \"loud\" is not understood",
+        "n.toml:8:5: log.levels = 1 is of the wrong type",
+        "environment NODECAST_WHITELIST__ADDRESSES: whitelist.addresses = \"b\"",
+        "environment NODECAST_WHITELIST__ADDRESSES: whitelist.addresses = \"c\"",
+        "environment NODECAST_LOG__LEVELS: log.levels = \"router=loud\"",
+        "environment NODECAST_LOG__LEVELS: log.levels = \"store\"",
     ];
     assert_eq!(faults.len(), starts.len(), "{faults:#?}");
     for (fault, start) in faults.iter().zip(starts) {
