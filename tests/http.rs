@@ -26,7 +26,7 @@ use bytes::Bytes;
 use nodecast::{
     config::{HealthConfig, HttpConfig},
     event::{Address, Event, EventId, Keys, SequencedEvent, Timestamp, Topic},
-    http::{ApiState, Exports, routes},
+    http::{ApiState, Exports, WhitelistReport, routes},
     router::log::{Heads, Log},
     stats::Stats,
     store::{EventQuery, EventStore, PageKey, Recovered, Run, StoreError, StoreSize, StoreWriter},
@@ -151,6 +151,12 @@ fn state_of(store: Arc<MemoryStore>) -> Arc<ApiState> {
         budgets: Vec::new(),
         topics: vec![FILLS, MISC],
         nodes: Vec::new(),
+        whitelist: Box::new(|| WhitelistReport {
+            source: "all".to_owned(),
+            addresses: None,
+            loaded_at: Timestamp::now(),
+            problem: None,
+        }),
         run: Run { id: 0xa, epoch: 0xe },
         started: Timestamp::now(),
         exports: Exports::default(),
@@ -656,6 +662,7 @@ async fn health_routes_answer_by_what_is_true() {
     assert_eq!(health.json()["status"], "not_ready");
     assert_eq!(status.status, StatusCode::OK);
     assert_eq!(status.json()["store"]["size_bytes"], 4_096);
+    assert_eq!(status.json()["whitelist"]["everything"], true);
 }
 
 #[actix_rt::test]
