@@ -65,6 +65,8 @@ impl EventStore for MemoryStore {
         {
             return Err(StoreError::Unavailable("cut".to_owned()));
         }
+        // What a database can count.
+        assert!(i64::try_from(query.limit).is_ok() && i64::try_from(query.offset).is_ok());
         let mut largest = self.largest_read.lock().unwrap();
         *largest = query.limit.max(*largest);
         let mut rows: Vec<_> = self.rows.iter().filter(|row| matches(row, &query)).collect();
@@ -280,6 +282,7 @@ async fn numbered_pages_neither_repeat_nor_skip() {
     }
 
     assert_eq!(numbers, [1, 2, 3, 4, 7, 5, 6]);
+    // The offset of this page is beyond what a database can count.
     let beyond = r#"{"startBlock":0,"endBlock":99,"page":9223372036854775807,"pageSize":1000}"#;
     assert_eq!(post_events(&state, beyond).await.body, "[]");
 }
