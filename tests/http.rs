@@ -26,7 +26,7 @@ use bytes::Bytes;
 use nodecast::{
     config::{HealthConfig, HttpConfig},
     event::{Address, Event, EventId, Keys, SequencedEvent, Timestamp, Topic},
-    http::{ApiState, Exports, routes},
+    http::{ApiState, Exports, WhitelistReport, routes},
     router::log::{Heads, Log},
     stats::Stats,
     store::{EventQuery, EventStore, PageKey, Recovered, Run, StoreError, StoreSize, StoreWriter},
@@ -65,6 +65,8 @@ impl EventStore for MemoryStore {
         {
             return Err(StoreError::Unavailable("cut".to_owned()));
         }
+        // What a database can count.
+        assert!(i64::try_from(query.limit).is_ok() && i64::try_from(query.offset).is_ok());
         let mut largest = self.largest_read.lock().unwrap();
         *largest = query.limit.max(*largest);
         let mut rows: Vec<_> = self.rows.iter().filter(|row| matches(row, &query)).collect();
@@ -151,6 +153,12 @@ fn state_of(store: Arc<MemoryStore>) -> Arc<ApiState> {
         budgets: Vec::new(),
         topics: vec![FILLS, MISC],
         nodes: Vec::new(),
+        whitelist: Box::new(|| WhitelistReport {
+            source: "all".to_owned(),
+            addresses: None,
+            loaded_at: Timestamp::now(),
+            problem: None,
+        }),
         run: Run { id: 0xa, epoch: 0xe },
         started: Timestamp::now(),
         exports: Exports::default(),
@@ -274,6 +282,7 @@ async fn numbered_pages_neither_repeat_nor_skip() {
     }
 
     assert_eq!(numbers, [1, 2, 3, 4, 7, 5, 6]);
+    // The offset of this page is beyond what a database can count.
     let beyond = r#"{"startBlock":0,"endBlock":99,"page":9223372036854775807,"pageSize":1000}"#;
     assert_eq!(post_events(&state, beyond).await.body, "[]");
 }
@@ -656,6 +665,7 @@ async fn health_routes_answer_by_what_is_true() {
     assert_eq!(health.json()["status"], "not_ready");
     assert_eq!(status.status, StatusCode::OK);
     assert_eq!(status.json()["store"]["size_bytes"], 4_096);
+    assert_eq!(status.json()["whitelist"]["everything"], true);
 }
 
 #[actix_rt::test]

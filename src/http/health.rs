@@ -152,8 +152,7 @@ pub fn degradations(state: &ApiState, now: Timestamp) -> Vec<String> {
             reasons.push(format!("reading pauses: {used} of {limit} bytes wait for their commit"));
         }
     }
-    let problem = stats.whitelist.problem();
-    if !problem.is_empty() {
+    if let Some(problem) = (state.whitelist)().problem {
         reasons.push(format!("whitelist: {problem}"));
     }
     reasons

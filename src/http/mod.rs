@@ -46,11 +46,26 @@ pub struct ApiState {
     pub topics: Vec<Topic>,
     /// Node directories as configured, also those in which no stream was found yet.
     pub nodes: Vec<Arc<str>>,
+    /// Asked for each report, as only the wiring knows who keeps the list.
+    pub whitelist: Box<dyn Fn() -> WhitelistReport + Send + Sync>,
     pub run: Run,
     /// When the daemon started.
     pub started: Timestamp,
     pub exports: Exports,
     pub logger: Logger,
+}
+
+/// What the whitelist tells about itself when it is asked.
+#[derive(Clone, Debug)]
+pub struct WhitelistReport {
+    /// Where the list comes from.
+    pub source: String,
+    /// Number of listed addresses; `None`: everybody.
+    pub addresses: Option<usize>,
+    /// When the list that holds now was read.
+    pub loaded_at: Timestamp,
+    /// Why the source's present content is not used; the list before it stays.
+    pub problem: Option<String>,
 }
 
 type State = web::Data<ApiState>;

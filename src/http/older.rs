@@ -21,6 +21,9 @@ use crate::{
 /// What the older service knows. `event` names them as in its frames.
 const TOPICS: [Topic; 2] = [Topic::new("fills"), Topic::new("misc")];
 
+/// Databases count in signed numbers; no store holds as many rows.
+const MAX_OFFSET: usize = i64::MAX as usize;
+
 /// The body of `POST /events`. What is left out counts as zero, as there, and so fails the checks
 /// of `page` and `pageSize`; unknown fields are passed over.
 #[derive(Debug, Default, Deserialize)]
@@ -138,7 +141,7 @@ impl Request {
             after: None,
             limit: size,
             // A page beyond all numbers is as empty as one beyond the last row.
-            offset: (page - 1).saturating_mul(size),
+            offset: (page - 1).saturating_mul(size).min(MAX_OFFSET),
         })
     }
 }

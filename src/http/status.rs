@@ -88,11 +88,11 @@ struct StreamStatus {
 
 #[derive(Debug, Serialize)]
 struct WhitelistStatus {
+    source: String,
+    /// Whether everything is kept, for everybody; then there are no addresses.
     everything: bool,
-    addresses: i64,
-    /// Null while no list is loaded.
-    loaded_age_ms: Option<i64>,
-    reloads: u64,
+    addresses: Option<usize>,
+    loaded_age_ms: u64,
     problem: Option<String>,
 }
 
@@ -275,14 +275,13 @@ fn stream(stats: &StreamStats, max_lag: Duration, now: Timestamp) -> StreamStatu
 }
 
 fn whitelist(state: &ApiState, now: Timestamp) -> WhitelistStatus {
-    let stats = &state.stats.whitelist;
-    let problem = stats.problem();
+    let report = (state.whitelist)();
     WhitelistStatus {
-        everything: stats.everything.get() != 0,
-        addresses: stats.addresses.get(),
-        loaded_age_ms: age_ms(&stats.loaded_at, now),
-        reloads: stats.reloads.get(),
-        problem: (!problem.is_empty()).then_some(problem),
+        source: report.source,
+        everything: report.addresses.is_none(),
+        addresses: report.addresses,
+        loaded_age_ms: millis(now.since(report.loaded_at)),
+        problem: report.problem,
     }
 }
 

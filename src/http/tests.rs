@@ -62,10 +62,20 @@ fn state(nodes: &[&str]) -> ApiState {
         budgets: Vec::new(),
         topics: vec![Topic::new("fills"), Topic::new("misc")],
         nodes: nodes.iter().map(|node| Arc::from(*node)).collect(),
+        whitelist: Box::new(|| whitelist(None)),
         run: Run { id: 2, epoch: 1 },
         started: NOW.minus(60 * SECOND),
         exports: Exports::default(),
         logger: log(),
+    }
+}
+
+fn whitelist(problem: Option<&str>) -> WhitelistReport {
+    WhitelistReport {
+        source: "list.txt".to_owned(),
+        addresses: Some(5),
+        loaded_at: NOW.minus(3 * SECOND),
+        problem: problem.map(str::to_owned),
     }
 }
 
@@ -177,7 +187,6 @@ fn what_was_never_measured_is_null_in_status() {
     for name in ["last_commit_age_ms", "last_commit_duration_ms", "failing_for_ms", "oldest_seq"] {
         assert_eq!(status["store"][name], Value::Null, "{name}");
     }
-    assert_eq!(status["whitelist"]["loaded_age_ms"], Value::Null);
 }
 
 #[test]
@@ -195,7 +204,6 @@ fn status_shows_what_the_stages_measured() {
     state.stats.router.gaps.replace(vec![gap(10, 14)]);
     state.stats.store.last_commit_at.set(NOW.minus(SECOND).0);
     state.stats.store.last_commit_micros.set(1_500);
-    state.stats.whitelist.addresses.set(5);
     let size = StoreSize { bytes: 1_000, oldest_time: Some(NOW), ..StoreSize::default() };
 
     let status = report_json(&state, Ok(size));
@@ -218,7 +226,11 @@ fn status_shows_what_the_stages_measured() {
     assert_eq!(status["store"]["size_bytes"], 1_000);
     assert_eq!(status["store"]["last_commit_age_ms"], 1_000);
     assert_eq!(status["store"]["last_commit_duration_ms"], 1.5);
-    assert_eq!(status["whitelist"]["addresses"], 5);
+    let whitelist = json!({
+        "source": "list.txt", "everything": false, "addresses": 5, "loaded_age_ms": 3_000,
+        "problem": null,
+    });
+    assert_eq!(status["whitelist"], whitelist);
     assert_eq!(status["log"]["committed_seq"], 9);
     assert_eq!(status["uptime_ms"], 60_000);
     assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
@@ -227,22 +239,24 @@ fn status_shows_what_the_stages_measured() {
 
 #[test]
 fn every_trouble_makes_status_degraded_with_its_reason() {
-    type Trouble = (&'static str, fn(&ApiState));
+    type Trouble = (&'static str, fn(&mut ApiState));
     let troubles: [Trouble; 5] = [
         ("commits have failed for 10.0s", |state| {
             state.stats.store.failing_since.set(NOW.minus(10 * SECOND).0);
         }),
         ("the disk, not the age", |state| state.stats.store.retention_shortened.set(1)),
-        ("whitelist: it shrank", |state| state.stats.whitelist.set_problem("it shrank")),
+        ("whitelist: it shrank", |state| {
+            state.whitelist = Box::new(|| whitelist(Some("it shrank")))
+        }),
         ("no line has come", |state| drop(stream(state, "/data", "misc"))),
         ("not followed: gone", |state| stream(state, "/data", "fills").set_problem("gone")),
     ];
     for (expected, trouble) in troubles {
-        let state = state(&["/data"]);
+        let mut state = state(&["/data"]);
         line_came(&stream(&state, "/data", "fills"), NOW);
         assert_eq!(report_json(&state, Ok(StoreSize::default()))["state"], "ok");
 
-        trouble(&state);
+        trouble(&mut state);
 
         let status = report_json(&state, Ok(StoreSize::default()));
         assert_eq!(status["state"], "degraded", "{expected}");

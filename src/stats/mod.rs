@@ -52,7 +52,6 @@ impl Gauge {
 #[derive(Debug, Default)]
 pub struct Stats {
     streams: Mutex<Vec<Arc<StreamStats>>>,
-    pub whitelist: WhitelistStats,
     pub filter: FilterStats,
     pub router: RouterStats,
     pub store: StoreStats,
@@ -98,20 +97,6 @@ pub struct StreamStats {
     pub last_block_time: Gauge,
     pub last_position: Gauge,
     /// Why the stream is not followed at the moment; empty when it is.
-    problem: Mutex<String>,
-}
-
-/// The list itself and the source it is loaded from.
-#[derive(Debug, Default)]
-pub struct WhitelistStats {
-    /// Addresses in the exact list.
-    pub addresses: Gauge,
-    /// 1 while everything is kept for everybody.
-    pub everything: Gauge,
-    /// When the list in use was loaded, microseconds since 1970; 0 = never.
-    pub loaded_at: Gauge,
-    pub reloads: Counter,
-    /// Why the source could not be loaded; empty when it could. The old list stays in use.
     problem: Mutex<String>,
 }
 
@@ -225,16 +210,6 @@ impl OpenGaps {
 
     fn lock(&self) -> MutexGuard<'_, Vec<Gap>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl WhitelistStats {
-    pub fn problem(&self) -> String {
-        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub fn set_problem(&self, problem: &str) {
-        problem.clone_into(&mut self.problem.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
