@@ -1,47 +1,58 @@
-//! Which code must not panic and go on.
+//! Which code may not fail, and which may fail for one client only.
 //!
-//! The threads of the pipeline are essential for all their life. A shard is essential while it
-//! casts events, but shares its thread with HTTP handlers and with sessions' frame handling, whose
-//! panics end one request or one session.
+//! tokio swallows the panic of a task, so an actor of the pipeline could die unseen and leave a
+//! half-dead daemon. The daemon's panic hook therefore asks [`is_essential`] and aborts; the one
+//! place where a panic may end a single session instead is [`contained`].
 
-use std::cell::Cell;
+use std::{
+    cell::Cell,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 thread_local! {
     static ESSENTIAL: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Marks the current thread as essential for the rest of its life.
-pub fn mark_thread() {
+/// A panic that was contained; what it said went to the panic hook.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Panicked;
+
+/// Runs code whose panic must end the process.
+pub fn essential<R>(run: impl FnOnce() -> R) -> R {
+    let _restore = set(true);
+    run()
+}
+
+/// Marks the whole thread as essential: for threads that run nothing else, as the pipeline's do.
+pub fn essential_thread() {
     ESSENTIAL.set(true);
 }
 
-/// Runs `work` as essential code.
-pub fn essential<R>(work: impl FnOnce() -> R) -> R {
-    with(true, work)
-}
-
-/// Runs `work` as code whose panic its caller catches.
-pub fn contained<R>(work: impl FnOnce() -> R) -> R {
-    with(false, work)
-}
-
-/// Whether a panic here and now has to end the process.
+/// Whether a panic on this thread, at this moment, must end the process.
 pub fn is_essential() -> bool {
     ESSENTIAL.get()
 }
 
-fn with<R>(essential: bool, work: impl FnOnce() -> R) -> R {
-    /// Sets the mark back also when `work` panics and somebody catches it.
-    struct Restore(bool);
+/// Runs code whose panic concerns one client only.
+///
+/// # Errors
+/// [`Panicked`] when it did. The caller drops what `run` worked on.
+pub fn contained<R>(run: impl FnOnce() -> R) -> Result<R, Panicked> {
+    let _restore = set(false);
+    catch_unwind(AssertUnwindSafe(run)).map_err(|_| Panicked)
+}
 
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            ESSENTIAL.set(self.0);
-        }
+fn set(value: bool) -> Restore {
+    Restore(ESSENTIAL.replace(value))
+}
+
+/// Puts the flag back, also while a panic passes by: the hook has run by then.
+struct Restore(bool);
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        ESSENTIAL.set(self.0);
     }
-
-    let _restore = Restore(ESSENTIAL.replace(essential));
-    work()
 }
 
 #[cfg(test)]
@@ -49,13 +60,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mark_is_restored_after_a_panic() {
-        essential(|| {
-            let caught = std::panic::catch_unwind(|| contained(|| panic!("in a frame")));
+    fn the_flag_holds_inside_and_comes_back_outside() {
+        assert!(!is_essential());
 
-            assert!(caught.is_err());
+        essential(|| {
+            assert!(is_essential());
+            assert_eq!(contained(is_essential), Ok(false));
             assert!(is_essential());
         });
+
         assert!(!is_essential());
+    }
+
+    #[test]
+    fn a_contained_panic_is_reported_and_leaves_the_flag_as_it_was() {
+        let outcome = essential(|| (contained(|| panic!("on purpose")), is_essential()));
+
+        assert_eq!(outcome, (Err::<(), _>(Panicked), true));
     }
 }

@@ -224,9 +224,7 @@ fn a_failed_batch_starts_a_new_generation_and_loses_nothing() {
     node.finish().unwrap();
     let manifest = node.into_manifest();
 
-    eventually("all is stored", || {
-        database::rows(&setup.database()).len() >= manifest.rows.len()
-    });
+    eventually("all is stored", || database::rows(&setup.database()).len() >= manifest.rows.len());
     assert_eq!(daemon.stop().code(), Some(0));
     database::assert_equals_manifest(&setup.database(), manifest.rows.iter());
 }

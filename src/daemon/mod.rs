@@ -24,12 +24,12 @@ use async_trait::async_trait;
 use slog::{Logger, info, o, warn};
 use tokio::sync::watch;
 
+pub use self::supervisor::Fault;
 use self::{
     signals::{Signals, Wish},
     supervisor::{Begin, Supervisor},
     threads::Threads,
 };
-pub use self::supervisor::Fault;
 use crate::{
     config::Config,
     delivery::{self, Casting, SessionSet},
@@ -245,8 +245,7 @@ impl Commons {
         faults: watch::Sender<Option<Arc<Fault>>>,
     ) -> anyhow::Result<Pipeline> {
         let Self { config, log, readers, stats, quarantine, logger, .. } = self;
-        let supervisor =
-            Supervisor::new(log.clone(), stats.clone(), faults, logger).start();
+        let supervisor = Supervisor::new(log.clone(), stats.clone(), faults, logger).start();
 
         let shared = Shared {
             log: log.clone(),
@@ -254,14 +253,19 @@ impl Commons {
             quarantine: quarantine.clone(),
             stats: stats.clone(),
         };
-        let writer =
-            DbWriter::new(writer, config.store.clone(), shared, supervisor.clone().recipient(), logger);
-        let writer = threads.start("db_writer", writer);
+        let writer = DbWriter::new(
+            writer,
+            config.store.clone(),
+            shared,
+            supervisor.clone().recipient(),
+            logger,
+        );
+        let writer = threads.start(c"db_writer", writer);
         writer.send(AttachReader(readers.register(writer.clone().recipient()))).await?;
 
         let ask_store = Arc::new(AskStore(self.store.clone()));
         let router = Router::new(log.clone(), readers.clone(), ask_store, stats.clone(), logger);
-        let router = threads.start("router", router);
+        let router = threads.start(c"router", router);
         router
             .send(Restart {
                 generation: FIRST_GENERATION,
@@ -277,7 +281,7 @@ impl Commons {
         let share = config.source.budget_bytes / nodes.len().max(1);
         let (mut watchers, mut budgets, mut filters) = (Vec::new(), Vec::new(), Vec::new());
         for node in nodes {
-            let thread = threads.new_thread("chain");
+            let thread = threads.new_thread(c"chain");
             let filter = WhitelistFilter::new(
                 keeper.list(),
                 router.clone().recipient(),

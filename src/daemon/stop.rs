@@ -41,7 +41,7 @@ impl Daemon {
             Ok(flushed) => flushed,
             Err(error) => Err(StoreError::Failed(error.to_string())),
         };
-        let left = self.sessions.close_all(CloseReason::Shutdown, CLOSE_WITHIN).await;
+        let left = self.sessions.close_all(CloseReason::ShuttingDown, CLOSE_WITHIN).await;
         if left > 0 {
             warn!(self.logger, "sessions did not close in time"; "sessions" => left);
         }

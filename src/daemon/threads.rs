@@ -2,6 +2,8 @@
 
 use actix::{Arbiter, prelude::*};
 
+use std::ffi::CStr;
+
 use crate::essential;
 
 /// Threads that must not panic and go on; they end with the daemon.
@@ -10,7 +12,7 @@ pub struct Threads(Vec<Arbiter>);
 
 impl Threads {
     /// Starts an actor on a thread of its own.
-    pub fn start<A>(&mut self, name: &'static str, actor: A) -> Addr<A>
+    pub fn start<A>(&mut self, name: &'static CStr, actor: A) -> Addr<A>
     where
         A: Actor<Context = Context<A>> + Send,
     {
@@ -26,11 +28,12 @@ impl Threads {
         A::start_in_arbiter(thread, |_| actor)
     }
 
-    pub fn new_thread(&mut self, name: &'static str) -> ArbiterHandle {
+    pub fn new_thread(&mut self, name: &'static CStr) -> ArbiterHandle {
         let thread = Arbiter::new();
         thread.spawn_fn(move || {
-            essential::mark_thread();
-            name_thread(name);
+            essential::essential_thread();
+            // Only what `top` shows depends on it.
+            rustix::thread::set_name(name).ok();
         });
         let handle = thread.handle();
         self.0.push(thread);

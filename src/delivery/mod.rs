@@ -7,7 +7,6 @@
 
 pub mod close;
 pub mod dialect;
-pub mod essential;
 mod frame;
 mod index;
 mod members;

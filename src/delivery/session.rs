@@ -17,7 +17,6 @@ use super::{
     Casting,
     close::CloseReason,
     dialect::{Desk, Dialect, Door},
-    essential::{contained, essential},
     frame::{self, Assembler, Inbound},
     index::SessionId,
     members::Members,
@@ -25,7 +24,11 @@ use super::{
     socket::{Flush, Wire},
     subscription::{Change, Subscriptions},
 };
-use crate::{event::Cursor, fail_point};
+use crate::{
+    essential::{contained, essential},
+    event::Cursor,
+    fail_point,
+};
 
 /// How long a session waits, once it has sent or queued its close frame, for its client to take it
 /// and to close too.

@@ -9,8 +9,9 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use actix::prelude::*;
 
-use super::{Casting, close::CloseReason, essential::essential, members::Members};
+use super::{Casting, close::CloseReason, members::Members};
 use crate::{
+    essential::essential,
     fail_point,
     router::readers::{Appended, Reader},
 };
