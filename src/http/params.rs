@@ -102,7 +102,7 @@ pub fn number(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
-/// What [`time`] reads, for messages.
+/// What [`time()`] reads, for messages.
 pub const TIME: &str = "RFC 3339 such as 2026-03-15T00:00:00Z, or microseconds since 1970";
 
 /// Reads a point in time: RFC 3339, or a number of microseconds since 1970.
