@@ -26,10 +26,11 @@ use bytes::Bytes;
 use nodecast::{
     config::{HealthConfig, HttpConfig},
     event::{Address, Event, EventId, Keys, SequencedEvent, Timestamp, Topic},
-    http::{ApiState, Exports, WhitelistReport, routes},
+    http::{ApiState, Exports, routes},
     router::log::{Heads, Log},
     stats::Stats,
     store::{EventQuery, EventStore, PageKey, Recovered, Run, StoreError, StoreSize, StoreWriter},
+    whitelist::WhitelistState,
 };
 use proptest::prelude::*;
 use serde_json::Value;
@@ -153,9 +154,9 @@ fn state_of(store: Arc<MemoryStore>) -> Arc<ApiState> {
         budgets: Vec::new(),
         topics: vec![FILLS, MISC],
         nodes: Vec::new(),
-        whitelist: Box::new(|| WhitelistReport {
+        whitelist: Box::new(|| WhitelistState {
             source: "all".to_owned(),
-            addresses: None,
+            size: None,
             loaded_at: Timestamp::now(),
             problem: None,
         }),

@@ -33,7 +33,7 @@ use self::{
 use crate::{
     config::Config,
     delivery::{self, Casting, SessionSet},
-    event::{EventId, Timestamp, Topic},
+    event::{EventId, Timestamp},
     http::{self, ApiState, Exports},
     router::{
         Restart, Router, StoredIds,
@@ -156,7 +156,7 @@ impl Daemon {
             budgets: pipeline.budgets.clone(),
             topics: topics.clone(),
             nodes: nodes.map(|node| node.display().to_string().into()).collect(),
-            whitelist,
+            whitelist: Box::new(move || whitelist.get()),
             run,
             started,
             exports: Exports::default(),
@@ -203,14 +203,15 @@ impl Daemon {
     }
 
     /// Lives until a signal asks it to stop or a fault ends it, then stops in order.
-    async fn until_stopped(mut self, mut signals: Signals) -> anyhow::Result<()> {
+    async fn until_stopped(self, mut signals: Signals) -> anyhow::Result<()> {
+        let mut faults = self.faults.clone();
         let fault = loop {
             tokio::select! {
                 wish = signals.next() => match wish {
                     Wish::Stop => break None,
                     Wish::Reload => self.reload().await,
                 },
-                fault = self.faults.wait_for(Option::is_some) => {
+                fault = faults.wait_for(Option::is_some) => {
                     break fault.ok().and_then(|fault| fault.clone());
                 }
             }

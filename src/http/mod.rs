@@ -31,6 +31,7 @@ use crate::{
     source::Budget,
     stats::Stats,
     store::{EventStore, Run},
+    whitelist::WhitelistState,
 };
 
 /// What the routes read. One is made at the start and shared by all workers.
@@ -47,25 +48,12 @@ pub struct ApiState {
     /// Node directories as configured, also those in which no stream was found yet.
     pub nodes: Vec<Arc<str>>,
     /// Asked for each report, as only the wiring knows who keeps the list.
-    pub whitelist: Box<dyn Fn() -> WhitelistReport + Send + Sync>,
+    pub whitelist: Box<dyn Fn() -> WhitelistState + Send + Sync>,
     pub run: Run,
     /// When the daemon started.
     pub started: Timestamp,
     pub exports: Exports,
     pub logger: Logger,
-}
-
-/// What the whitelist tells about itself when it is asked.
-#[derive(Clone, Debug)]
-pub struct WhitelistReport {
-    /// Where the list comes from.
-    pub source: String,
-    /// Number of listed addresses; `None`: everybody.
-    pub addresses: Option<usize>,
-    /// When the list that holds now was read.
-    pub loaded_at: Timestamp,
-    /// Why the source's present content is not used; the list before it stays.
-    pub problem: Option<String>,
 }
 
 type State = web::Data<ApiState>;

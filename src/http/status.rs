@@ -278,8 +278,8 @@ fn whitelist(state: &ApiState, now: Timestamp) -> WhitelistStatus {
     let report = (state.whitelist)();
     WhitelistStatus {
         source: report.source,
-        everything: report.addresses.is_none(),
-        addresses: report.addresses,
+        everything: report.size.is_none(),
+        addresses: report.size,
         loaded_age_ms: millis(now.since(report.loaded_at)),
         problem: report.problem,
     }

@@ -70,10 +70,10 @@ fn state(nodes: &[&str]) -> ApiState {
     }
 }
 
-fn whitelist(problem: Option<&str>) -> WhitelistReport {
-    WhitelistReport {
+fn whitelist(problem: Option<&str>) -> WhitelistState {
+    WhitelistState {
         source: "list.txt".to_owned(),
-        addresses: Some(5),
+        size: Some(5),
         loaded_at: NOW.minus(3 * SECOND),
         problem: problem.map(str::to_owned),
     }

@@ -8,13 +8,14 @@ mod committer;
 #[cfg(test)]
 mod contract;
 pub mod sqlite;
-pub mod writer;
+mod writer;
 
 use std::{collections::HashSet, fmt, ops::RangeInclusive, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 
 use self::sqlite::SqliteStore;
+pub use self::writer::{AttachReader, DbWriter, Flush, NewGeneration, Shared, StoreFault};
 use crate::{
     config::StoreConfig,
     event::{Address, EventId, SequencedEvent, Timestamp, Topic},
