@@ -6,6 +6,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
+    net::TcpListener,
     path::Path,
     process::{Command, Output, Stdio},
 };
@@ -175,4 +176,18 @@ fn a_command_line_that_makes_a_node_panic_is_warned_about() {
     assert!(warning.contains("\"level\":\"error\""), "{warning}");
     daemon.kill().unwrap();
     daemon.wait().unwrap();
+}
+
+#[test]
+fn a_fault_at_run_is_logged_and_exits_with_1() {
+    let home = TempDir::new().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let args = ["run", "--data-dir", "/nowhere", "--whitelist", "all", "--listen", &address];
+
+    let stopped = nodecast(home.path(), &args).output().unwrap();
+
+    assert_eq!(stopped.status.code(), Some(1), "{}", stderr(&stopped));
+    let last = stderr(&stopped).lines().last().unwrap();
+    assert!(last.contains("\"level\":\"critical\",\"msg\":\"stopped by a fault\""), "{last}");
 }

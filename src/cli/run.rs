@@ -2,7 +2,7 @@
 
 use std::{env, process::ExitCode};
 
-use slog::{error, info, o};
+use slog::{crit, error, info, o};
 
 use crate::{
     cli::{flags::Flags, legacy::LegacyFlags},
@@ -35,8 +35,8 @@ pub struct Args {
 /// A run: the configuration, complete and valid; logs; the daemon until it is told to stop.
 ///
 /// # Errors
-/// With [`Faults`](crate::config::Faults) before anything has started, or with why the daemon
-/// stopped.
+/// With [`Faults`](crate::config::Faults) before anything has started. What stops the daemon later
+/// is logged, and gives exit code 1.
 pub fn run(args: Args, legacy: LegacyFlags) -> anyhow::Result<ExitCode> {
     let mut inputs = Inputs::of_process();
     args.flags.add_to(&mut inputs);
@@ -47,7 +47,7 @@ pub fn run(args: Args, legacy: LegacyFlags) -> anyhow::Result<ExitCode> {
     let log = root.new(o!("component" => "main"));
     let file = loaded.file.as_deref().map_or("none".into(), |file| file.to_string_lossy());
     info!(log, "starting"; "version" => env!("CARGO_PKG_VERSION"), "config" => %file);
-    if env::args_os().any(|arg| names_node(&arg.to_string_lossy())) {
+    if env::args_os().any(|arg| arg.to_string_lossy().contains(NODE_PROGRAM)) {
         error!(
             log,
             "the command line contains hl-node: a node that sees this process panics and \
@@ -55,11 +55,15 @@ pub fn run(args: Args, legacy: LegacyFlags) -> anyhow::Result<ExitCode> {
         );
     }
 
-    daemon::run(loaded.config, root)?;
-    info!(log, "stopped");
-    Ok(ExitCode::SUCCESS)
-}
-
-fn names_node(arg: &str) -> bool {
-    arg.contains(NODE_PROGRAM)
+    match daemon::run(loaded.config, root) {
+        Ok(()) => {
+            info!(log, "stopped");
+            Ok(ExitCode::SUCCESS)
+        }
+        // Into the log, in its format: there the reader looks for why a service stopped.
+        Err(error) => {
+            crit!(log, "stopped by a fault"; "error" => format!("{error:#}"));
+            Ok(ExitCode::FAILURE)
+        }
+    }
 }
