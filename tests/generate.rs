@@ -207,7 +207,9 @@ fn the_manifest_of_streaming_files_is_the_same_as_of_whole_blocks() {
 
 #[test]
 fn bodies_stand_in_the_files_as_they_are() {
-    let (directory, manifest) = written(plan(), 500);
+    // Across an hour change, but without the dust of a new day, which would only be more of one kind.
+    let start = Timestamp::parse_node(b"2026-03-14T12:59:55").ok();
+    let (directory, manifest) = written(Plan { start, ..plan() }, 200);
     let fills = String::from_utf8(bytes_of(directory.path(), "node_fills_by_block")).unwrap();
     let misc = String::from_utf8(bytes_of(directory.path(), "misc_events_by_block")).unwrap();
 
@@ -396,7 +398,9 @@ fn torn_lines_arrive_in_pieces_and_are_whole_in_the_end() {
 
     for _ in 0..400 {
         simulator.write_block().unwrap();
-        broken += u32::from(!bytes_of(directory.path(), "node_fills_by_block").ends_with(b"\n"));
+        let newest = simulator.writer().hours(Kind::Fills).pop().unwrap();
+        let newest = simulator.writer().path(Kind::Fills, newest).unwrap();
+        broken += u32::from(!fs::read(newest).unwrap().ends_with(b"\n"));
         let length = fs::metadata(&old).map_or(0, |file| file.len());
         let has_new = directory.path().join("node_fills_by_block/hourly/20260315/0").exists();
         old_after_new |= has_new && last_length > 0 && length > last_length;

@@ -114,8 +114,7 @@ fn push_funding(moment: &mut Moment, misc: &mut Elements) {
     // Some users hold several positions, which do not stand side by side.
     for _ in 0..moment.users.len() / 3 + 1 {
         let user = moment.users.draw(&mut moment.rng);
-        let entry = (user, funding_delta(moment, user));
-        entries.insert(moment.rng.usize(entries.len() / 2..=entries.len()), entry);
+        entries.push((user, funding_delta(moment, user)));
     }
     Split { variant: "Funding", list: "deltas", entries }.push(moment, misc);
 }
