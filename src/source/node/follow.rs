@@ -345,7 +345,6 @@ impl Follower {
                 }
             }
         }
-        self.close_idle_files();
         self.marks_are_due()
             .then(|| Batch { marks: std::mem::take(&mut self.marks), ..Batch::default() })
     }
@@ -424,7 +423,8 @@ impl Follower {
     /// The open file of a path that means another one or none was read to its end.
     fn let_go(&mut self, file: HourFile, displaced: Displaced) {
         let Some(followed) = self.files.get_mut(&file) else { return };
-        let lost_bytes = followed.tail.take().map_or(0, |tail| tail.unfinished_bytes());
+        let lost_bytes = followed.unfinished_bytes();
+        followed.tail = None;
         match displaced {
             Displaced::Removed => self.forget(file, lost_bytes, false),
             Displaced::Replaced => {
@@ -471,10 +471,8 @@ impl Follower {
     /// An old file whose last lines were just handed on may still end in an unterminated one; it
     /// comes before the lines of the next file.
     fn revisit_if_complete(&mut self, file: HourFile, now: Instant) {
-        let unfinished = |followed: &Followed| {
-            followed.tail.as_ref().is_some_and(|tail| tail.unfinished_bytes() > 0)
-        };
-        if self.files.get(&file).is_some_and(unfinished) && self.is_complete(file, now) {
+        let is_unfinished = |followed: &Followed| followed.unfinished_bytes() > 0;
+        if self.files.get(&file).is_some_and(is_unfinished) && self.is_complete(file, now) {
             self.unread.insert(file);
         }
     }
@@ -485,21 +483,21 @@ impl Follower {
                 self.revisit_if_complete(file, now);
             }
         }
-        self.close_idle_files();
+        self.close_idle_files(now);
     }
 
-    /// Closes what is read, old, and not in the middle of a line that may still be finished.
-    fn close_idle_files(&mut self) {
+    /// Closes what is read to its end, complete, and not among the newest. A file of an earlier
+    /// hour that a node writes again stays open: its wake-ups need no rescan.
+    fn close_idle_files(&mut self, now: Instant) {
         let newest: Vec<HourFile> = self.files.keys().rev().take(OPEN_FILES).copied().collect();
-        for (file, followed) in &mut self.files {
-            let idle = !newest.contains(file)
-                && !self.unread.contains(file)
+        for file in self.open_files() {
+            let is_idle = !newest.contains(&file)
+                && !self.unread.contains(&file)
+                && self.is_complete(file, now);
+            if let Some(followed) = self.files.get_mut(&file).filter(|_| is_idle)
                 && followed.displaced.is_none()
-                && followed
-                    .tail
-                    .as_ref()
-                    .is_some_and(|tail| tail.unfinished_bytes() == 0 || followed.finished);
-            if idle {
+                && (followed.finished || followed.unfinished_bytes() == 0)
+            {
                 followed.tail = None;
             }
         }
@@ -589,6 +587,10 @@ impl Followed {
             self.offset = tail.offset();
             self.digest = tail.digest();
         }
+    }
+
+    fn unfinished_bytes(&self) -> u64 {
+        self.tail.as_ref().map_or(0, Tail::unfinished_bytes)
     }
 
     fn behind_bytes(&self) -> u64 {
