@@ -2,6 +2,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::Write,
     path::PathBuf,
+    time::SystemTime,
 };
 
 use tempfile::TempDir;
