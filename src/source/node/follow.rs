@@ -6,21 +6,23 @@
 //! * older files are drained before newer ones, and lines of one file never change their order;
 //! * nothing is read before the baseline of a new stream is committed.
 
+mod followed;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::Metadata,
     io,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use xxhash_rust::xxh3::xxh3_64;
 
+use self::followed::{Displaced, Followed, Seen, digest_of_nothing};
 use super::{
     layout::{self, HourFile},
     start::{self, Start},
-    tail::{Inode, Limits, Oversized, Read, Tail},
+    tail::{Limits, Oversized, Read, Tail},
 };
 use crate::{
     source::{FileMark, Stream},
@@ -82,39 +84,6 @@ enum Phase {
     /// Until they are committed nothing is read.
     Committing,
     Reading,
-}
-
-/// One hour file. Without its tail it holds no more than this.
-struct Followed {
-    name: Arc<str>,
-    /// Everything before was handed on.
-    offset: u64,
-    /// Of the bytes before `offset`.
-    digest: u64,
-    /// As it was when we last looked; `None` before the first look.
-    seen: Option<Seen>,
-    /// When it was last seen to change.
-    changed_at: Instant,
-    tail: Option<Tail>,
-    /// Its path means another file or none: the open one is drained, then let go.
-    displaced: Option<Displaced>,
-    /// Its unfinished end was judged; done until it changes.
-    finished: bool,
-    /// Why it cannot be read; empty when it can.
-    problem: Option<String>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Seen {
-    size: u64,
-    modified: Option<SystemTime>,
-    inode: Inode,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Displaced {
-    Removed,
-    Replaced,
 }
 
 impl Follower {
@@ -340,12 +309,14 @@ impl Follower {
                 Ok(Some(batch)) => return Some(batch),
                 Ok(None) => _ = self.unread.remove(&file),
                 Err(error) => {
-                    self.note_error(file, &error);
+                    // What was removed before it was opened is for the next rescan to count.
+                    if error.kind() != io::ErrorKind::NotFound {
+                        self.note_error(file, &error);
+                    }
                     self.unread.remove(&file);
                 }
             }
         }
-        self.close_idle_files();
         self.marks_are_due()
             .then(|| Batch { marks: std::mem::take(&mut self.marks), ..Batch::default() })
     }
@@ -405,26 +376,31 @@ impl Follower {
     }
 
     fn batch(&mut self, file: HourFile, read: Read) -> Batch {
-        let mut marks = std::mem::take(&mut self.marks);
-        let mut name = Arc::default();
+        let has_lines = !read.lines.is_empty();
+        let mut batch = Batch { offset: read.offset, lines: read.lines, ..Batch::default() };
+        if has_lines || self.marks_are_due() {
+            batch.marks = std::mem::take(&mut self.marks);
+        }
+        if has_lines {
+            batch.discontinuity = std::mem::take(&mut self.discontinuity);
+        }
         if let Some(followed) = self.files.get(&file) {
-            marks.push(followed.mark());
-            name = followed.name.clone();
-            self.stats.reading(&name, followed.offset);
+            batch.marks.push(followed.mark());
+            self.stats.reading(&followed.name, followed.offset);
+            if has_lines {
+                batch.file = followed.name.clone();
+            }
         }
-        self.stats.read_bytes.add(read.lines.len() as u64);
+        self.stats.read_bytes.add(batch.lines.len() as u64);
         self.note_behind();
-        if read.lines.is_empty() {
-            name = Arc::default();
-        }
-        let discontinuity = !read.lines.is_empty() && std::mem::take(&mut self.discontinuity);
-        Batch { file: name, offset: read.offset, lines: read.lines, marks, discontinuity }
+        batch
     }
 
     /// The open file of a path that means another one or none was read to its end.
     fn let_go(&mut self, file: HourFile, displaced: Displaced) {
         let Some(followed) = self.files.get_mut(&file) else { return };
-        let lost_bytes = followed.tail.take().map_or(0, |tail| tail.unfinished_bytes());
+        let lost_bytes = followed.unfinished_bytes();
+        followed.tail = None;
         match displaced {
             Displaced::Removed => self.forget(file, lost_bytes, false),
             Displaced::Replaced => {
@@ -471,10 +447,8 @@ impl Follower {
     /// An old file whose last lines were just handed on may still end in an unterminated one; it
     /// comes before the lines of the next file.
     fn revisit_if_complete(&mut self, file: HourFile, now: Instant) {
-        let unfinished = |followed: &Followed| {
-            followed.tail.as_ref().is_some_and(|tail| tail.unfinished_bytes() > 0)
-        };
-        if self.files.get(&file).is_some_and(unfinished) && self.is_complete(file, now) {
+        let is_unfinished = |followed: &Followed| followed.unfinished_bytes() > 0;
+        if self.files.get(&file).is_some_and(is_unfinished) && self.is_complete(file, now) {
             self.unread.insert(file);
         }
     }
@@ -485,21 +459,21 @@ impl Follower {
                 self.revisit_if_complete(file, now);
             }
         }
-        self.close_idle_files();
+        self.close_idle_files(now);
     }
 
-    /// Closes what is read, old, and not in the middle of a line that may still be finished.
-    fn close_idle_files(&mut self) {
+    /// Closes what is read to its end, complete, and not among the newest. A file of an earlier
+    /// hour that a node writes again stays open: its wake-ups need no rescan.
+    fn close_idle_files(&mut self, now: Instant) {
         let newest: Vec<HourFile> = self.files.keys().rev().take(OPEN_FILES).copied().collect();
-        for (file, followed) in &mut self.files {
-            let idle = !newest.contains(file)
-                && !self.unread.contains(file)
+        for file in self.open_files() {
+            let is_idle = !newest.contains(&file)
+                && !self.unread.contains(&file)
+                && self.is_complete(file, now);
+            if let Some(followed) = self.files.get_mut(&file).filter(|_| is_idle)
                 && followed.displaced.is_none()
-                && followed
-                    .tail
-                    .as_ref()
-                    .is_some_and(|tail| tail.unfinished_bytes() == 0 || followed.finished);
-            if idle {
+                && (followed.finished || followed.unfinished_bytes() == 0)
+            {
                 followed.tail = None;
             }
         }
@@ -528,93 +502,6 @@ impl Follower {
         let path = file.map_or(directory.clone(), |file| file.path(directory));
         format!("{} cannot be read: {error}", path.display())
     }
-}
-
-impl Followed {
-    fn new(name: Arc<str>, offset: u64, digest: u64, now: Instant) -> Self {
-        Self {
-            name,
-            offset,
-            digest,
-            seen: None,
-            changed_at: now,
-            tail: None,
-            displaced: None,
-            finished: false,
-            problem: None,
-        }
-    }
-
-    fn mark(&self) -> FileMark {
-        FileMark::At { file: self.name.clone(), offset: self.offset, digest: self.digest }
-    }
-
-    /// Compares the file with how it was; tells whether it may hold something unread.
-    fn look(&mut self, metadata: &Metadata, now: Instant, stats: &StreamStats) -> io::Result<bool> {
-        if !metadata.is_file() {
-            return Err(io::Error::other("not a file"));
-        }
-        let seen = Seen::of(metadata);
-        // What could not be read is tried again at each rescan.
-        let changed = self.seen != Some(seen) || self.problem.take().is_some();
-        if changed {
-            self.seen = Some(seen);
-            self.changed_at = now;
-            self.finished = false;
-        }
-        if let Some(tail) = &mut self.tail {
-            if tail.inode() != seen.inode {
-                if self.displaced != Some(Displaced::Replaced) {
-                    self.displaced = Some(Displaced::Replaced);
-                    stats.replacements.add(1);
-                }
-                return Ok(true);
-            }
-            self.displaced = None;
-            if !tail.check()? {
-                stats.truncations.add(1);
-                self.note_progress();
-                return Ok(true);
-            }
-            return Ok(seen.size != tail.position());
-        }
-        Ok(changed)
-    }
-
-    /// Takes over where its tail stands.
-    fn note_progress(&mut self) {
-        if let Some(tail) = &self.tail
-            && self.offset != tail.offset()
-        {
-            self.offset = tail.offset();
-            self.digest = tail.digest();
-        }
-    }
-
-    fn behind_bytes(&self) -> u64 {
-        let position = self.tail.as_ref().map_or(self.offset, Tail::position);
-        match self.seen {
-            Some(seen) if !(self.finished && self.tail.is_none()) => {
-                seen.size.saturating_sub(position)
-            }
-            _ => 0,
-        }
-    }
-}
-
-impl Seen {
-    fn of(metadata: &Metadata) -> Self {
-        Self {
-            size: metadata.len(),
-            modified: metadata.modified().ok(),
-            inode: Inode::of(metadata),
-        }
-    }
-}
-
-/// The digest of offset 0.
-fn digest_of_nothing() -> u64 {
-    xxh3_64(&[])
 }
 
 #[cfg(test)]

@@ -139,8 +139,9 @@ impl Tail {
             return Ok(Read { offset: self.offset, ..Read::default() });
         }
         // One byte above the limit tells a line of exactly that length from a longer one.
-        let room = limits.line_bytes + 1 - self.pending.len().min(limits.line_bytes);
-        let want = limits.read_bytes.min(room).min(usize::try_from(unread).unwrap_or(usize::MAX));
+        let room = limits.line_bytes.saturating_sub(self.pending.len()).saturating_add(1);
+        let want =
+            limits.read_bytes.max(1).min(room).min(usize::try_from(unread).unwrap_or(usize::MAX));
         let mut fresh = Vec::with_capacity(want);
         rustix::io::pread(&self.file, spare_capacity(&mut fresh), self.position())?;
         fresh.truncate(want);

@@ -15,10 +15,12 @@ use std::{
     fs::{self, OpenOptions},
     io::Write,
     path::Path,
+    time::SystemTime,
 };
 
 use proptest::{prelude::*, test_runner::TestRunner};
 use tempfile::TempDir;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::*;
 use crate::{

@@ -2,6 +2,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::Write,
     path::PathBuf,
+    time::SystemTime,
 };
 
 use tempfile::TempDir;
@@ -551,9 +552,20 @@ fn old_files_are_closed_and_the_two_newest_stay_open() {
     for hour in 0..10 {
         bench.append(&format!("20260315/{hour}"), "a\n");
     }
-
     bench.turn();
 
+    bench.pass(60);
+    bench.append("20260315/3", "b\n");
+    bench.turn();
+
+    let names = bench.follower.open_files();
+    assert_eq!(names, [at("20260315/3"), at("20260315/8"), at("20260315/9")]);
+    bench.append("20260315/3", "c\n");
+    assert!(bench.follower.wake(at("20260315/3")), "it is written again and stays open");
+    bench.pass(60);
+    bench.turn();
+    bench.pass(60);
+    bench.turn();
     assert_eq!(bench.follower.open_files(), [at("20260315/8"), at("20260315/9")]);
 }
 

@@ -162,6 +162,24 @@ async fn inotify_alone_finds_appended_lines_new_hours_and_new_days() {
 }
 
 #[actix_rt::test]
+async fn directories_that_are_removed_and_made_again_are_watched_again() {
+    // H13: the timer does not fire in this test.
+    let bench = Bench::new(1 << 20);
+    bench.append(FILLS, "20260315/0", "a\n");
+    let _watcher = bench.watcher(&config()).start();
+    assert_eq!(bench.read_until(2).await, "a\n");
+
+    let hourly = bench.node.path().join(FILLS).join("hourly");
+    for (removed, line) in [(hourly.join("20260315"), "b\n"), (hourly, "c\n")] {
+        fs::remove_dir_all(removed).unwrap();
+        bench.append(FILLS, "20260316/0", line);
+        assert_eq!(bench.read_until(2).await, line);
+    }
+    bench.append(FILLS, "20260316/0", "d\n");
+    assert_eq!(bench.read_until(2).await, "d\n");
+}
+
+#[actix_rt::test]
 async fn the_timer_alone_finds_everything() {
     // H13: inotify is not available.
     let bench = Bench::new(1 << 20);
