@@ -29,8 +29,9 @@ use crate::{
 
 /// Most events of one turn.
 const TURN_EVENTS: usize = 512;
-/// Most frames of one turn: at 6 us for a write of one frame each, about 25 ms.
-const TURN_FRAMES: usize = 4_096;
+/// Most frames of one turn: some 10 ms of queueing. The writes cost more, but there is one for each
+/// client and turn, and a turn that ended earlier would merge less into each.
+const TURN_FRAMES: usize = 65_536;
 
 /// A session as the shard sees it.
 struct Member {

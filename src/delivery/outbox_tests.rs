@@ -30,7 +30,7 @@ fn write_in_pieces(outbox: &mut Outbox, takes: &mut impl Iterator<Item = usize>)
             Ok(received.len() - before)
         })
         .unwrap();
-    assert_eq!(drained, outbox.is_empty());
+    assert_eq!(drained, outbox.frames.is_empty());
     received
 }
 
@@ -51,7 +51,7 @@ proptest! {
             waiting.by_ref().take(count).for_each(|frame| outbox.push(frame.clone()).unwrap());
             received.extend(write_in_pieces(&mut outbox, &mut takes));
         }
-        while !outbox.is_empty() {
+        while !outbox.frames.is_empty() {
             received.extend(write_in_pieces(&mut outbox, &mut takes));
         }
 
@@ -60,7 +60,7 @@ proptest! {
         prop_assert_eq!(tally.queued, frames.len() as u64);
         prop_assert_eq!(tally.sent, frames.len() as u64);
         prop_assert_eq!(tally.waiting_bytes, 0);
-        prop_assert_eq!(outbox.bytes(), 0);
+        prop_assert_eq!(outbox.bytes, 0);
     }
 
     #[test]
@@ -112,7 +112,7 @@ fn what_does_not_fit_is_refused_and_counted() {
     assert_eq!(outbox.push(Bytes::from_static(b"123")), Err(Full));
     outbox.refuse();
 
-    assert_eq!(outbox.bytes(), 8);
+    assert_eq!(outbox.bytes, 8);
     let tally = outbox.take_tally();
     assert_eq!((tally.queued, tally.dropped, tally.waiting_bytes), (2, 1, 8));
 }

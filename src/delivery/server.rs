@@ -132,11 +132,11 @@ impl Worker {
         let Ok(Ok(())) = written.await else { return };
         let parts = framed.into_parts();
         let casting = self.casting.clone();
-        match Wire::new(parts.io, &casting.session, casting.stats.clone()) {
+        match Wire::new(parts.io, &casting.session, casting.stats.clone(), permit) {
             Ok(wire) => {
                 let members = self.members.clone();
                 let inbound: BytesMut = parts.read_buf;
-                let start = Start { wire, door, inbound, members, casting, permit };
+                let start = Start { wire, door, inbound, members, casting };
                 Session::new(start).start();
             }
             Err(error) => {

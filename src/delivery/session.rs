@@ -20,7 +20,6 @@ use super::{
     frame::{self, Assembler, Inbound},
     index::SessionId,
     members::Members,
-    set::Permit,
     socket::{Flush, Wire},
     subscription::{Change, Subscriptions},
 };
@@ -56,7 +55,6 @@ pub struct Start {
     pub inbound: BytesMut,
     pub members: Rc<RefCell<Members>>,
     pub casting: Arc<Casting>,
-    pub permit: Permit,
 }
 
 pub struct Session {
@@ -75,7 +73,6 @@ pub struct Session {
     closing: bool,
     /// A future waits for room on the socket.
     waiting: bool,
-    _permit: Permit,
 }
 
 /// A session's place in its shard, given back whatever happens to the session.
@@ -103,7 +100,7 @@ enum Step {
 
 impl Session {
     pub fn new(start: Start) -> Self {
-        let Start { wire, door, inbound, members, casting, permit } = start;
+        let Start { wire, door, inbound, members, casting } = start;
         Self {
             wire: Rc::new(wire),
             door,
@@ -122,7 +119,6 @@ impl Session {
             last_heard: Instant::now(),
             closing: false,
             waiting: false,
-            _permit: permit,
         }
     }
 

@@ -16,7 +16,10 @@ use bytes::{Bytes, BytesMut};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-use super::outbox::{Full, Outbox};
+use super::{
+    outbox::{Full, Outbox},
+    set::Permit,
+};
 use crate::{config::SessionConfig, stats::Stats};
 
 /// How a flush ended.
@@ -36,6 +39,8 @@ pub struct Wire {
     /// The socket took no more when it was last asked: nobody but its session asks again.
     blocked: Cell<bool>,
     stats: Arc<Stats>,
+    /// Given back last: whoever sees no session open also sees all of their frames counted.
+    _permit: Permit,
 }
 
 impl Wire {
@@ -43,13 +48,18 @@ impl Wire {
     ///
     /// # Errors
     /// Those of the socket's options: it is gone.
-    pub fn new(socket: TcpStream, config: &SessionConfig, stats: Arc<Stats>) -> io::Result<Self> {
+    pub fn new(
+        socket: TcpStream,
+        config: &SessionConfig,
+        stats: Arc<Stats>,
+        permit: Permit,
+    ) -> io::Result<Self> {
         socket.set_nodelay(true)?;
         // One client that stops reading would otherwise fill megabytes of the kernel's memory
         // before anything of it shows here.
         SockRef::from(&socket).set_send_buffer_size(config.send_buffer_bytes as usize)?;
         let outbox = RefCell::new(Outbox::new(config.outbox_bytes));
-        Ok(Self { socket, outbox, blocked: Cell::new(false), stats })
+        Ok(Self { socket, outbox, blocked: Cell::new(false), stats, _permit: permit })
     }
 
     /// Queues a frame; the caller flushes when it has queued all.

@@ -1,0 +1,13 @@
+//! Sessions over real sockets: log, shards, sessions and the server, without the rest of the daemon.
+
+#[path = "sessions/harness.rs"]
+mod harness;
+#[path = "sessions/hyper.rs"]
+mod hyper;
+#[path = "sessions/native.rs"]
+mod native;
+#[cfg(feature = "failpoints")]
+#[path = "sessions/panics.rs"]
+mod panics;
+#[path = "sessions/wire.rs"]
+mod wire;

@@ -1,0 +1,303 @@
+//! A server with a log that the test fills, and clients.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use actix::prelude::*;
+use bytes::Bytes;
+use nodecast::{
+    config::{HttpConfig, SessionConfig},
+    delivery::{Casting, CloseReason, SessionSet, serve},
+    event::{Address, Event, EventId, Keys, SequencedEvent, Timestamp, Topic},
+    router::{
+        log::{Heads, Log, LogEvent, NewSegment, Notice},
+        readers::Readers,
+    },
+    source::{BatchLost, Budget, Density, Form, Progress, Stream},
+    stats::Stats,
+};
+use serde_json::Value;
+use slog::{Discard, Logger, o};
+use tungstenite::{Message, WebSocket, protocol::frame::coding::CloseCode};
+
+pub const FILLS: Topic = Topic::new("fills");
+pub const MISC: Topic = Topic::new("misc");
+pub const ALICE: &str = "0x025a744111554e57c66ba2069a8081249fbe5e11";
+pub const BOB: &str = "0x1e37a337ed460039d1b15bd3bc489de789768d5e";
+/// Nothing here takes that long unless it is broken.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub struct Server {
+    pub address: SocketAddr,
+    pub stats: Arc<Stats>,
+    pub log: Arc<Log>,
+    pub sessions: Arc<SessionSet>,
+    readers: Arc<Readers>,
+    budget: Arc<Budget>,
+    stream: Arc<Stream>,
+    seq: AtomicU64,
+    handle: actix_server::ServerHandle,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Takes the reports of lost batches: the tests commit nothing.
+struct Sink;
+
+impl Actor for Sink {
+    type Context = Context<Self>;
+}
+
+impl Handler<BatchLost> for Sink {
+    type Result = ();
+
+    fn handle(&mut self, _: BatchLost, _: &mut Self::Context) {}
+}
+
+impl Server {
+    pub fn start(configure: impl FnOnce(&mut SessionConfig)) -> Self {
+        Self::start_with_log(1 << 30, configure)
+    }
+
+    /// With a log that keeps at most so many bytes of what is committed.
+    pub fn start_with_log(max_bytes: usize, configure: impl FnOnce(&mut SessionConfig)) -> Self {
+        let mut session = SessionConfig::default();
+        configure(&mut session);
+        let http = HttpConfig { request_timeout: Duration::from_secs(1), ..HttpConfig::default() };
+        let stats = Arc::new(Stats::default());
+        let heads = Heads { epoch: 0xe, run: 0xf, positions: vec![] };
+        let log = Log::new(max_bytes, 100, heads);
+        let readers = Arc::new(Readers::default());
+        let sessions = SessionSet::new(session.max_sessions, stats.clone());
+        let casting = Arc::new(Casting {
+            log: log.clone(),
+            readers: readers.clone(),
+            sessions: sessions.clone(),
+            stats: stats.clone(),
+            session,
+            http,
+            topics: vec![FILLS, MISC],
+            logger: Logger::root(Discard, o!()),
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (tell, told) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            System::new().block_on(async move {
+                let lost = Sink.start().recipient();
+                let server = serve(listener, casting, |_| {}).unwrap();
+                tell.send((server.handle(), Budget::new(usize::MAX, lost))).unwrap();
+                server.await.unwrap();
+            });
+        });
+        let (handle, budget) = told.recv().unwrap();
+        let stream = Arc::new(Stream {
+            name: "fills".into(),
+            node: "node".into(),
+            topic: FILLS,
+            form: Form::ByBlock,
+            density: Density::Dense,
+            directory: "fills".into(),
+        });
+        let (seq, thread) = (AtomicU64::new(101), Some(thread));
+        Self { address, stats, log, sessions, readers, budget, stream, seq, handle, thread }
+    }
+
+    /// Appends events and wakes the shards.
+    pub fn append(&self, events: Vec<Event>) {
+        self.append_with(events, vec![]);
+    }
+
+    pub fn append_with(&self, events: Vec<Event>, notices: Vec<Notice>) {
+        self.append_unseen(events, notices);
+        self.readers.wake();
+    }
+
+    /// Appends and wakes nobody.
+    pub fn append_unseen(&self, events: Vec<Event>, notices: Vec<Notice>) {
+        let heads = Arc::new(Heads { epoch: 0xe, run: 0xf, positions: vec![] });
+        let events = events.into_iter().map(|event| {
+            let seq = self.seq.fetch_add(1, Ordering::SeqCst);
+            LogEvent::new(SequencedEvent { seq, late: false, event }, heads.clone())
+        });
+        self.log.append(NewSegment {
+            generation: 0,
+            events: events.collect(),
+            notices,
+            seen: vec![],
+            heads: heads.clone(),
+            progress: Progress {
+                stream: self.stream.clone(),
+                files: vec![],
+                state: Default::default(),
+            },
+            read_at: Timestamp::now(),
+            credit: self.budget.take(1, 0),
+        });
+    }
+
+    pub fn connect(&self, path: &str) -> Client {
+        self.connect_with(path, TcpStream::connect(self.address).unwrap())
+    }
+
+    pub fn connect_with(&self, path: &str, stream: TcpStream) -> Client {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let url = format!("ws://{}{path}", self.address);
+        let (socket, _) = tungstenite::client(url, stream).unwrap();
+        Client { socket }
+    }
+
+    /// A native client that has read its `hello`.
+    pub fn native(&self) -> Client {
+        let mut client = self.connect("/v1/ws");
+        assert_eq!(client.json()["type"], "hello");
+        client
+    }
+
+    /// Sends an HTTP request as it is, and reads to the end of the answer.
+    pub fn raw(&self, request: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    pub fn close_all(&self, deadline: Duration) -> usize {
+        let closing = self.sessions.close_all(CloseReason::ShuttingDown, deadline);
+        actix_rt::Runtime::new().unwrap().block_on(closing)
+    }
+
+    /// Waits until every session is gone and checks that no frame disappeared uncounted.
+    pub fn settle(&self) {
+        self.wait_until("all sessions are gone", |stats| stats.sessions.open.get() == 0);
+        let stats = &self.stats.sessions;
+        assert_eq!(
+            stats.frames_queued.get(),
+            stats.frames_sent.get() + stats.frames_dropped.get(),
+            "queued = sent + dropped"
+        );
+        assert_eq!(stats.outbox_bytes.get(), 0);
+        assert_eq!(stats.subscriptions.get(), 0);
+        assert_eq!(stats.opened.get(), stats.closed.get());
+    }
+
+    pub fn wait_until(&self, what: &str, mut holds: impl FnMut(&Stats) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !holds(&self.stats) {
+            assert!(Instant::now() < deadline, "{what}");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        actix_rt::Runtime::new().unwrap().block_on(self.handle.stop(false));
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+pub struct Client {
+    pub socket: WebSocket<TcpStream>,
+}
+
+impl Client {
+    pub fn say(&mut self, text: &str) {
+        self.socket.send(Message::text(text)).unwrap();
+    }
+
+    /// The next text, control frames passed over.
+    pub fn text(&mut self) -> String {
+        loop {
+            match self.socket.read().unwrap() {
+                Message::Text(text) => return text.to_string(),
+                Message::Close(frame) => panic!("closed instead: {frame:?}"),
+                _ => {}
+            }
+        }
+    }
+
+    pub fn json(&mut self) -> Value {
+        serde_json::from_str(&self.text()).unwrap()
+    }
+
+    /// Asks for an answer and reads it; no other text may come before.
+    pub fn ask(&mut self, text: &str) -> Value {
+        self.say(text);
+        self.json()
+    }
+
+    /// Everything that was said before is done when this returns. For `/ws`, which acknowledges
+    /// nothing: frames of one client are handled in their order.
+    pub fn sync(&mut self) {
+        self.socket.send(Message::Ping(Bytes::from_static(b"sync"))).unwrap();
+        loop {
+            match self.socket.read().unwrap() {
+                Message::Pong(payload) if payload == Bytes::from_static(b"sync") => return,
+                Message::Pong(_) | Message::Ping(_) => {}
+                other => panic!("{other:?} instead of a pong"),
+            }
+        }
+    }
+
+    /// Reads to the close frame; gives it and how many texts came before.
+    pub fn closed(&mut self) -> (u16, String, usize) {
+        let mut texts = 0;
+        loop {
+            match self.socket.read().unwrap() {
+                Message::Text(_) => texts += 1,
+                Message::Close(Some(frame)) => {
+                    return (frame.code.into(), frame.reason.to_string(), texts);
+                }
+                Message::Close(None) => return (CloseCode::Status.into(), String::new(), texts),
+                _ => {}
+            }
+        }
+    }
+
+    /// Writes a frame as it is, masked with zeros.
+    pub fn frame(&mut self, finished: bool, opcode: u8, payload: &[u8]) {
+        assert!(payload.len() < 126);
+        let first = if finished { 0x80 } else { 0 } | opcode;
+        let mut frame = vec![first, 0x80 | payload.len() as u8, 0, 0, 0, 0];
+        frame.extend_from_slice(payload);
+        self.socket.get_mut().write_all(&frame).unwrap();
+    }
+}
+
+pub fn event(topic: Topic, block: u64, index: u32, user: Option<&str>, body: &str) -> Event {
+    let keys = ["coin", "side", "dir"].into_iter().filter_map(|key| {
+        let at = body.find(&format!("\"{key}\":\""))? + key.len() + 4;
+        Some((key, at as u32..(at + body[at..].find('"')?) as u32))
+    });
+    Event {
+        id: EventId { topic, position: block, index, part: 0 },
+        time: Timestamp(1_773_532_800_000_000),
+        user: user.map(|user| user.parse::<Address>().unwrap()),
+        keys: Keys::new(keys),
+        body: Bytes::copy_from_slice(body.as_bytes()),
+    }
+}
+
+pub fn fill(block: u64, user: &str, coin: &str) -> Event {
+    let body = format!(r#"{{"coin":"{coin}","px":"1.10","side":"B","dir":"Open Long"}}"#);
+    event(FILLS, block, 0, Some(user), &body)
+}
+
+pub fn misc(block: u64, user: Option<&str>) -> Event {
+    let body = r#"{"time":"2025-11-05T16:09:18.466557521","hash":"0x4a","inner":{"CDeposit":{"amount":"10.0"}}}"#;
+    event(MISC, block, 0, user, body)
+}
