@@ -12,6 +12,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::Metadata,
     io,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,7 +21,7 @@ use bytes::Bytes;
 
 use self::followed::{Displaced, Followed, Seen, digest_of_nothing};
 use super::{
-    layout::{self, HourFile},
+    layout::{self, HourFile, Listing},
     start::{self, Start},
     tail::{Limits, Oversized, Read, Tail},
 };
@@ -70,7 +71,7 @@ pub struct Follower {
     marks: Vec<FileMark>,
     /// Unread bytes were lost before the next line.
     discontinuity: bool,
-    /// Why the directory could not be listed.
+    /// Why the directory, or a day of it, could not be listed.
     directory_problem: Option<String>,
     oversized: Vec<OversizedLine>,
 }
@@ -206,24 +207,28 @@ impl Follower {
             // What cannot be seen is not taken for deleted; open files are read on.
             Err(error) => {
                 self.stats.read_errors.add(1);
-                self.directory_problem = Some(self.describe(None, &error));
+                self.directory_problem = Some(describe(&self.stream.directory, &error));
                 self.unread.extend(self.open_files());
                 return;
             }
         };
         self.directory_problem = None;
+        for (path, _, error) in &listed.unreadable_days {
+            self.stats.read_errors.add(1);
+            self.directory_problem = Some(describe(path, error));
+        }
         if let Phase::Choosing(start) = self.phase {
             match self.choose(start, &listed, now) {
                 Ok(marks) => self.phase = Phase::Chosen(marks),
                 Err(error) => {
                     self.stats.read_errors.add(1);
-                    self.directory_problem = Some(self.describe(None, &error));
+                    self.directory_problem = Some(describe(&self.stream.directory, &error));
                     return;
                 }
             }
         }
         self.find_removed(&listed);
-        for (file, metadata) in listed {
+        for (file, metadata) in listed.files {
             let followed = self.files.entry(file).or_insert_with(|| {
                 Followed::new(file.to_string().into(), 0, digest_of_nothing(), now)
             });
@@ -240,11 +245,12 @@ impl Follower {
     fn choose(
         &mut self,
         start: Start,
-        listed: &[(HourFile, io::Result<Metadata>)],
+        listed: &Listing,
         now: Instant,
     ) -> io::Result<Vec<FileMark>> {
         // A file that cannot be read cannot be placed; it counts as one that is not there yet.
         let readable: Vec<HourFile> = listed
+            .files
             .iter()
             .filter(|(_, metadata)| metadata.as_ref().is_ok_and(Metadata::is_file))
             .map(|(file, _)| *file)
@@ -259,11 +265,9 @@ impl Follower {
         Ok(marks)
     }
 
-    fn find_removed(&mut self, listed: &[(HourFile, io::Result<Metadata>)]) {
-        let is_listed =
-            |file: &HourFile| listed.binary_search_by_key(file, |(listed, _)| *listed).is_ok();
-        let removed: Vec<HourFile> =
-            self.files.keys().copied().filter(|file| !is_listed(file)).collect();
+    fn find_removed(&mut self, listed: &Listing) {
+        let is_removed = |file: &HourFile| listed.is_known(file.day) && !listed.contains(*file);
+        let removed: Vec<HourFile> = self.files.keys().copied().filter(is_removed).collect();
         let newest = self.files.keys().next_back().copied();
         for file in removed {
             let Some(followed) = self.files.get_mut(&file) else { continue };
@@ -491,17 +495,15 @@ impl Follower {
 
     fn note_error(&mut self, file: HourFile, error: &io::Error) {
         self.stats.read_errors.add(1);
-        let problem = self.describe(Some(file), error);
+        let problem = describe(&file.path(&self.stream.directory), error);
         if let Some(followed) = self.files.get_mut(&file) {
             followed.problem = Some(problem);
         }
     }
+}
 
-    fn describe(&self, file: Option<HourFile>, error: &io::Error) -> String {
-        let directory = &self.stream.directory;
-        let path = file.map_or(directory.clone(), |file| file.path(directory));
-        format!("{} cannot be read: {error}", path.display())
-    }
+fn describe(path: &Path, error: &io::Error) -> String {
+    format!("{} cannot be read: {error}", path.display())
 }
 
 #[cfg(test)]

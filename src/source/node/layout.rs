@@ -187,30 +187,57 @@ pub fn list_days(directory: &Path) -> io::Result<Vec<(u32, PathBuf)>> {
     Ok(days)
 }
 
-/// Every hour file of a stream, in order, each with what the file system says of it.
+/// What lies in the day directories of a stream.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Every hour file, in order, each with what the file system says of it.
+    pub files: Vec<(HourFile, io::Result<Metadata>)>,
+    /// Days whose files are not known: they must not be taken for deleted.
+    pub unreadable_days: Vec<(PathBuf, u32, io::Error)>,
+}
+
+impl Listing {
+    pub fn contains(&self, file: HourFile) -> bool {
+        self.files.binary_search_by_key(&file, |(listed, _)| *listed).is_ok()
+    }
+
+    pub fn is_known(&self, day: u32) -> bool {
+        self.unreadable_days.iter().all(|(_, unreadable, _)| *unreadable != day)
+    }
+}
+
+/// Lists every hour file of a stream.
 ///
 /// # Errors
-/// When any directory cannot be read: an incomplete list would make files look deleted.
-pub fn list_files(directory: &Path) -> io::Result<Vec<(HourFile, io::Result<Metadata>)>> {
-    let mut files = Vec::new();
+/// When the directory of the kind is missing, or the day directories cannot be listed.
+pub fn list_files(directory: &Path) -> io::Result<Listing> {
+    let mut listing = Listing::default();
     for (day, path) in list_days(directory)? {
-        let entries = match fs::read_dir(&path) {
-            Ok(entries) => entries,
+        match list_day(day, &path, &mut listing.files) {
             // Pruned a moment ago.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
-        };
-        for entry in entries {
-            let entry = entry?;
-            let Some(hour) = entry.file_name().to_str().and_then(parse_hour) else { continue };
-            match fs::metadata(entry.path()) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                looked => files.push((HourFile { day, hour }, looked)),
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => listing.unreadable_days.push((path, day, error)),
+            Ok(()) => {}
         }
     }
-    files.sort_by_key(|(file, _)| *file);
-    Ok(files)
+    listing.files.sort_by_key(|(file, _)| *file);
+    Ok(listing)
+}
+
+fn list_day(
+    day: u32,
+    path: &Path,
+    files: &mut Vec<(HourFile, io::Result<Metadata>)>,
+) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let Some(hour) = entry.file_name().to_str().and_then(parse_hour) else { continue };
+        match fs::metadata(entry.path()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            looked => files.push((HourFile { day, hour }, looked)),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -259,7 +286,7 @@ mod tests {
         }
         let files = list_files(node.path()).unwrap();
 
-        assert_eq!(files.iter().map(|(file, _)| file.hour).collect::<Vec<_>>(), [7]);
+        assert_eq!(files.files.iter().map(|(file, _)| file.hour).collect::<Vec<_>>(), [7]);
     }
 
     #[test]
@@ -313,7 +340,7 @@ mod tests {
     fn a_missing_kind_directory_is_an_error_and_a_missing_hourly_one_is_empty() {
         let node = tempfile::tempdir().unwrap();
 
-        assert!(list_files(node.path()).unwrap().is_empty());
+        assert!(list_files(node.path()).unwrap().files.is_empty());
         assert!(list_files(&node.path().join("gone")).is_err());
     }
 }

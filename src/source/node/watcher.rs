@@ -5,6 +5,8 @@
 //! baseline of a new stream is committed before anything of it is read; after [`StopReading`] no
 //! batch leaves.
 
+mod watched;
+
 use std::{
     collections::HashMap,
     io,
@@ -17,6 +19,7 @@ use actix::{fut::wrap_future, prelude::*};
 use inotify::EventOwned;
 use slog::{Logger, debug, error, info, o, warn};
 
+use self::watched::Watched;
 use super::{
     follow::{Batch, Follower, Settings},
     layout::{self, Found},
@@ -29,8 +32,8 @@ use crate::{
     event::Timestamp,
     fail_point,
     source::{
-        Budget, CreditReturned, FileMark, RawBatch, Stream, StreamCheckpoint, StreamState,
-        quarantine::{Quarantine, Refused},
+        Budget, CreditReturned, FileMark, RawBatch, Stream, StreamCheckpoint,
+        quarantine::Quarantine,
     },
     stats::{Stats, StreamStats},
 };
@@ -77,18 +80,6 @@ pub struct FileWatcher {
     /// Plain directories that were refused; each is said once.
     refused: Vec<Arc<Stream>>,
     log: Logger,
-}
-
-/// One stream and what the watcher knows of it.
-struct Watched {
-    follower: Follower,
-    stats: Arc<StreamStats>,
-    /// Where it begins without a checkpoint.
-    start: Start,
-    /// Travels with the first batch.
-    resume: Option<StreamState>,
-    /// What is wrong, as it was last said.
-    problem: Option<String>,
 }
 
 impl FileWatcher {
@@ -240,7 +231,7 @@ impl FileWatcher {
                 _ => Follower::resume(stream, settings, &checkpoint.files, now, counted),
             },
         };
-        Watched { follower, stats, start, resume: Some(state), problem: None }
+        Watched::new(follower, stats, start, state)
     }
 
     fn note_node_problem(&mut self, problem: Option<String>) {
@@ -278,6 +269,9 @@ impl FileWatcher {
             if let Some(batch) = self.streams[stream].follower.next_batch(now) {
                 self.send(stream, batch);
             }
+            let watched = &mut self.streams[stream];
+            watched.set_oversized_aside(self.quarantine.as_deref(), &self.log);
+            watched.note_problem(&self.log);
         }
         // A baseline that was just sent is waited for; the wake-up is the return of its credit.
         if self.baselines_are_committed() && self.has_work() {
@@ -353,45 +347,6 @@ impl FileWatcher {
         self.next.do_send(batch);
         if is_baseline {
             fail_point!("watcher.baseline");
-        }
-        watched.set_oversized_aside(self.quarantine.as_deref(), &self.log);
-        watched.note_problem(&self.log);
-    }
-}
-
-impl Watched {
-    /// Says once that something is wrong, and once that it is over.
-    fn note_problem(&mut self, log: &Logger) {
-        let problem = self.follower.problem();
-        if self.problem.as_deref() == problem {
-            return;
-        }
-        let name = &self.follower.stream().name;
-        match problem {
-            Some(problem) => {
-                warn!(log, "stream cannot be read"; "stream" => %name, "error" => problem)
-            }
-            None => info!(log, "stream can be read"; "stream" => %name),
-        }
-        self.stats.set_problem(problem.unwrap_or_default());
-        self.problem = problem.map(str::to_owned);
-    }
-
-    fn set_oversized_aside(&mut self, quarantine: Option<&Quarantine>, log: &Logger) {
-        for oversized in self.follower.take_oversized() {
-            let offset_bytes = oversized.line.offset;
-            warn!(log, "line skipped"; "reason" => "over-long line", "path" => &*oversized.file,
-                "stream" => %self.follower.stream().name, "offset_bytes" => offset_bytes);
-            let origin = format!("{}/{}", self.follower.stream().name, oversized.file);
-            let refused = Refused {
-                reason: "over-long line",
-                origin: &origin,
-                offset_bytes,
-                content: &oversized.line.head,
-            };
-            if let Some(Err(error)) = quarantine.map(|quarantine| quarantine.put(refused)) {
-                warn!(log, "quarantine cannot be written"; "error" => %error);
-            }
         }
     }
 }

@@ -468,6 +468,27 @@ fn a_directory_in_place_of_a_file_stops_no_other_file() {
 }
 
 #[test]
+fn a_day_that_cannot_be_listed_stops_no_other_day_and_is_no_deletion() {
+    let mut bench = Bench::started();
+    bench.append("20260314/9", "a\n");
+    assert_eq!(bench.turn(), "a\n");
+    let day = bench.directory.path().join("hourly/20260314");
+    let aside = bench.directory.path().join("aside");
+    fs::rename(&day, &aside).unwrap();
+    fs::write(&day, "not a directory").unwrap();
+    bench.append("20260315/9", "b\n");
+
+    assert_eq!(bench.turn(), "b\n");
+    assert!(bench.follower.problem().unwrap().contains("20260314"));
+    fs::remove_file(&day).unwrap();
+    fs::rename(&aside, &day).unwrap();
+    bench.append("20260314/9", "c\n");
+
+    assert_eq!(bench.turn(), "c\n");
+    assert_eq!(bench.follower.problem(), None);
+}
+
+#[test]
 fn a_file_without_permission_is_read_once_it_has_one() {
     use std::os::unix::fs::PermissionsExt;
 

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     config::StartFrom,
-    source::BatchLost,
+    source::{BatchLost, StreamState},
     testing::{Probe, ProbeHandle, log},
 };
 
@@ -356,11 +356,12 @@ async fn the_head_of_an_over_long_line_goes_to_quarantine() {
     let bench = Bench::new(1 << 20);
     let state = tempfile::tempdir().unwrap();
     let quarantine = Arc::new(Quarantine::open(state.path(), 1 << 20).unwrap());
-    bench.append(FILLS, "20260315/0", "a line that is far too long\nshort\n");
+    bench.append(FILLS, "20260315/0", "short\na line that is far too long");
     let watcher = bench.watcher(&SourceConfig { max_line_bytes: 8, ..config() });
     let _watcher = watcher.with_quarantine(quarantine).start();
 
     assert_eq!(bench.read_until(6).await, "short\n");
+    assert!(bench.batches.take().await.is_empty());
     let kept = fs::read_to_string(state.path().join("quarantine.jsonl")).unwrap();
     assert!(kept.contains("over-long line") && kept.contains("20260315/0"), "{kept}");
 }

@@ -1,0 +1,73 @@
+//! One stream as its watcher knows it: what was said of it, and what its first batch carries.
+
+use std::sync::Arc;
+
+use slog::{Logger, info, warn};
+
+use super::super::{follow::Follower, start::Start};
+use crate::{
+    source::{
+        StreamState,
+        quarantine::{Quarantine, Refused},
+    },
+    stats::StreamStats,
+};
+
+/// One stream and what the watcher knows of it.
+pub struct Watched {
+    pub follower: Follower,
+    pub stats: Arc<StreamStats>,
+    /// Where it begins without a checkpoint.
+    pub start: Start,
+    /// Travels with the first batch.
+    pub resume: Option<StreamState>,
+    /// What is wrong, as it was last said.
+    problem: Option<String>,
+}
+
+impl Watched {
+    pub fn new(
+        follower: Follower,
+        stats: Arc<StreamStats>,
+        start: Start,
+        state: StreamState,
+    ) -> Self {
+        Self { follower, stats, start, resume: Some(state), problem: None }
+    }
+
+    /// Says once that something is wrong, and once that it is over.
+    pub fn note_problem(&mut self, log: &Logger) {
+        let problem = self.follower.problem();
+        if self.problem.as_deref() == problem {
+            return;
+        }
+        let name = &self.follower.stream().name;
+        match problem {
+            Some(problem) => {
+                warn!(log, "stream cannot be read"; "stream" => %name, "error" => problem)
+            }
+            None => info!(log, "stream can be read"; "stream" => %name),
+        }
+        self.stats.set_problem(problem.unwrap_or_default());
+        self.problem = problem.map(str::to_owned);
+    }
+
+    /// Puts the heads of over-long lines into quarantine.
+    pub fn set_oversized_aside(&mut self, quarantine: Option<&Quarantine>, log: &Logger) {
+        for oversized in self.follower.take_oversized() {
+            let offset_bytes = oversized.line.offset;
+            warn!(log, "line skipped"; "reason" => "over-long line", "path" => &*oversized.file,
+                "stream" => %self.follower.stream().name, "offset_bytes" => offset_bytes);
+            let origin = format!("{}/{}", self.follower.stream().name, oversized.file);
+            let refused = Refused {
+                reason: "over-long line",
+                origin: &origin,
+                offset_bytes,
+                content: &oversized.line.head,
+            };
+            if let Some(Err(error)) = quarantine.map(|quarantine| quarantine.put(refused)) {
+                warn!(log, "quarantine cannot be written"; "error" => %error);
+            }
+        }
+    }
+}
