@@ -68,8 +68,6 @@ pub struct Session {
     last_heard: Instant,
     /// Set when the close frame is queued: what the client says is only read to find its end.
     closing: bool,
-    /// A future waits for room on the socket.
-    waiting: bool,
 }
 
 /// A session's place in its shard, given back whatever happens to the session.
@@ -115,7 +113,6 @@ impl Session {
             casting,
             last_heard: Instant::now(),
             closing: false,
-            waiting: false,
         }
     }
 
@@ -194,8 +191,9 @@ impl Session {
 
     fn at_desk(&mut self, work: impl FnOnce(&mut Desk<'_>)) -> Step {
         let members = self.seat.members.clone();
-        members.borrow_mut().settle();
-        let cursor = move || -> Cursor { members.borrow().cursor() };
+        // The shard's own state is not this session's to break.
+        essential(|| members.borrow_mut().settle());
+        let cursor = move || -> Cursor { essential(|| members.borrow().cursor()) };
         let mut desk = Desk {
             subscriptions: &mut self.seat.subscriptions,
             limits: &self.casting.session,
@@ -241,20 +239,20 @@ impl Session {
         match flush {
             Flush::Drained if self.closing => self.wire.end(),
             Flush::Drained => {}
-            Flush::Blocked => self.wait_for_room(ctx),
+            Flush::Blocked => {
+                if self.wire.claim_wait() {
+                    self.wait_for_room(ctx);
+                }
+            }
             Flush::Broken => ctx.stop(),
         }
     }
 
+    /// Goes on writing when the socket takes more. Only for who has claimed it.
     fn wait_for_room(&mut self, ctx: &mut Context<Self>) {
-        if self.waiting {
-            return;
-        }
-        self.waiting = true;
         let wire = self.wire.clone();
         let room = async move { poll_fn(|cx| wire.poll_writable(cx)).await };
         ctx.spawn(room.into_actor(self).map(|room, session, ctx| {
-            session.waiting = false;
             let flush = if room.is_ok() { session.wire.resume() } else { Flush::Broken };
             session.flushed(flush, ctx);
         }));
@@ -290,7 +288,7 @@ impl Session {
         // A client that answers no ping would not take the close frame later either, and one that
         // closed first waits for the end of our stream only.
         let gone = matches!(reason, CloseReason::PingTimeout)
-            || (matches!(reason, CloseReason::Client(_)) && !self.waiting);
+            || (matches!(reason, CloseReason::Client(_)) && !self.wire.is_awaited());
         if gone {
             ctx.stop();
         } else {

@@ -228,6 +228,28 @@ fn a_client_that_stops_reading_is_closed_and_delays_nobody() {
 }
 
 #[test]
+fn a_burst_beyond_the_outbox_reaches_a_client_that_reads_on() {
+    // The last frames find room only because the first ones are written within the same turn.
+    let server = Server::start(|session| {
+        session.outbox_bytes = 100_000;
+        session.send_buffer_bytes = 16 << 10;
+        session.ping_interval = Duration::from_secs(3_600);
+        session.heartbeat_interval = Duration::from_secs(3_600);
+    });
+    let mut client = connect_with_small_buffer(&server);
+    assert_eq!(client.json()["type"], "hello");
+    client.ask(r#"{"type":"subscribe","id":"a","topic":"fills"}"#);
+    let body = format!(r#"{{"padding":"{}"}}"#, "x".repeat(20_000));
+
+    server.append((0..5).map(|block| event(FILLS, block, 0, Some(ALICE), &body)).collect());
+
+    for block in 0..5 {
+        assert_eq!(client.json()["block"], block);
+    }
+    assert_eq!(server.stats.sessions.slow_consumers.get(), 0);
+}
+
+#[test]
 fn a_stalled_client_that_never_reads_again_is_cut_off_all_the_same() {
     // H33: nothing but the server's own timers ends this one.
     let server = Server::start(|session| {
