@@ -17,14 +17,14 @@ use super::{
     Casting,
     close::CloseReason,
     dialect::{Desk, Dialect, Door},
-    essential::{contained, essential},
+    essential::contained,
     frame::{self, Assembler, Inbound},
-    index::SessionId,
     members::Members,
+    seat::Seat,
     socket::{Flush, Wire},
-    subscription::{Change, Subscriptions},
+    subscription::Change,
 };
-use crate::{event::Cursor, fail_point};
+use crate::fail_point;
 
 /// How long a session waits, once it has sent or queued its close frame, for its client to take it
 /// and to close too.
@@ -70,16 +70,6 @@ pub struct Session {
     closing: bool,
 }
 
-/// A session's place in its shard, given back whatever happens to the session.
-struct Seat {
-    id: Option<SessionId>,
-    members: Rc<RefCell<Members>>,
-    subscriptions: Subscriptions,
-    /// How many of them the gauge knows.
-    counted: i64,
-    casting: Arc<Casting>,
-}
-
 /// What has to be done about a client's frame.
 enum Step {
     /// More bytes are needed.
@@ -103,13 +93,7 @@ impl Session {
             settled: false,
             inbound,
             assembler: Assembler::new(casting.session.max_frame_bytes),
-            seat: Seat {
-                id: None,
-                members,
-                subscriptions: Subscriptions::default(),
-                counted: 0,
-                casting: casting.clone(),
-            },
+            seat: Seat::new(members, casting.clone()),
             casting,
             last_heard: Instant::now(),
             closing: false,
@@ -144,7 +128,7 @@ impl Session {
                 Ok(Step::Nothing) => {}
                 Ok(Step::Pong(payload)) => self.send(frame::pong(&payload), ctx),
                 Ok(Step::Answer { replies, changes }) => {
-                    essential(|| self.seat.apply(&changes));
+                    self.seat.apply(&changes);
                     replies.into_iter().for_each(|reply| self.send(reply, ctx));
                 }
                 Ok(Step::Close(reason)) => self.close(&reason, ctx),
@@ -190,10 +174,7 @@ impl Session {
     }
 
     fn at_desk(&mut self, work: impl FnOnce(&mut Desk<'_>)) -> Step {
-        let members = self.seat.members.clone();
-        // The shard's own state is not this session's to break.
-        essential(|| members.borrow_mut().settle());
-        let cursor = move || -> Cursor { essential(|| members.borrow().cursor()) };
+        let cursor = self.seat.settle();
         let mut desk = Desk {
             subscriptions: &mut self.seat.subscriptions,
             limits: &self.casting.session,
@@ -365,41 +346,5 @@ impl Handler<Told> for Session {
             Told::Broken => ctx.stop(),
             Told::Close(reason) => self.close(&reason, ctx),
         }
-    }
-}
-
-impl Seat {
-    fn take(&mut self, session: Addr<Session>, wire: Rc<Wire>, dialect: &'static dyn Dialect) {
-        self.id = Some(self.members.borrow_mut().join(session, wire, dialect));
-    }
-
-    fn speaks(&self, dialect: &'static dyn Dialect) {
-        if let Some(id) = self.id {
-            self.members.borrow_mut().speaks(id, dialect);
-        }
-    }
-
-    fn apply(&mut self, changes: &[Change]) {
-        let Some(id) = self.id else { return };
-        let before = self.counted;
-        self.members.borrow_mut().change(id, changes, &self.subscriptions);
-        self.counted = self.subscriptions.len() as i64;
-        self.casting.stats.sessions.subscriptions.add(self.counted - before);
-    }
-
-    fn leave(&mut self) {
-        let Some(id) = self.id.take() else { return };
-        self.casting.stats.sessions.subscriptions.add(-self.counted);
-        // Borrowed only when a panic passes through a turn, which ends the process.
-        if let Ok(mut members) = self.members.try_borrow_mut() {
-            members.leave(id, &self.subscriptions);
-        }
-        self.subscriptions = Subscriptions::default();
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.leave();
     }
 }
