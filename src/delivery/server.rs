@@ -55,6 +55,9 @@ const SHUTDOWN_TIMEOUT_SECS: u64 = 5;
 ///
 /// # Errors
 /// Those of the listener.
+///
+/// # Panics
+/// Outside of an actix system or a tokio runtime.
 pub fn serve<R>(listener: TcpListener, casting: Arc<Casting>, routes: R) -> io::Result<Server>
 where
     R: Fn(&mut ServiceConfig) + Clone + Send + 'static,
