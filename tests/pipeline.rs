@@ -5,7 +5,7 @@ mod common;
 use common::{
     Setup, eventually,
     node::{ALICE, BOB, Kind, append, fill, fills_line, line},
-    receive, send,
+    receive, receive_type, send,
 };
 use serde_json::{Value, json};
 
@@ -58,7 +58,7 @@ fn torn_lines_and_changes_of_hour_and_day_lose_nothing() {
     let daemon = setup.start();
     let mut client = daemon.connect("/v1/ws");
     send(&mut client, &json!({"type": "subscribe", "id": 1, "topic": "fills"}));
-    while receive(&mut client)["type"] != "ack" {}
+    receive_type(&mut client, "ack");
 
     for block in 1..=60 {
         if block == 20 {
@@ -75,10 +75,8 @@ fn torn_lines_and_changes_of_hour_and_day_lose_nothing() {
 
     let mut received = Vec::new();
     while received.len() < 120 {
-        let frame = receive(&mut client);
-        if frame["type"] == "event" {
-            received.push((frame["block"].as_u64().unwrap(), frame["index"].as_u64().unwrap()));
-        }
+        let frame = receive_type(&mut client, "event");
+        received.push((frame["block"].as_u64().unwrap(), frame["index"].as_u64().unwrap()));
     }
     let expected: Vec<_> = (1..=60).flat_map(|block| [(block, 0), (block, 1)]).collect();
     assert_eq!(received, expected);

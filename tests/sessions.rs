@@ -1,5 +1,8 @@
 //! Sessions over real sockets: log, shards, sessions and the server, without the rest of the daemon.
 
+// The exception for tests does not cover the functions that tests share.
+#![allow(clippy::unwrap_used)]
+
 #[path = "sessions/harness.rs"]
 mod harness;
 #[path = "sessions/hyper.rs"]

@@ -28,6 +28,9 @@ const MAX_FRUITLESS: u32 = 8;
 /// Wait before the first new life that follows a fruitless one; doubled for each further one.
 const FRUITLESS_DELAY: Duration = Duration::from_millis(250);
 
+/// Time between two attempts to read the checkpoints from a store that is away.
+const AWAY_DELAY: Duration = Duration::from_secs(1);
+
 /// What ends the daemon from inside.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
@@ -101,7 +104,12 @@ impl Supervisor {
         let writer = pipeline.writer.clone();
         let recovering = async move {
             actix_rt::time::sleep(delay).await;
-            writer.send(NewGeneration { generation }).await
+            loop {
+                match writer.send(NewGeneration { generation }).await {
+                    Ok(Err(StoreError::Unavailable(_))) => actix_rt::time::sleep(AWAY_DELAY).await,
+                    answer => return answer,
+                }
+            }
         };
         // Nothing else is looked at meanwhile: lives begin one after the other.
         ctx.wait(recovering.into_actor(self).map(move |answer, supervisor, _ctx| match answer {

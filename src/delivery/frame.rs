@@ -210,5 +210,4 @@ fn closed(payload: &[u8]) -> Result<Inbound, CloseReason> {
 }
 
 #[cfg(test)]
-#[path = "frame_tests.rs"]
 mod tests;

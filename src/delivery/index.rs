@@ -110,5 +110,4 @@ impl Entries {
 }
 
 #[cfg(test)]
-#[path = "index_tests.rs"]
 mod tests;

@@ -38,7 +38,7 @@ struct Member {
     session: Addr<Session>,
     wire: Rc<Wire>,
     dialect: &'static dyn Dialect,
-    /// Topics of its subscriptions, each as often as it has one.
+    /// Topics of its subscriptions.
     topics: Vec<Topic>,
     /// In the list of outboxes to flush.
     touched: bool,
@@ -51,12 +51,13 @@ pub struct Members {
     index: Index,
     members: HashMap<SessionId, Member, RandomState>,
     next_id: SessionId,
-    /// The segment that is read next, and how many of its events are done.
+    /// The segment that is cast now or next, and how many of its events are done.
     position: u64,
     done: usize,
-    /// Segments that were read from the log and are not done.
-    pending: std::vec::IntoIter<Arc<Segment>>,
+    /// That segment, once it has begun.
     current: Option<Arc<Segment>>,
+    /// Those behind it that were read from the log in the same slice.
+    pending: std::vec::IntoIter<Arc<Segment>>,
     /// Up to where events were put into outboxes.
     delivered: Cursor,
     /// Reused from event to event.
@@ -155,27 +156,27 @@ impl Members {
         }
         let (mut events, mut frames) = (0, 0);
         let more = loop {
-            if events >= TURN_EVENTS || frames >= TURN_FRAMES {
-                break true;
-            }
             let Some(segment) = self.segment() else { break false };
-            if let Some(event) = segment.events.get(self.done) {
-                self.done += 1;
-                events += 1;
-                frames += self.cast(event);
-            }
-            if self.done >= segment.events.len() {
-                if let Some(last) = segment.events.last() {
-                    self.delivered = last.cursor();
+            let from = self.done;
+            for event in &segment.events[from..] {
+                if events >= TURN_EVENTS || frames >= TURN_FRAMES {
+                    break;
                 }
-                self.current = None;
-                self.done = 0;
-                self.position += 1;
-                // An empty segment is work, too.
+                frames += self.cast(event);
                 events += 1;
-            } else if events >= TURN_EVENTS || frames >= TURN_FRAMES {
+                self.done += 1;
+            }
+            if self.done > from {
                 self.delivered = segment.events[self.done - 1].cursor();
             }
+            if self.done < segment.events.len() {
+                break true;
+            }
+            self.current = None;
+            self.done = 0;
+            self.position += 1;
+            // An empty segment is work, too.
+            events += 1;
         };
         self.flush();
         more
@@ -260,11 +261,11 @@ impl Members {
         for id in self.touched.drain(..) {
             let Some(member) = self.members.get_mut(&id) else { continue };
             member.touched = false;
-            let was_blocked = member.wire.is_blocked();
             match member.wire.flush() {
-                Flush::Drained => {}
-                Flush::Blocked if was_blocked => {}
-                Flush::Blocked => member.session.do_send(Told::Blocked),
+                Flush::Blocked if member.wire.claim_wait() => {
+                    member.session.do_send(Told::Blocked);
+                }
+                Flush::Drained | Flush::Blocked => {}
                 Flush::Broken => member.session.do_send(Told::Broken),
             }
         }

@@ -1,6 +1,6 @@
 //! Delivery: WebSocket sessions, and the shards that feed them from the log.
 //!
-//! Place in the pipeline: `Router` -> log -> [`shard`], one per HTTP worker -> outboxes ->
+//! Place in the pipeline: `Router` -> log -> `Shard`, one per HTTP worker -> outboxes ->
 //! sessions. Knows the router and the store's order, nothing of sources.
 //! Invariants: one client's slowness is its own; a frame is encoded once per dialect and shared;
 //! every frame that was queued is either sent or counted as dropped.
@@ -11,6 +11,7 @@ mod frame;
 mod index;
 mod members;
 mod outbox;
+mod seat;
 mod server;
 mod session;
 pub mod set;

@@ -45,12 +45,19 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// How long a client may take to close after an answer that ends its connection.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long a graceful stop waits for HTTP requests that are under way, in seconds. Sessions do not
+/// count: they leave HTTP with their handshake.
+const SHUTDOWN_TIMEOUT_SECS: u64 = 5;
+
 /// Serves HTTP and sessions on a bound listener, with one worker thread and one shard each for
 /// `http.workers`. Nothing handles signals here: stop it by its handle, after
 /// [`SessionSet::close_all`](super::set::SessionSet::close_all).
 ///
 /// # Errors
 /// Those of the listener.
+///
+/// # Panics
+/// Outside of an actix system or a tokio runtime.
 pub fn serve<R>(listener: TcpListener, casting: Arc<Casting>, routes: R) -> io::Result<Server>
 where
     R: Fn(&mut ServiceConfig) + Clone + Send + 'static,
@@ -58,8 +65,11 @@ where
     let address = listener.local_addr()?;
     let workers = casting.http.workers.max(1);
     let request_timeout = casting.http.request_timeout;
-    let server =
-        Server::build().workers(workers).disable_signals().listen("http", listener, move || {
+    let server = Server::build()
+        .workers(workers)
+        .disable_signals()
+        .shutdown_timeout(SHUTDOWN_TIMEOUT_SECS)
+        .listen("http", listener, move || {
             let worker = Rc::new(Worker::start(casting.clone()));
             let app = App::new()
                 .configure(routes.clone())

@@ -18,16 +18,12 @@ use super::{
     close::CloseReason,
     dialect::{Desk, Dialect, Door},
     frame::{self, Assembler, Inbound},
-    index::SessionId,
     members::Members,
+    seat::Seat,
     socket::{Flush, Wire},
-    subscription::{Change, Subscriptions},
+    subscription::Change,
 };
-use crate::{
-    essential::{contained, essential},
-    event::Cursor,
-    fail_point,
-};
+use crate::{essential::contained, fail_point};
 
 /// How long a session waits, once it has sent or queued its close frame, for its client to take it
 /// and to close too.
@@ -71,18 +67,6 @@ pub struct Session {
     last_heard: Instant,
     /// Set when the close frame is queued: what the client says is only read to find its end.
     closing: bool,
-    /// A future waits for room on the socket.
-    waiting: bool,
-}
-
-/// A session's place in its shard, given back whatever happens to the session.
-struct Seat {
-    id: Option<SessionId>,
-    members: Rc<RefCell<Members>>,
-    subscriptions: Subscriptions,
-    /// How many of them the gauge knows.
-    counted: i64,
-    casting: Arc<Casting>,
 }
 
 /// What has to be done about a client's frame.
@@ -108,17 +92,10 @@ impl Session {
             settled: false,
             inbound,
             assembler: Assembler::new(casting.session.max_frame_bytes),
-            seat: Seat {
-                id: None,
-                members,
-                subscriptions: Subscriptions::default(),
-                counted: 0,
-                casting: casting.clone(),
-            },
+            seat: Seat::new(members, casting.clone()),
             casting,
             last_heard: Instant::now(),
             closing: false,
-            waiting: false,
         }
     }
 
@@ -150,7 +127,7 @@ impl Session {
                 Ok(Step::Nothing) => {}
                 Ok(Step::Pong(payload)) => self.send(frame::pong(&payload), ctx),
                 Ok(Step::Answer { replies, changes }) => {
-                    essential(|| self.seat.apply(&changes));
+                    self.seat.apply(&changes);
                     replies.into_iter().for_each(|reply| self.send(reply, ctx));
                 }
                 Ok(Step::Close(reason)) => self.close(&reason, ctx),
@@ -196,9 +173,7 @@ impl Session {
     }
 
     fn at_desk(&mut self, work: impl FnOnce(&mut Desk<'_>)) -> Step {
-        let members = self.seat.members.clone();
-        members.borrow_mut().settle();
-        let cursor = move || -> Cursor { members.borrow().cursor() };
+        let cursor = self.seat.settle();
         let mut desk = Desk {
             subscriptions: &mut self.seat.subscriptions,
             limits: &self.casting.session,
@@ -244,20 +219,20 @@ impl Session {
         match flush {
             Flush::Drained if self.closing => self.wire.end(),
             Flush::Drained => {}
-            Flush::Blocked => self.wait_for_room(ctx),
+            Flush::Blocked => {
+                if self.wire.claim_wait() {
+                    self.wait_for_room(ctx);
+                }
+            }
             Flush::Broken => ctx.stop(),
         }
     }
 
+    /// Goes on writing when the socket takes more. Only for who has claimed it.
     fn wait_for_room(&mut self, ctx: &mut Context<Self>) {
-        if self.waiting {
-            return;
-        }
-        self.waiting = true;
         let wire = self.wire.clone();
         let room = async move { poll_fn(|cx| wire.poll_writable(cx)).await };
         ctx.spawn(room.into_actor(self).map(|room, session, ctx| {
-            session.waiting = false;
             let flush = if room.is_ok() { session.wire.resume() } else { Flush::Broken };
             session.flushed(flush, ctx);
         }));
@@ -293,7 +268,7 @@ impl Session {
         // A client that answers no ping would not take the close frame later either, and one that
         // closed first waits for the end of our stream only.
         let gone = matches!(reason, CloseReason::PingTimeout)
-            || (matches!(reason, CloseReason::Client(_)) && !self.waiting);
+            || (matches!(reason, CloseReason::Client(_)) && !self.wire.is_awaited());
         if gone {
             ctx.stop();
         } else {
@@ -370,41 +345,5 @@ impl Handler<Told> for Session {
             Told::Broken => ctx.stop(),
             Told::Close(reason) => self.close(&reason, ctx),
         }
-    }
-}
-
-impl Seat {
-    fn take(&mut self, session: Addr<Session>, wire: Rc<Wire>, dialect: &'static dyn Dialect) {
-        self.id = Some(self.members.borrow_mut().join(session, wire, dialect));
-    }
-
-    fn speaks(&self, dialect: &'static dyn Dialect) {
-        if let Some(id) = self.id {
-            self.members.borrow_mut().speaks(id, dialect);
-        }
-    }
-
-    fn apply(&mut self, changes: &[Change]) {
-        let Some(id) = self.id else { return };
-        let before = self.counted;
-        self.members.borrow_mut().change(id, changes, &self.subscriptions);
-        self.counted = self.subscriptions.len() as i64;
-        self.casting.stats.sessions.subscriptions.add(self.counted - before);
-    }
-
-    fn leave(&mut self) {
-        let Some(id) = self.id.take() else { return };
-        self.casting.stats.sessions.subscriptions.add(-self.counted);
-        // Borrowed only when a panic passes through a turn, which ends the process.
-        if let Ok(mut members) = self.members.try_borrow_mut() {
-            members.leave(id, &self.subscriptions);
-        }
-        self.subscriptions = Subscriptions::default();
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.leave();
     }
 }

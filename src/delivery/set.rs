@@ -59,15 +59,16 @@ impl SessionSet {
     /// # Errors
     /// When none is free, or the set is closing.
     pub fn enter(self: &Arc<Self>) -> Result<Permit, EnterError> {
-        let open = self.open.fetch_add(1, Ordering::SeqCst);
+        let more = |open| (open < self.max).then_some(open + 1);
+        self.open
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, more)
+            .map_err(|_| EnterError::Full)?;
         self.stats.sessions.open.add(1);
         self.stats.sessions.opened.add(1);
         // From here on the place is given back whatever happens.
         let permit = Permit(self.clone());
-        if self.closing.load(Ordering::SeqCst) {
-            return Err(EnterError::Closing);
-        }
-        if open >= self.max { Err(EnterError::Full) } else { Ok(permit) }
+        // Looked at only now: `close_all` either sees this place or is seen here.
+        if self.closing.load(Ordering::SeqCst) { Err(EnterError::Closing) } else { Ok(permit) }
     }
 
     pub fn open(&self) -> usize {

@@ -38,6 +38,8 @@ pub struct Wire {
     outbox: RefCell<Outbox>,
     /// The socket took no more when it was last asked: nobody but its session asks again.
     blocked: Cell<bool>,
+    /// The session waits for the socket, or was told to.
+    awaited: Cell<bool>,
     stats: Arc<Stats>,
     /// Given back last: whoever sees no session open also sees all of their frames counted.
     _permit: Permit,
@@ -59,7 +61,14 @@ impl Wire {
         // before anything of it shows here.
         SockRef::from(&socket).set_send_buffer_size(config.send_buffer_bytes as usize)?;
         let outbox = RefCell::new(Outbox::new(config.outbox_bytes));
-        Ok(Self { socket, outbox, blocked: Cell::new(false), stats, _permit: permit })
+        Ok(Self {
+            socket,
+            outbox,
+            blocked: Cell::new(false),
+            awaited: Cell::new(false),
+            stats,
+            _permit: permit,
+        })
     }
 
     /// Queues a frame; the caller flushes when it has queued all.
@@ -94,6 +103,7 @@ impl Wire {
     /// Writes what waits, after the socket has become writable.
     pub fn resume(&self) -> Flush {
         self.blocked.set(false);
+        self.awaited.set(false);
         self.flush()
     }
 
@@ -104,8 +114,14 @@ impl Wire {
         self.report(&mut outbox);
     }
 
-    pub fn is_blocked(&self) -> bool {
-        self.blocked.get()
+    /// Whether the caller is the first, since the socket was last blocked, to see to it that the
+    /// session waits for it.
+    pub fn claim_wait(&self) -> bool {
+        !self.awaited.replace(true)
+    }
+
+    pub fn is_awaited(&self) -> bool {
+        self.awaited.get()
     }
 
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

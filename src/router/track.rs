@@ -37,7 +37,8 @@ impl Track {
         };
         if position == previous + 1 {
             self.consecutive = self.consecutive.saturating_add(1);
-        } else if position > previous {
+        } else if position > previous && !was_dense {
+            // What was learned stays: the next hole must not have to wait for another long run.
             self.consecutive = 0;
         }
         let skipped = position > previous + 1;

@@ -220,6 +220,22 @@ pub fn receive(client: &mut Client) -> Value {
     }
 }
 
+/// Reads frames until one of this type comes; others, such as heartbeats, are passed over.
+///
+/// # Panics
+/// When an error frame comes first, or the client is not heard for [`PATIENCE`].
+pub fn receive_type(client: &mut Client, wanted: &str) -> Value {
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
+        let frame = receive(client);
+        if frame["type"] == wanted {
+            return frame;
+        }
+        assert_ne!(frame["type"], "error", "{frame}");
+    }
+    panic!("no {wanted} came");
+}
+
 /// Waits until a condition holds.
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();

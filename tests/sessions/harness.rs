@@ -178,6 +178,13 @@ impl Server {
         actix_rt::Runtime::new().unwrap().block_on(closing)
     }
 
+    /// Stops the server as the daemon does once the sessions are closed; gives how long it took.
+    pub fn stop(&self) -> Duration {
+        let started = Instant::now();
+        actix_rt::Runtime::new().unwrap().block_on(self.handle.stop(true));
+        started.elapsed()
+    }
+
     /// Waits until every session is gone and checks that no frame disappeared uncounted.
     pub fn settle(&self) {
         self.wait_until("all sessions are gone", |stats| stats.sessions.open.get() == 0);

@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use nodecast::delivery::essential::is_essential;
+use nodecast::essential::is_essential;
 
 use crate::harness::*;
 

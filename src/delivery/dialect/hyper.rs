@@ -30,8 +30,7 @@ struct Request {
     action: Action,
     event: String,
     user: Option<Address>,
-    #[serde(default)]
-    users: Vec<Address>,
+    users: Option<Vec<Address>>,
 }
 
 #[derive(Deserialize)]
@@ -57,7 +56,8 @@ impl Hyper {
         let request: Request = serde_json::from_str(text)?;
         let topic = topic(&request.event, desk.topics)
             .ok_or_else(|| RequestError::UnknownEvent(request.event.clone()))?;
-        let users: BTreeSet<Address> = request.users.into_iter().chain(request.user).collect();
+        let users: BTreeSet<Address> =
+            request.users.into_iter().flatten().chain(request.user).collect();
         // Two subscriptions a topic: "everybody", and the users that were named one by one.
         let (all, listed) = ("all ".to_owned() + topic.as_str(), topic.as_str());
         let subscriptions = &mut *desk.subscriptions;

@@ -3,7 +3,7 @@
 //! Place in the pipeline: the session hands over what its client said, a dialect answers with
 //! frames and changes of the subscriptions; the shard asks it for the frame of an event.
 //! Invariants: a dialect has no state and touches no socket: what a client asked for stands in its
-//! [`Subscriptions`]; what a dialect says about a message is a function of it and of them.
+//! `Subscriptions`; what a dialect says about a message is a function of it and of them.
 
 pub mod encode;
 mod hyper;

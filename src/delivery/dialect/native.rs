@@ -7,6 +7,7 @@ use serde::{
     Deserialize, Deserializer, Serialize,
     de::{IgnoredAny, SeqAccess, Visitor, value::SeqAccessDeserializer},
 };
+use serde_json::value::RawValue;
 
 use super::{Desk, Dialect, encode};
 use crate::{
@@ -34,7 +35,7 @@ pub struct Native;
 struct Head {
     #[serde(rename = "type")]
     kind: String,
-    id: Option<String>,
+    id: Option<Box<RawValue>>,
 }
 
 #[derive(Deserialize)]
@@ -42,7 +43,7 @@ struct Head {
 struct Subscribe {
     #[serde(rename = "type")]
     _kind: IgnoredAny,
-    id: String,
+    id: Box<RawValue>,
     topic: String,
     users: Option<Vec<Address>>,
     #[serde(rename = "where", default)]
@@ -54,7 +55,7 @@ struct Subscribe {
 struct Unsubscribe {
     #[serde(rename = "type")]
     _kind: IgnoredAny,
-    id: String,
+    id: Box<RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -63,7 +64,7 @@ struct Plain {
     #[serde(rename = "type")]
     _kind: IgnoredAny,
     /// Sent back as it is.
-    id: Option<String>,
+    id: Option<Box<RawValue>>,
 }
 
 /// A string, or a list of them.
@@ -83,17 +84,17 @@ enum Say<'a> {
         limits: Limits,
     },
     Ack {
-        id: &'a str,
+        id: &'a RawValue,
         cursor: String,
     },
     Subscriptions {
         #[serde(skip_serializing_if = "Option::is_none")]
-        id: Option<&'a str>,
+        id: Option<&'a RawValue>,
         subscriptions: Vec<Listed<'a>>,
     },
     Pong {
         #[serde(skip_serializing_if = "Option::is_none")]
-        id: Option<&'a str>,
+        id: Option<&'a RawValue>,
     },
     Heartbeat {
         cursor: String,
@@ -110,7 +111,7 @@ enum Say<'a> {
     },
     Error {
         #[serde(skip_serializing_if = "Option::is_none")]
-        id: Option<&'a str>,
+        id: Option<&'a RawValue>,
         code: &'a str,
         message: String,
     },
@@ -135,7 +136,7 @@ struct Limits {
 /// A subscription as `list` shows it: what `subscribe` would take.
 #[derive(Serialize)]
 struct Listed<'a> {
-    id: &'a str,
+    id: &'a RawValue,
     topic: Topic,
     #[serde(skip_serializing_if = "Option::is_none")]
     users: Option<Vec<Address>>,
@@ -156,7 +157,7 @@ enum FrameError {
     UnknownKey(String),
     #[error("{0} is an empty list, which nothing can match")]
     Empty(String),
-    #[error("an id is 1 to {MAX_ID_BYTES} bytes long")]
+    #[error("an id is a string or a whole number, of at most {MAX_ID_BYTES} bytes")]
     BadId,
     #[error("no subscription has this id")]
     UnknownId,
@@ -188,7 +189,7 @@ impl Native {
             "subscribe" => Self::subscribe(serde_json::from_str(text)?, desk),
             "unsubscribe" => {
                 let request: Unsubscribe = serde_json::from_str(text)?;
-                let gone = desk.subscriptions.unsubscribe(&request.id);
+                let gone = desk.subscriptions.unsubscribe(request.id.get());
                 desk.changes.push(gone.ok_or(FrameError::UnknownId)?);
                 desk.say(&Say::Ack { id: &request.id, cursor: (desk.cursor)().to_string() });
                 Ok(())
@@ -224,9 +225,9 @@ impl Native {
             Some(users) => Users::Listed(users.into_iter().collect()),
         };
         let conditions = conditions(request.conditions)?;
-        let id = &request.id;
+        let id = &*request.id;
         let change = desk.subscriptions.subscribe(
-            id,
+            id.get(),
             topic,
             users,
             conditions.map(Arc::new),
@@ -252,8 +253,14 @@ fn conditions(asked: BTreeMap<String, Values>) -> Result<Option<Conditions>, Fra
     Ok((!conditions.0.is_empty()).then_some(conditions))
 }
 
-fn check_id(id: &str) -> Result<(), FrameError> {
-    if (1..=MAX_ID_BYTES).contains(&id.len()) { Ok(()) } else { Err(FrameError::BadId) }
+/// An id is its JSON text to us: `"a"` and `1` are sent back as they came, and are told apart.
+fn check_id(id: &RawValue) -> Result<(), FrameError> {
+    let text = id.get().as_bytes();
+    let fits = match text {
+        [b'"', inner @ .., b'"'] => !inner.is_empty(),
+        digits => digits.iter().all(u8::is_ascii_digit),
+    };
+    if fits && text.len() <= MAX_ID_BYTES { Ok(()) } else { Err(FrameError::BadId) }
 }
 
 impl Dialect for Native {
@@ -345,7 +352,7 @@ impl Say<'_> {
 }
 
 impl Plain {
-    fn id(&self) -> Result<Option<&str>, FrameError> {
+    fn id(&self) -> Result<Option<&RawValue>, FrameError> {
         self.id.as_deref().map(check_id).transpose()?;
         Ok(self.id.as_deref())
     }
@@ -358,6 +365,8 @@ impl<'a> From<(&'a str, &'a Subscription)> for Listed<'a> {
             Users::Listed(users) => Some(users.iter().copied().collect()),
         };
         let conditions = subscription.conditions.as_ref().map(|conditions| &conditions.0);
+        // The key of a native subscription is the JSON text of its id.
+        let id = serde_json::from_str(id).expect("an id was JSON when it came");
         Self { id, topic: subscription.topic, users, conditions }
     }
 }
