@@ -66,6 +66,19 @@ impl Setup {
         self.root.path().join("whitelist")
     }
 
+    /// Where the daemon's standard error goes.
+    pub fn log_file(&self) -> PathBuf {
+        self.root.path().join("daemon.log")
+    }
+
+    /// Adds an empty node directory.
+    pub fn add_node(&mut self) -> PathBuf {
+        let directory = self.root.path().join(format!("node{}", self.data_dirs.len() + 1));
+        fs::create_dir(&directory).unwrap();
+        self.data_dirs.push(directory.clone());
+        directory
+    }
+
     /// Starts the daemon without waiting for its port.
     pub fn spawn(&self) -> TestDaemon {
         let config = self.root.path().join("nodecast.toml");
@@ -77,7 +90,7 @@ impl Setup {
             self.whitelist_file().display().to_string()
         };
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let log = self.root.path().join("daemon.log");
+        let log = self.log_file();
         let stderr = File::options().create(true).append(true).open(&log).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_nodecast"));
         command
@@ -183,6 +196,11 @@ impl TestDaemon {
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
         }
         client
+    }
+
+    /// All that it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// The end of its log, for the message of a failed test.
