@@ -113,7 +113,7 @@ impl Setup {
     /// Starts the daemon and waits until it answers.
     pub fn start(&self) -> TestDaemon {
         let mut daemon = self.spawn();
-        daemon.wait_until_listening();
+        daemon.wait_until_answering();
         daemon
     }
 }
@@ -132,12 +132,14 @@ impl TestDaemon {
         self.child.id()
     }
 
-    fn wait_until_listening(&mut self) {
+    /// The port is taken before the store is opened: an answer comes when both are done.
+    fn wait_until_answering(&mut self) {
         let start = Instant::now();
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+        let livez = format!("http://127.0.0.1:{}/livez", self.port);
+        while ureq::get(&livez).call().is_err() {
             let ended = self.child.try_wait().unwrap();
             assert!(ended.is_none(), "the daemon ended: {ended:?}\n{}", self.log_tail());
-            assert!(start.elapsed() < PATIENCE, "the port stays closed\n{}", self.log_tail());
+            assert!(start.elapsed() < PATIENCE, "nobody answers\n{}", self.log_tail());
             std::thread::sleep(Duration::from_millis(5));
         }
     }
