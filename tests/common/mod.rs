@@ -66,6 +66,19 @@ impl Setup {
         self.root.path().join("whitelist")
     }
 
+    /// Where the daemon's standard error goes.
+    pub fn log_file(&self) -> PathBuf {
+        self.root.path().join("daemon.log")
+    }
+
+    /// Adds an empty node directory.
+    pub fn add_node(&mut self) -> PathBuf {
+        let directory = self.root.path().join(format!("node{}", self.data_dirs.len() + 1));
+        fs::create_dir(&directory).unwrap();
+        self.data_dirs.push(directory.clone());
+        directory
+    }
+
     /// Starts the daemon without waiting for its port.
     pub fn spawn(&self) -> TestDaemon {
         let config = self.root.path().join("nodecast.toml");
@@ -77,7 +90,7 @@ impl Setup {
             self.whitelist_file().display().to_string()
         };
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let log = self.root.path().join("daemon.log");
+        let log = self.log_file();
         let stderr = File::options().create(true).append(true).open(&log).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_nodecast"));
         command
@@ -100,7 +113,7 @@ impl Setup {
     /// Starts the daemon and waits until it answers.
     pub fn start(&self) -> TestDaemon {
         let mut daemon = self.spawn();
-        daemon.wait_until_listening();
+        daemon.wait_until_answering();
         daemon
     }
 }
@@ -119,12 +132,14 @@ impl TestDaemon {
         self.child.id()
     }
 
-    fn wait_until_listening(&mut self) {
+    /// The port is taken before the store is opened: an answer comes when both are done.
+    fn wait_until_answering(&mut self) {
         let start = Instant::now();
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+        let livez = format!("http://127.0.0.1:{}/livez", self.port);
+        while ureq::get(&livez).call().is_err() {
             let ended = self.child.try_wait().unwrap();
             assert!(ended.is_none(), "the daemon ended: {ended:?}\n{}", self.log_tail());
-            assert!(start.elapsed() < PATIENCE, "the port stays closed\n{}", self.log_tail());
+            assert!(start.elapsed() < PATIENCE, "nobody answers\n{}", self.log_tail());
             std::thread::sleep(Duration::from_millis(5));
         }
     }
