@@ -5,6 +5,8 @@
 //! `NODECAST_KILLS` sets the number of kills.
 
 #![cfg(feature = "failpoints")]
+// The helpers of tests are tests too, which clippy's own exception does not see.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

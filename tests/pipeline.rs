@@ -1,5 +1,8 @@
 //! The whole daemon: real files, a real socket, a real database.
 
+// The helpers of tests are tests too, which clippy's own exception does not see.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::{

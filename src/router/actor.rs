@@ -262,12 +262,12 @@ impl Seen {
         let (topic, position) = (self.topic, block.position);
         let (first, last) = (position, position);
         match self.ranges.last_mut() {
-            Some(range) if block.complete && range.next_index.is_none() => {
-                if position == range.last + 1 {
-                    range.last = position;
-                    range.digests.push(block.digest);
-                    return;
-                }
+            Some(range)
+                if block.complete && range.next_index.is_none() && position == range.last + 1 =>
+            {
+                range.last = position;
+                range.digests.push(block.digest);
+                return;
             }
             Some(range) if !block.complete && range.first == position => {
                 if let Some(next_index) = &mut range.next_index {

@@ -1,6 +1,8 @@
 //! Starts the real daemon as its own process, with its own directories and port.
 
 #![allow(dead_code, reason = "each test file uses its share of the tools")]
+// The helpers of tests are tests too, which clippy's own exception does not see.
+#![allow(clippy::unwrap_used)]
 
 pub mod database;
 pub mod node;

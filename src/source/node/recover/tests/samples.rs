@@ -83,9 +83,11 @@ fn consecutive_real_blocks_all_parse() {
     assert!(parsed.blocks.windows(2).all(|pair| pair[1].position == pair[0].position + 1));
 }
 
-/// Block, index, part, user and variant of each candidate of a misc sample, whose bodies are
-/// checked on the way.
-fn misc_sample(name: &str) -> Option<Vec<(u32, u32, Option<String>, String)>> {
+/// Index, part, user and variant of a misc candidate.
+type MiscRow = (u32, u32, Option<String>, String);
+
+/// A row for each candidate of a misc sample, whose bodies are checked on the way.
+fn misc_sample(name: &str) -> Option<Vec<MiscRow>> {
     let text = sample(name)?;
     let parsed = parse_sample(&text, misc::TOPIC);
     assert_eq!(parsed.skipped, 0);
