@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod delivery;
+pub mod demo;
 pub mod essential;
 pub mod event;
 pub mod failpoint;

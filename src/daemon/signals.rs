@@ -8,6 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// Exit code after a second signal: the conventional 128 + SIGINT.
 const STOPPED_AT_ONCE: i32 = 130;
 
+/// Heard from here on, instead of ending the process.
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -22,6 +23,8 @@ pub enum Wish {
 }
 
 impl Signals {
+    /// # Errors
+    /// When the process cannot listen for signals.
     pub fn listen() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,

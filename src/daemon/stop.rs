@@ -22,11 +22,12 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 const DRAIN_CHECK: Duration = Duration::from_millis(2);
 
 impl Daemon {
-    /// Stops sources, pipeline, writer, sessions and server, within 10 seconds in all.
+    /// Stops sources, pipeline, writer, sessions and server, within 10 seconds in all. After a
+    /// fault what was read is not waited for: it would not be committed any more.
     ///
     /// # Errors
     /// When the writer could not flush. Nothing is lost then, the next start reads it again.
-    pub(super) async fn stop(self, in_order: bool) -> anyhow::Result<()> {
+    pub async fn stop(self) -> anyhow::Result<()> {
         info!(self.logger, "stopping");
         let start = Instant::now();
         for watcher in &self.watchers {
@@ -34,7 +35,7 @@ impl Daemon {
             watcher.send(StopReading).await.ok();
         }
         self.supervisor.do_send(StopSupervising);
-        if in_order {
+        if self.faults.borrow().is_none() {
             self.drain(start + DRAIN_WITHIN).await;
         }
         let flushed = match self.writer.send(Flush).await {
