@@ -1,4 +1,7 @@
 //! What the operator tells the process: SIGTERM and SIGINT stop it, SIGHUP reloads the whitelist.
+//!
+//! SIGXFSZ is taken too, so that a limit on the size of files (`LimitFSIZE=`) is the same as a full
+//! disk: the write fails and is tried again. Without a handler it would kill the process.
 
 use std::{io, process};
 
@@ -13,6 +16,8 @@ pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    /// Is only held: the failed write tells its caller.
+    _file_size: Signal,
 }
 
 /// What a signal asks for.
@@ -30,6 +35,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            _file_size: signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
         })
     }
 

@@ -221,7 +221,7 @@ impl Bench {
     }
 
     async fn flush(&self) -> Result<(), StoreError> {
-        self.writer.send(Flush).await.unwrap()
+        self.writer.send(Flush { within: Duration::from_secs(4) }).await.unwrap()
     }
 }
 
