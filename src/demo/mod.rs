@@ -111,6 +111,8 @@ fn config(options: &Options, folder: &Folder) -> anyhow::Result<Config> {
         flag("--log-level", "log.level", level.to_owned(), false),
     ];
     let mut config = Inputs { flags, ..Inputs::default() }.load(Need::Run)?.config;
+    // The node's directories are there before it writes, as those of a node that has run before.
+    config.source.create_missing = true;
     config.log.format = LogFormat::Term;
     if !options.verbose {
         // It would tell of each line that the node is made to cut; the table counts them.
