@@ -16,6 +16,7 @@ use std::{
 };
 
 use common::{PATIENCE, eventually, receive, receive_type, send};
+use diesel::{Connection, SqliteConnection, connection::SimpleConnection};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -62,9 +63,13 @@ impl Demo {
         kill_process(Pid::from_raw(self.child.id() as i32).unwrap(), signal).unwrap();
     }
 
-    /// Waits for the end, and gives the last line that is not about kept files.
-    fn end(mut self) -> (ExitStatus, String) {
-        let verdict = self.behind("qual: ");
+    /// Waits for the end, and gives what stands behind "Equal: ".
+    fn end(self) -> (ExitStatus, String) {
+        self.end_with("Equal: ")
+    }
+
+    fn end_with(mut self, text: &str) -> (ExitStatus, String) {
+        let verdict = self.behind(text);
         let start = Instant::now();
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -150,6 +155,27 @@ fn it_ends_by_itself_and_what_it_keeps_can_be_opened_again() {
     assert_eq!(received, format!("{rows} of {rows} events, 0 of them repeated or out of order."));
     assert_eq!(common::database::rows(&kept.join("state/nodecast.db")).len() as u64, rows);
     assert!(rows > 100, "600 blocks have more than {rows} events");
+}
+
+#[test]
+fn a_store_that_is_not_equal_is_said_and_gives_exit_code_1() {
+    let folder = tempfile::tempdir().unwrap();
+    let kept = folder.path().join("kept");
+    let mut demo = Demo::start(&["--listen", "127.0.0.1:0", "--keep", kept.to_str().unwrap()]);
+    let status = demo.behind("  status          curl ");
+    eventually("rows", || get(&status).1["store"]["inserted"].as_u64() > Some(2));
+
+    let database = kept.join("state/nodecast.db");
+    let mut database = SqliteConnection::establish(database.to_str().unwrap()).unwrap();
+    database.batch_execute("PRAGMA busy_timeout = 60000").unwrap();
+    let rowid = "rowid IN (SELECT rowid FROM events ORDER BY seq LIMIT 1)";
+    database.batch_execute(&format!("DELETE FROM events WHERE {rowid}")).unwrap();
+    database.batch_execute(&format!("UPDATE events SET body = '{{}}' WHERE {rowid}")).unwrap();
+    demo.signal(Signal::TERM);
+    let (exit, verdict) = demo.end_with("NOT EQUAL: ");
+
+    assert!(verdict.ends_with(" stored, 1 lost, 0 twice, 1 altered."), "{verdict}");
+    assert_eq!(exit.code(), Some(1));
 }
 
 #[test]
