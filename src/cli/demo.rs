@@ -12,8 +12,8 @@ use crate::{
 };
 
 /// Blocks from one fault to the next: often enough that a demo of ten seconds shows some.
-const CRASH_EVERY: u32 = 50;
-const REWIND_EVERY: u32 = 120;
+const CRASH_EVERY: u32 = 40;
+const REWIND_EVERY: u32 = 60;
 
 /// Above it the demo would show the simulator's limits, not ours.
 const MAX_RATE: f64 = 10_000.0;

@@ -67,7 +67,8 @@ pub struct Options {
     pub verbose: bool,
 }
 
-/// Shows the daemon at work and tells whether the store is equal to what the node wrote.
+/// Shows the daemon at work. Tells whether the store is equal to what the node wrote, and the live
+/// client got all of it.
 ///
 /// # Errors
 /// When the demo cannot start, or the daemon or the node ended with a fault.
@@ -111,6 +112,8 @@ fn config(options: &Options, folder: &Folder) -> anyhow::Result<Config> {
         flag("--log-level", "log.level", level.to_owned(), false),
     ];
     let mut config = Inputs { flags, ..Inputs::default() }.load(Need::Run)?.config;
+    // The node's directories are there before it writes, as those of a node that has run before.
+    config.source.create_missing = true;
     config.log.format = LogFormat::Term;
     if !options.verbose {
         // It would tell of each line that the node is made to cut; the table counts them.
@@ -276,22 +279,23 @@ impl Scene {
     }
 }
 
-/// Says what the live client got, and tells whether that is all.
+/// Says what the live client got. Tells whether that is right: everything, once and in order. A
+/// client that was closed, for being slower than the node for instance, got what it got.
 fn say_cast(
     client: &Client,
     closed_early: Option<String>,
     verdict: &Verdict,
 ) -> anyhow::Result<bool> {
-    let (events, disordered) = (client.events(), client.disordered());
-    let text = match closed_early {
-        Some(why) => format!("The live client was closed after {events} events: {why}.\n"),
-        None => format!(
-            "The live client received {events} events, {disordered} of them repeated or out of \
-             order.\n"
-        ),
-    };
-    say(&text)?;
-    Ok(events == verdict.written && disordered == 0)
+    let (events, disordered, written) = (client.events(), client.disordered(), verdict.written);
+    if let Some(why) = closed_early {
+        say(&format!("The live client was closed after {events} of {written} events: {why}.\n"))?;
+        return Ok(true);
+    }
+    say(&format!(
+        "The live client received {events} of {written} events, {disordered} of them repeated or \
+         out of order.\n"
+    ))?;
+    Ok(events == written && disordered == 0)
 }
 
 fn broken_lines(stream: &crate::stats::StreamStats) -> u64 {
