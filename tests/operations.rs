@@ -1,6 +1,9 @@
 //! What an operator meets: a second start, signals, lists and directories that change, a disk that
 //! is full, a file that is not a database.
 
+// The exception for tests does not cover the functions that tests share.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::{

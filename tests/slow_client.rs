@@ -4,6 +4,9 @@
 //! lockstep: the next block is written when every other client has the last one. So a daemon that
 //! waits for a slow client stops these tests, without any measured time.
 
+// The exception for tests does not cover the functions that tests share.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::{

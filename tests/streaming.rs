@@ -1,6 +1,8 @@
 //! `_streaming` files: a block spans several lines, perhaps in two hour files, and only the order
 //! of its lines says which element is which.
 
+// The exception for tests does not cover the functions that tests share.
+#![allow(clippy::unwrap_used)]
 #![cfg(feature = "failpoints")]
 
 mod common;
