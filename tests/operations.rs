@@ -18,6 +18,7 @@ use common::{
     node::{ALICE, BOB, Kind, append, fill, fills_line, line},
     receive_type, send,
 };
+use diesel::{Connection, RunQueryDsl, SqliteConnection};
 use nodecast::generate::{Faults, Plan, Simulator};
 use rustix::process::{Resource, Rlimit, Signal};
 use serde_json::{Value, json};
@@ -452,6 +453,63 @@ fn a_stop_on_a_full_disk_ends_in_time_and_the_next_start_brings_the_rest() {
 
     let _daemon = setup.start();
     eventually("the rest is stored", || stored(&setup) == 51);
+}
+
+/// A backup tool, or an operator with a shell of SQLite, that forgets to end its transaction.
+fn lock_database(setup: &Setup) -> SqliteConnection {
+    let mut other = SqliteConnection::establish(&setup.database().display().to_string()).unwrap();
+    diesel::sql_query("PRAGMA busy_timeout = 10000").execute(&mut other).unwrap();
+    diesel::sql_query("BEGIN IMMEDIATE").execute(&mut other).unwrap();
+    other
+}
+
+#[test]
+fn a_database_that_another_program_locks_is_waited_for() {
+    let setup = Setup::new();
+    let mut file = Kind::fills(setup.node()).open(DAY, 9);
+    let daemon = setup.start();
+    let mut client = daemon.connect("/v1/ws");
+    send(&mut client, &json!({"type": "subscribe", "id": 1, "topic": "fills"}));
+    receive_type(&mut client, "ack");
+    append(&mut file, &(fills_line(1, ALICE, 1) + "\n"));
+    receive_type(&mut client, "event");
+    eventually("the first is stored", || stored(&setup) == 1);
+
+    let lock = lock_database(&setup);
+    for block in 2..=30 {
+        append(&mut file, &(fills_line(block, ALICE, 1) + "\n"));
+        assert_eq!(receive_type(&mut client, "event")["block"], block);
+    }
+    eventually("status says it", || reasons(&daemon).contains("commits have failed"));
+    assert_eq!(daemon.get("/v1/events?topic=fills").0, 200, "reading goes on");
+    assert_eq!(stored(&setup), 1);
+    drop(lock);
+
+    eventually("all is stored", || stored(&setup) == 30);
+    assert_eq!(daemon.status()["router"]["generations"], 0);
+}
+
+// H47
+#[test]
+fn a_stop_while_another_program_holds_the_database_ends_in_time() {
+    let setup = Setup::new();
+    let mut file = Kind::fills(setup.node()).open(DAY, 9);
+    let mut daemon = setup.start();
+    append(&mut file, &(fills_line(1, ALICE, 1) + "\n"));
+    eventually("the first is stored", || stored(&setup) == 1);
+    let lock = lock_database(&setup);
+    append(&mut file, &(fills_line(2, ALICE, 2) + "\n"));
+    eventually("it is read", || daemon.status()["router"]["sequenced"] == 3);
+
+    let start = Instant::now();
+    daemon.signal(Signal::TERM);
+    let status = daemon.wait_exit().expect("it does not stop");
+
+    assert!(start.elapsed() < STOP_WITHIN, "{:?}", start.elapsed());
+    assert_eq!(status.code(), Some(1), "{}", daemon.log_tail());
+    drop(lock);
+    let _daemon = setup.start();
+    eventually("the rest is stored", || stored(&setup) == 3);
 }
 
 // --- Accounts ---
