@@ -1,11 +1,15 @@
 //! What an operator meets: a second start, signals, lists and directories that change, a disk that
 //! is full, a file that is not a database.
 
+// The exception for tests does not cover the functions that tests share.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::{
     fs,
     net::TcpStream,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -14,6 +18,7 @@ use common::{
     node::{ALICE, BOB, Kind, append, fill, fills_line, line},
     receive_type, send,
 };
+use diesel::{Connection, RunQueryDsl, SqliteConnection};
 use nodecast::generate::{Faults, Plan, Simulator};
 use rustix::process::{Resource, Rlimit, Signal};
 use serde_json::{Value, json};
@@ -119,7 +124,7 @@ fn every_bad_line_of_the_whitelist_is_reported_at_the_start() {
 fn a_run_without_a_whitelist_says_what_to_give() {
     let setup = Setup::new();
 
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_nodecast"))
+    let output = Command::new(env!("CARGO_BIN_EXE_nodecast"))
         .args(["run".as_ref(), "--data-dir".as_ref(), setup.node().as_os_str()])
         .args(["--state-dir".as_ref(), setup.state_dir().as_os_str()])
         .env_remove("NODECAST_WHITELIST__FILE")
@@ -368,6 +373,65 @@ fn a_full_disk_delays_commits_and_neither_stops_the_stream_nor_loses_anything() 
     assert_eq!(daemon.stop().code(), Some(0));
 }
 
+/// A state directory on a file system of its own with so many bytes, most of them taken by a
+/// file `ballast`. `None`, said loudly, where the system lets nobody but root mount one.
+fn small_disk(setup: &mut Setup, bytes: u64, taken: u64) -> Option<()> {
+    let mut mount = Command::new("unshare");
+    mount.args(["-rm", "mount", "-t", "tmpfs", "none"]).arg(setup.node());
+    let allowed = mount.output().is_ok_and(|output| output.status.success());
+    if !allowed {
+        eprintln!("SKIPPED: no file system can be mounted here (unshare -rm)");
+        return None;
+    }
+    fs::create_dir(setup.state_dir()).unwrap();
+    let script = format!(
+        "mount -t tmpfs -o size={bytes} none \"$0\" \
+         && head -c {taken} /dev/zero >\"$0/ballast\" && exec \"$@\""
+    );
+    let state = setup.state_dir().display().to_string();
+    setup.wrapper = ["unshare", "-rm", "sh", "-c", &script, &state].map(str::to_owned).to_vec();
+    Some(())
+}
+
+#[test]
+fn a_disk_that_is_really_full_is_waited_for() {
+    const BLOCKS: u64 = 150;
+    let mut setup = Setup::new();
+    setup.config = "[store]\nmin_free_bytes = \"0B\"\n".to_owned();
+    let Some(()) = small_disk(&mut setup, 16 << 20, 14 << 20) else { return };
+    let mut file = Kind::fills(setup.node()).open(DAY, 9);
+    let daemon = setup.start();
+    let mut client = daemon.connect("/v1/ws");
+    send(&mut client, &json!({"type": "subscribe", "id": 1, "topic": "fills"}));
+    receive_type(&mut client, "ack");
+
+    // 20 KB each.
+    for block in 1..=BLOCKS {
+        append(&mut file, &(fills_line(block, ALICE, 40) + "\n"));
+        for _ in 0..40 {
+            assert_eq!(receive_type(&mut client, "event")["block"], block, "{}", daemon.log_tail());
+        }
+    }
+    eventually("the disk is full", || {
+        let failing = reasons(&daemon).contains("commits have failed");
+        failing && daemon.log().contains("is full")
+    });
+    assert_eq!(daemon.get("/livez").0, 200);
+
+    // The test sees the daemon's file systems as the daemon does.
+    let state = setup.state_dir();
+    let ballast = format!("/proc/{}/root{}/ballast", daemon.pid(), state.display());
+    fs::remove_file(ballast).unwrap();
+
+    let inserted = || daemon.status()["store"]["inserted"].as_u64();
+    eventually("all is stored", || inserted() == Some(BLOCKS * 40));
+    eventually("all is well again", || !reasons(&daemon).contains("store"));
+    let (_, page) = daemon.get("/v1/events?topic=fills&limit=10000");
+    assert_eq!(page["events"].as_array().unwrap().len() as u64, BLOCKS * 40);
+    assert_eq!(daemon.status()["router"]["generations"], 0, "nothing had to be read again");
+    assert_eq!(daemon.stop().code(), Some(0));
+}
+
 // H47: a stop does not wait for a disk; the files are the buffer.
 #[test]
 fn a_stop_on_a_full_disk_ends_in_time_and_the_next_start_brings_the_rest() {
@@ -389,6 +453,63 @@ fn a_stop_on_a_full_disk_ends_in_time_and_the_next_start_brings_the_rest() {
 
     let _daemon = setup.start();
     eventually("the rest is stored", || stored(&setup) == 51);
+}
+
+/// A backup tool, or an operator with a shell of SQLite, that forgets to end its transaction.
+fn lock_database(setup: &Setup) -> SqliteConnection {
+    let mut other = SqliteConnection::establish(&setup.database().display().to_string()).unwrap();
+    diesel::sql_query("PRAGMA busy_timeout = 10000").execute(&mut other).unwrap();
+    diesel::sql_query("BEGIN IMMEDIATE").execute(&mut other).unwrap();
+    other
+}
+
+#[test]
+fn a_database_that_another_program_locks_is_waited_for() {
+    let setup = Setup::new();
+    let mut file = Kind::fills(setup.node()).open(DAY, 9);
+    let daemon = setup.start();
+    let mut client = daemon.connect("/v1/ws");
+    send(&mut client, &json!({"type": "subscribe", "id": 1, "topic": "fills"}));
+    receive_type(&mut client, "ack");
+    append(&mut file, &(fills_line(1, ALICE, 1) + "\n"));
+    receive_type(&mut client, "event");
+    eventually("the first is stored", || stored(&setup) == 1);
+
+    let lock = lock_database(&setup);
+    for block in 2..=30 {
+        append(&mut file, &(fills_line(block, ALICE, 1) + "\n"));
+        assert_eq!(receive_type(&mut client, "event")["block"], block);
+    }
+    eventually("status says it", || reasons(&daemon).contains("commits have failed"));
+    assert_eq!(daemon.get("/v1/events?topic=fills").0, 200, "reading goes on");
+    assert_eq!(stored(&setup), 1);
+    drop(lock);
+
+    eventually("all is stored", || stored(&setup) == 30);
+    assert_eq!(daemon.status()["router"]["generations"], 0);
+}
+
+// H47
+#[test]
+fn a_stop_while_another_program_holds_the_database_ends_in_time() {
+    let setup = Setup::new();
+    let mut file = Kind::fills(setup.node()).open(DAY, 9);
+    let mut daemon = setup.start();
+    append(&mut file, &(fills_line(1, ALICE, 1) + "\n"));
+    eventually("the first is stored", || stored(&setup) == 1);
+    let lock = lock_database(&setup);
+    append(&mut file, &(fills_line(2, ALICE, 2) + "\n"));
+    eventually("it is read", || daemon.status()["router"]["sequenced"] == 3);
+
+    let start = Instant::now();
+    daemon.signal(Signal::TERM);
+    let status = daemon.wait_exit().expect("it does not stop");
+
+    assert!(start.elapsed() < STOP_WITHIN, "{:?}", start.elapsed());
+    assert_eq!(status.code(), Some(1), "{}", daemon.log_tail());
+    drop(lock);
+    let _daemon = setup.start();
+    eventually("the rest is stored", || stored(&setup) == 3);
 }
 
 // --- Accounts ---
@@ -444,6 +565,21 @@ fn nothing_disappears_uncounted() {
     assert_eq!(sum(&status, "malformed_lines"), 1, "{status}");
     assert_eq!(sum(&status, "skipped_elements"), 4, "{status}");
     assert_eq!(sum(&status, "refused_blocks"), 1, "{status}");
+    let of_fills = |counter: &str| -> u64 {
+        let streams = status["nodes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .flat_map(|node| node["streams"].as_array().unwrap());
+        let fills = streams.filter(|stream| stream["topic"] == "fills");
+        fills.map(|stream| stream[counter].as_u64().unwrap()).sum()
+    };
+    // An element of fills is one candidate; a misc event may be several.
+    assert_eq!(
+        of_fills("elements"),
+        of_fills("candidates") + of_fills("skipped_elements"),
+        "{status}"
+    );
     assert_eq!(sum(&status, "candidates"), count(filter, "received"), "{status}");
     assert_eq!(
         count(filter, "received"),
@@ -479,7 +615,7 @@ fn a_port_that_is_taken_is_named() {
     let daemon = setup.start();
     assert!(TcpStream::connect(("127.0.0.1", daemon.port)).is_ok());
 
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_nodecast"))
+    let output = Command::new(env!("CARGO_BIN_EXE_nodecast"))
         .args(["run".as_ref(), "--data-dir".as_ref(), setup.node().as_os_str()])
         .args(["--state-dir".as_ref(), setup.root.path().join("other").as_os_str()])
         .args(["--whitelist", "all", "--listen", &format!("127.0.0.1:{}", daemon.port)])

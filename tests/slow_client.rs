@@ -4,6 +4,9 @@
 //! lockstep: the next block is written when every other client has the last one. So a daemon that
 //! waits for a slow client stops these tests, without any measured time.
 
+// The exception for tests does not cover the functions that tests share.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::{
@@ -180,6 +183,14 @@ fn a_stalled_client_is_closed_alone(protocol: Protocol) {
         daemon.status()["store"]["inserted"].as_u64() == Some(EVENTS)
     });
     assert_eq!(session_figure(&daemon, "open"), 1);
+    let sessions = &daemon.status()["sessions"];
+    let count = |figure: &str| sessions[figure].as_u64().unwrap();
+    assert!(count("frames_dropped") > 0, "{sessions}");
+    assert_eq!(
+        count("frames_queued"),
+        count("frames_sent") + count("frames_dropped"),
+        "{sessions}"
+    );
     assert_eq!(daemon.stop().code(), Some(0));
     assert_eq!(database::rows(&setup.database()).len() as u64, EVENTS);
 }

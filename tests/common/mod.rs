@@ -34,6 +34,8 @@ pub struct Setup {
     pub from: &'static str,
     /// Armed points, see `nodecast::failpoint`.
     pub failpoints: String,
+    /// A command that is given the daemon's own and becomes it, such as `env`. Empty: none.
+    pub wrapper: Vec<String>,
 }
 
 impl Setup {
@@ -49,6 +51,7 @@ impl Setup {
             config: String::new(),
             from: "oldest",
             failpoints: String::new(),
+            wrapper: Vec::new(),
         }
     }
 
@@ -94,8 +97,11 @@ impl Setup {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let log = self.log_file();
         let stderr = File::options().create(true).append(true).open(&log).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_nodecast"));
+        let binary = env!("CARGO_BIN_EXE_nodecast").to_owned();
+        let mut words = self.wrapper.iter().chain([&binary]);
+        let mut command = Command::new(words.next().unwrap());
         command
+            .args(words)
             .arg("run")
             .args(["--config".as_ref(), config.as_os_str()])
             .args(["--state-dir".as_ref(), self.state_dir().as_os_str()])
