@@ -51,6 +51,7 @@ impl Signals {
 
     /// From now on another stop signal ends the process without waiting for anything: what was not
     /// committed is read again at the next start.
+    #[expect(clippy::disallowed_methods, reason = "ending without the drain is what was asked")]
     pub fn stop_at_once_on_the_next(mut self, logger: Logger) {
         actix_rt::spawn(async move {
             while self.next().await != Wish::Stop {}

@@ -7,7 +7,7 @@
 
 pub mod close;
 pub mod dialect;
-mod frame;
+pub mod frame;
 mod index;
 mod members;
 mod outbox;
@@ -17,7 +17,7 @@ mod session;
 pub mod set;
 mod shard;
 mod socket;
-mod subscription;
+pub mod subscription;
 
 use std::sync::Arc;
 
