@@ -21,9 +21,11 @@ if [[ ${#options[@]} -eq 0 ]]; then
     options=(--max-speed --duration 10m --start "$start")
 fi
 
-cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+# By its manifest and not by `cd`, so that relative paths stay those of the caller.
+manifest=$(realpath -- "$(dirname -- "${BASH_SOURCE[0]}")/../Cargo.toml")
+generate=(cargo run --release --quiet --manifest-path "$manifest" -- generate)
 # An --out among the options wins over the default.
 for option in "${options[@]}"; do
-    [[ $option == --out || $option == --out=* ]] && exec cargo run --release --quiet -- generate "${options[@]}"
+    [[ $option == --out || $option == --out=* ]] && exec "${generate[@]}" "${options[@]}"
 done
-exec cargo run --release --quiet -- generate --out "$out" "${options[@]}"
+exec "${generate[@]}" --out "$out" "${options[@]}"

@@ -11,9 +11,9 @@ use crate::{
     generate::{Faults, Plan},
 };
 
-/// Blocks from one fault to the next: often enough that a demo of ten seconds shows some.
-const CRASH_EVERY: u32 = 40;
-const REWIND_EVERY: u32 = 60;
+/// Mean seconds from one fault to the next: a demo of ten seconds shows some of both.
+const CRASH_SECONDS: f64 = 3.0;
+const REWIND_SECONDS: f64 = 4.0;
 
 /// Above it the demo would show the simulator's limits, not ours.
 const MAX_RATE: f64 = 10_000.0;
@@ -75,7 +75,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let is_equal = demo::run(Options {
         listen: args.listen,
-        faults: faults(&args.faults),
+        faults: faults(&args.faults, args.blocks_per_second),
         blocks_per_second: args.blocks_per_second,
         users: args.users,
         seed: args.seed,
@@ -86,12 +86,31 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(if is_equal { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn faults(wanted: &[NodeFault]) -> Faults {
-    let every = |fault, every| if wanted.contains(&fault) { every } else { 0 };
+/// A crash costs the node half a second at any rate, so it is time that lies between two of them.
+fn faults(wanted: &[NodeFault], blocks_per_second: f64) -> Faults {
+    let every = |fault, seconds: f64| match wanted.contains(&fault) {
+        true => (seconds * blocks_per_second).ceil() as u32,
+        false => 0,
+    };
     Faults {
         torn: wanted.contains(&NodeFault::Torn),
-        crash_every: every(NodeFault::Crash, CRASH_EVERY),
-        rewind_every: every(NodeFault::Rewind, REWIND_EVERY),
+        crash_every: every(NodeFault::Crash, CRASH_SECONDS),
+        rewind_every: every(NodeFault::Rewind, REWIND_SECONDS),
         ..Faults::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_those_that_were_asked_for_at_any_rate() {
+        let slow = faults(&[NodeFault::Crash, NodeFault::Torn], 0.1);
+        let fast = faults(&[NodeFault::Rewind], 1_000.0);
+
+        assert_eq!((slow.crash_every, slow.rewind_every, slow.torn), (1, 0, true));
+        assert_eq!((fast.crash_every, fast.rewind_every, fast.torn), (0, 4_000, false));
+        assert_eq!(faults(&[NodeFault::None], 14.5), Faults::default());
     }
 }

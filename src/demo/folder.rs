@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
@@ -29,10 +30,14 @@ impl Folder {
                 (made.path().to_owned(), Some(made))
             }
             Some(root) => {
-                let failed = || format!("cannot use {}", root.display());
-                fs::create_dir_all(root).with_context(failed)?;
-                if fs::read_dir(root).with_context(failed)?.next().is_some() {
-                    bail!("{} is not empty; choose a new directory", root.display());
+                match fs::read_dir(root).map(|mut entries| entries.next()) {
+                    Ok(Some(_)) => {
+                        bail!("{} is not empty; choose a new directory", root.display())
+                    }
+                    Ok(None) => {}
+                    // Made with the node's directory, when its path is found to be sound.
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    Err(error) => bail!("cannot use {}: {error}", root.display()),
                 }
                 (root.to_owned(), None)
             }

@@ -210,7 +210,7 @@ impl Demo {
 }
 
 impl Scene {
-    /// Shows what happens until the time is over or a signal comes.
+    /// Shows what happens until the time is over, a signal comes or nobody reads any more.
     async fn watch(
         &self,
         duration: Option<Duration>,
@@ -227,10 +227,8 @@ impl Scene {
         let mut seconds = interval_at((self.begun + SECOND).into(), SECOND);
         loop {
             tokio::select! {
-                _ = seconds.tick() => match say(&self.progress()) {
-                    // `nodecast demo | head`: nobody reads any more.
-                    Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
-                    said => said?,
+                _ = seconds.tick() => if !say(&self.progress())? {
+                    return Ok(());
                 },
                 () = &mut end => return Ok(()),
                 // Also when the terminal is closed: there is nothing to reload here.

@@ -1,7 +1,7 @@
 //! What the demo says on standard output.
 
 use std::{
-    io::{self, Write},
+    io::{self, ErrorKind, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
@@ -28,14 +28,16 @@ pub struct Progress {
     pub sessions: i64,
 }
 
-/// Writes and shows at once.
+/// Writes and shows at once. Tells whether somebody still reads: `nodecast demo | head` ends.
 ///
 /// # Errors
-/// When nobody reads any more.
-pub fn say(text: &str) -> io::Result<()> {
+/// When standard output cannot be written, a full disk for one.
+pub fn say(text: &str) -> io::Result<bool> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
-    stdout.flush()
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        written => written.map(|()| true),
+    }
 }
 
 /// Where to look, ready to be pasted.
