@@ -89,7 +89,7 @@ fn streaming_files_with_torn_lines_hours_and_a_rewind_are_stored_row_by_row() {
 /// the streamed one is to be judged alone.
 fn kill_again_and_again(with_whole_form: bool) {
     let seed = fastrand::u64(..);
-    println!("seed {seed}");
+    eprintln!("seed {seed}");
     let mut setup = setup();
     let plan = Plan {
         faults: Faults { torn: true, crash_every: 40, rewind_every: 120, ..Faults::default() },
