@@ -13,13 +13,9 @@ use slog::warn;
 
 use super::{ApiState, State, json};
 use crate::{
-    delivery::dialect::encode,
-    event::Topic,
+    delivery::dialect::encode::{self, OLDER_TOPICS},
     store::{EventQuery, StoreError},
 };
-
-/// What the older service knows. `event` names them as in its frames.
-const TOPICS: [Topic; 2] = [Topic::new("fills"), Topic::new("misc")];
 
 /// Databases count in signed numbers; no store holds as many rows.
 const MAX_OFFSET: usize = i64::MAX as usize;
@@ -120,9 +116,10 @@ impl Request {
             }
         };
         let topics = match given(self.event) {
-            None => TOPICS.to_vec(),
+            None => OLDER_TOPICS.to_vec(),
             Some(name) => {
-                let topic = TOPICS.into_iter().find(|t| encode::older_name(t.as_str()) == name);
+                let topic =
+                    OLDER_TOPICS.into_iter().find(|topic| encode::older_name(*topic) == name);
                 vec![topic.ok_or_else(|| bad("event must be fill or misc"))?]
             }
         };

@@ -9,7 +9,14 @@ use std::io::Write;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::event::{Address, Cursor, Event, SequencedEvent};
+use crate::event::{Address, Cursor, Event, SequencedEvent, Topic};
+
+/// The topics of the older service. They are part of its protocol, and so stand here and not with
+/// a source.
+pub const OLDER_TOPICS: [Topic; 2] = [FILLS, MISC];
+
+const FILLS: Topic = Topic::new("fills");
+const MISC: Topic = Topic::new("misc");
 
 /// Why writing into a `Vec` cannot fail.
 const IN_MEMORY: &str = "writing to memory does not fail";
@@ -30,7 +37,7 @@ pub fn older_event(event: &SequencedEvent, out: &mut Vec<u8>) {
     out.reserve(event.body.len() + ENVELOPE_BYTES);
     out.extend_from_slice(b"{\"user\":");
     user(event.user, out);
-    let name = older_name(event.id.topic.as_str());
+    let name = older_name(event.id.topic);
     write!(out, ",\"event\":\"{name}\",\"block\":{},\"data\":", event.id.position)
         .expect(IN_MEMORY);
     older_data(event, out);
@@ -62,11 +69,8 @@ pub fn native_event(event: &SequencedEvent, cursor: &Cursor, replayed: bool, out
 }
 
 /// The name under which the older service shows a topic; others keep their own.
-pub fn older_name(topic: &str) -> &str {
-    match topic {
-        "fills" => "fill",
-        other => other,
-    }
+pub fn older_name(topic: Topic) -> &'static str {
+    if topic == FILLS { "fill" } else { topic.as_str() }
 }
 
 fn user(user: Option<Address>, out: &mut Vec<u8>) {
@@ -88,7 +92,7 @@ struct MiscBody<'a> {
 }
 
 fn older_data(event: &Event, out: &mut Vec<u8>) {
-    if event.id.topic.as_str() == "misc"
+    if event.id.topic == MISC
         && let Ok(parts) = serde_json::from_slice::<MiscBody<'_>>(&event.body)
         && let Some(content) = object_content(parts.inner.get())
     {
@@ -115,7 +119,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::event::{EventId, Keys, Timestamp, Topic};
+    use crate::event::{EventId, Keys, Timestamp};
 
     const USER: &str = "0x025a744111554e57c66ba2069a8081249fbe5e11";
 

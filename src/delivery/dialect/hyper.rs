@@ -87,7 +87,7 @@ impl Hyper {
 
 /// The topic that clients call `event`.
 fn topic(event: &str, topics: &[Topic]) -> Option<Topic> {
-    topics.iter().copied().find(|topic| encode::older_name(topic.as_str()) == event)
+    topics.iter().copied().find(|topic| encode::older_name(*topic) == event)
 }
 
 impl Dialect for Hyper {

@@ -13,6 +13,7 @@ use std::{
     sync::Arc,
 };
 
+use super::{fills, misc};
 use crate::{
     event::Topic,
     source::{Density, Form, Stream},
@@ -83,8 +84,8 @@ struct Kind {
 /// The kinds that become events. Others (`node_trades`, `node_order_statuses`, ...) are passed
 /// over.
 const KINDS: [Kind; 2] = [
-    Kind { name: "node_fills", topic: Topic::new("fills"), density: Density::Dense },
-    Kind { name: "misc_events", topic: Topic::new("misc"), density: Density::Learned },
+    Kind { name: "node_fills", topic: fills::TOPIC, density: Density::Dense },
+    Kind { name: "misc_events", topic: misc::TOPIC, density: Density::Learned },
 ];
 
 const BY_BLOCK: &str = "_by_block";
