@@ -203,7 +203,7 @@ fn parse_time(text: &str) -> Result<Timestamp, String> {
     Timestamp::parse_node(text.trim_end_matches('Z').as_bytes()).map_err(|error| error.to_string())
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
         "s" | "" => 1.0,

@@ -12,6 +12,7 @@ mod threads;
 
 use std::{
     fs,
+    future::{self, Future},
     net::{SocketAddr, TcpListener},
     path::Path,
     sync::Arc,
@@ -24,9 +25,11 @@ use async_trait::async_trait;
 use slog::{Logger, info, o, warn};
 use tokio::sync::watch;
 
-pub use self::supervisor::Fault;
-use self::{
+pub use self::{
     signals::{Signals, Wish},
+    supervisor::Fault,
+};
+use self::{
     supervisor::{Begin, Supervisor},
     threads::Threads,
 };
@@ -58,15 +61,21 @@ const FIRST_GENERATION: u64 = 1;
 /// # Errors
 /// When the daemon cannot start, or an invariant broke while it ran; the text says which.
 pub fn run(config: Config, logger: Logger) -> anyhow::Result<()> {
-    panic::abort_on_essential_threads();
-    System::new().block_on(async move {
+    block_on(async move {
         let signals = Signals::listen().context("cannot listen for signals")?;
         let daemon = Daemon::start(config, &logger).await?;
         daemon.until_stopped(signals).await
     })
 }
 
-/// A daemon that lives.
+/// Runs what holds a [`Daemon`]: on a system of actors, in which a panic of the pipeline ends the
+/// process.
+pub fn block_on<T>(life: impl Future<Output = T>) -> T {
+    panic::abort_on_essential_threads();
+    System::new().block_on(life)
+}
+
+/// A daemon that lives, until [`Daemon::stop`]. It belongs into [`block_on`].
 pub struct Daemon {
     address: SocketAddr,
     watchers: Vec<Addr<FileWatcher>>,
@@ -202,22 +211,36 @@ impl Daemon {
         &self.stats
     }
 
+    /// Waits for what ends the daemon from inside. It has to be stopped then.
+    ///
+    /// # Cancel safety
+    /// The next call gives the same fault.
+    pub async fn fault(&self) -> Arc<Fault> {
+        let mut faults = self.faults.clone();
+        let fault = match faults.wait_for(Option::is_some).await {
+            Ok(fault) => fault.clone(),
+            Err(_) => None,
+        };
+        match fault {
+            Some(fault) => fault,
+            // Whoever could tell of a fault is gone without one.
+            None => future::pending().await,
+        }
+    }
+
     /// Lives until a signal asks it to stop or a fault ends it, then stops in order.
     async fn until_stopped(self, mut signals: Signals) -> anyhow::Result<()> {
-        let mut faults = self.faults.clone();
         let fault = loop {
             tokio::select! {
                 wish = signals.next() => match wish {
                     Wish::Stop => break None,
                     Wish::Reload => self.reload().await,
                 },
-                fault = faults.wait_for(Option::is_some) => {
-                    break fault.ok().and_then(|fault| fault.clone());
-                }
+                fault = self.fault() => break Some(fault),
             }
         };
         signals.stop_at_once_on_the_next(self.logger.clone());
-        let stopped = self.stop(fault.is_none()).await;
+        let stopped = self.stop().await;
         match fault {
             Some(fault) => Err(anyhow::Error::new(fault)),
             None => stopped,

@@ -1,4 +1,7 @@
 //! What the operator tells the process: SIGTERM and SIGINT stop it, SIGHUP reloads the whitelist.
+//!
+//! SIGXFSZ is taken too, so that a limit on the size of files (`LimitFSIZE=`) is the same as a full
+//! disk: the write fails and is tried again. Without a handler it would kill the process.
 
 use std::{io, process};
 
@@ -8,10 +11,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// Exit code after a second signal: the conventional 128 + SIGINT.
 const STOPPED_AT_ONCE: i32 = 130;
 
+/// Heard from here on, instead of ending the process.
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    /// Is only held: the failed write tells its caller.
+    _file_size: Signal,
 }
 
 /// What a signal asks for.
@@ -22,11 +28,14 @@ pub enum Wish {
 }
 
 impl Signals {
+    /// # Errors
+    /// When the process cannot listen for signals.
     pub fn listen() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            _file_size: signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
         })
     }
 

@@ -8,12 +8,16 @@ use super::{Daemon, supervisor::StopSupervising};
 use crate::{
     delivery::CloseReason,
     source::node::StopReading,
-    store::{Flush, StoreError},
+    store::{Flush, Hurry, StoreError},
 };
 
 /// How long what was read may take to be committed. A store that is away does not hold the end up:
 /// the files are the buffer.
 const DRAIN_WITHIN: Duration = Duration::from_secs(4);
+
+/// How long the writer may go on behind that. A store that is away is tried once more in any case,
+/// and waits two seconds for a lock: with the clients' time all of it is within 10 seconds.
+const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long clients may take to close.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
@@ -22,11 +26,12 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 const DRAIN_CHECK: Duration = Duration::from_millis(2);
 
 impl Daemon {
-    /// Stops sources, pipeline, writer, sessions and server, within 10 seconds in all.
+    /// Stops sources, pipeline, writer, sessions and server, within 10 seconds in all. After a
+    /// fault what was read is not waited for: it would not be committed any more.
     ///
     /// # Errors
     /// When the writer could not flush. Nothing is lost then, the next start reads it again.
-    pub(super) async fn stop(self, in_order: bool) -> anyhow::Result<()> {
+    pub async fn stop(self) -> anyhow::Result<()> {
         info!(self.logger, "stopping");
         let start = Instant::now();
         for watcher in &self.watchers {
@@ -34,10 +39,11 @@ impl Daemon {
             watcher.send(StopReading).await.ok();
         }
         self.supervisor.do_send(StopSupervising);
-        if in_order {
+        self.writer.do_send(Hurry);
+        if self.faults.borrow().is_none() {
             self.drain(start + DRAIN_WITHIN).await;
         }
-        let flushed = match self.writer.send(Flush).await {
+        let flushed = match self.writer.send(Flush { within: FLUSH_WITHIN }).await {
             Ok(flushed) => flushed,
             Err(error) => Err(StoreError::Failed(error.to_string())),
         };

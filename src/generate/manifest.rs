@@ -7,6 +7,7 @@ use std::{
     collections::HashSet,
     fs::File,
     io::{self, BufRead, BufReader, BufWriter, Write},
+    iter,
     path::Path,
 };
 
@@ -82,20 +83,42 @@ impl Manifest {
     pub fn load(path: &Path) -> Result<Self, ManifestError> {
         let mut manifest = Self::default();
         let mut totals = None;
-        for (number, line) in BufReader::new(File::open(path)?).lines().enumerate() {
-            let line = serde_json::from_str(&line?)
-                .map_err(|error| ManifestError::Malformed { line: number + 1, error })?;
-            match line {
-                Line::Row { topic, block, index, part, time_ns, user, body } => {
-                    let id = EventId { topic: Topic::intern(&topic), position: block, index, part };
-                    manifest.rows.push(Row { id, time_ns, user, body });
-                }
+        for line in ManifestLines::open(path)? {
+            match line? {
+                Line::Row(row) => manifest.rows.push(row.into()),
                 Line::Gap(gap) => manifest.gaps.push(gap),
                 Line::Totals(read) => totals = Some(read),
             }
         }
         manifest.totals = totals.ok_or(ManifestError::Incomplete)?;
         Ok(manifest)
+    }
+
+    /// Gives the rows of such a file one by one: those of a long run need not fit into memory.
+    ///
+    /// # Errors
+    /// When the file cannot be opened; each row can still be unreadable, and the last item is
+    /// [`ManifestError::Incomplete`] when the file has no end yet.
+    pub fn rows_of(
+        path: &Path,
+    ) -> Result<impl Iterator<Item = Result<Row, ManifestError>> + use<>, ManifestError> {
+        let mut lines = ManifestLines::open(path)?;
+        let mut is_complete = false;
+        Ok(iter::from_fn(move || {
+            loop {
+                match lines.next() {
+                    Some(Ok(Line::Row(row))) => return Some(Ok(row.into())),
+                    Some(Ok(Line::Gap(_))) => {}
+                    Some(Ok(Line::Totals(_))) => is_complete = true,
+                    Some(Err(error)) => return Some(Err(error)),
+                    None if is_complete => return None,
+                    None => {
+                        is_complete = true;
+                        return Some(Err(ManifestError::Incomplete));
+                    }
+                }
+            }
+        }))
     }
 
     /// The rows that a daemon with this whitelist stores. Rows without a user belong to nobody's
@@ -150,17 +173,50 @@ impl Gap {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Line {
-    Row {
-        topic: String,
-        block: u64,
-        index: u32,
-        part: u32,
-        time_ns: i64,
-        user: Option<Address>,
-        body: String,
-    },
+    Row(LineRow),
     Gap(Gap),
     Totals(Totals),
+}
+
+/// A [`Row`] as it is written.
+#[derive(Debug, Serialize, Deserialize)]
+struct LineRow {
+    topic: String,
+    block: u64,
+    index: u32,
+    part: u32,
+    time_ns: i64,
+    user: Option<Address>,
+    body: String,
+}
+
+impl From<LineRow> for Row {
+    fn from(line: LineRow) -> Self {
+        let LineRow { topic, block, index, part, time_ns, user, body } = line;
+        let id = EventId { topic: Topic::intern(&topic), position: block, index, part };
+        Self { id, time_ns, user, body }
+    }
+}
+
+/// The lines of a manifest's file, in their order.
+struct ManifestLines(iter::Enumerate<io::Lines<BufReader<File>>>);
+
+impl ManifestLines {
+    fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self(BufReader::new(File::open(path)?).lines().enumerate()))
+    }
+}
+
+impl Iterator for ManifestLines {
+    type Item = Result<Line, ManifestError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (number, line) = self.0.next()?;
+        Some(line.map_err(ManifestError::Io).and_then(|line| {
+            serde_json::from_str(&line)
+                .map_err(|error| ManifestError::Malformed { line: number + 1, error })
+        }))
+    }
 }
 
 /// Writes rows as they come, so that a long run needs no memory for them.
@@ -177,7 +233,7 @@ impl ManifestFile {
         let EventId { topic, position, index, part } = row.id;
         let (time_ns, user, body) = (row.time_ns, row.user, row.body);
         let topic = topic.as_str().to_owned();
-        self.line(&Line::Row { topic, block: position, index, part, time_ns, user, body })
+        self.line(&Line::Row(LineRow { topic, block: position, index, part, time_ns, user, body }))
     }
 
     /// Ends the file.

@@ -249,6 +249,20 @@ impl Simulator {
         blocks_per_second: f64,
         stop: &AtomicBool,
     ) -> io::Result<()> {
+        self.run_watched(blocks, blocks_per_second, stop, |_| ())
+    }
+
+    /// Like [`Self::run`], and tells the number of each new block just before it is written.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn run_watched(
+        &mut self,
+        blocks: Option<u64>,
+        blocks_per_second: f64,
+        stop: &AtomicBool,
+        mut about_to_write: impl FnMut(u64),
+    ) -> io::Result<()> {
         let (begun, first_ns) = (Instant::now(), self.next_local_ns());
         let rate = 1.0 / self.plan.block_interval.as_secs_f64();
         let mut written = 0;
@@ -261,6 +275,7 @@ impl Simulator {
             if stop.load(Ordering::Relaxed) {
                 break;
             }
+            about_to_write(self.chain.number(self.next));
             self.write_block()?;
             written += 1;
         }

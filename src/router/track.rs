@@ -2,12 +2,8 @@
 
 use crate::{
     event::Timestamp,
-    source::{Density, Stream, StreamState},
+    source::{DENSE_AFTER, Density, Stream, StreamState, consecutive},
 };
-
-/// A stream whose density is learned is dense after this many consecutive blocks. A sparse stream
-/// does not reach it by chance: misc events come in less than a third of all blocks.
-const DENSE_AFTER: u32 = 100;
 
 /// The walk of one stream: where a jump in its numbers is a hole.
 #[derive(Clone, Debug)]
@@ -29,18 +25,13 @@ impl Track {
     /// Goes on to a block. Gives the last block before a jump that may have skipped some:
     /// in a dense stream, or in any where the source says that lines were lost (`discontinuity`).
     pub fn advance(&mut self, position: u64, discontinuity: bool) -> Option<u64> {
-        let previous = self.last_position.replace(position)?;
         let was_dense = match self.density {
             Density::Dense => true,
             Density::Learned => self.consecutive >= DENSE_AFTER,
             Density::Sparse => false,
         };
-        if position == previous + 1 {
-            self.consecutive = self.consecutive.saturating_add(1);
-        } else if position > previous && !was_dense {
-            // What was learned stays: the next hole must not have to wait for another long run.
-            self.consecutive = 0;
-        }
+        self.consecutive = consecutive(self.consecutive, self.last_position, position);
+        let previous = self.last_position.replace(position)?;
         let skipped = position > previous + 1;
         (skipped && (was_dense || discontinuity)).then_some(previous)
     }
@@ -91,6 +82,18 @@ mod tests {
             assert_eq!(track.advance(position, false), None);
         }
         assert_eq!(track.advance(120, false), Some(110));
+    }
+
+    #[test]
+    fn what_was_learned_survives_a_hole_and_a_rewind() {
+        let mut track = track(Density::Learned);
+        for position in 1..=120 {
+            track.advance(position, false);
+        }
+
+        assert_eq!(track.advance(130, false), Some(120));
+        assert_eq!(track.advance(118, false), None);
+        assert_eq!(track.advance(125, false), Some(118));
     }
 
     #[test]

@@ -34,10 +34,27 @@ pub enum FileMark {
 pub struct StreamState {
     /// Block of the last line.
     pub last_position: Option<u64>,
-    /// Length of the current run of consecutive blocks, from which density is learned.
+    /// Length of the current run of blocks, from which density is learned; see [`consecutive`].
     pub consecutive: u32,
     /// Blocks of a streaming file that may still grow; newest last. Empty for by-block files.
     pub open: Vec<OpenBlock>,
+}
+
+/// A stream whose density is learned is dense after this many consecutive blocks. A sparse stream
+/// does not reach it by chance: misc events come in less than a third of all blocks.
+pub const DENSE_AFTER: u32 = 100;
+
+/// The length of the run of consecutive blocks when a line of `position` follows one of `previous`.
+///
+/// A run that has shown the stream to be dense never ends, whatever the node or we do: the next
+/// hole must not have to wait for another long run.
+pub fn consecutive(run: u32, previous: Option<u64>, position: u64) -> u32 {
+    match previous {
+        Some(previous) if position == previous => run,
+        Some(previous) if previous.checked_add(1) == Some(position) => run.saturating_add(1),
+        Some(_) if run >= DENSE_AFTER => run,
+        _ => 1,
+    }
 }
 
 /// A block of which more lines may come.

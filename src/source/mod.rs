@@ -17,8 +17,8 @@ use std::{fmt, path::PathBuf, sync::Arc};
 
 pub use self::{
     batch::{
-        Block, BodyPlace, Candidate, EventBatch, FileMark, OpenBlock, ParsedBatch, ParsedBlock,
-        Progress, RawBatch, Spliced, StreamCheckpoint, StreamState,
+        Block, BodyPlace, Candidate, DENSE_AFTER, EventBatch, FileMark, OpenBlock, ParsedBatch,
+        ParsedBlock, Progress, RawBatch, Spliced, StreamCheckpoint, StreamState, consecutive,
     },
     credit::{BatchLost, Budget, Credit, CreditReturned},
     horizon::Horizon,

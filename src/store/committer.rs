@@ -50,6 +50,8 @@ pub struct Committer {
     quarantine: Arc<Quarantine>,
     stats: Arc<Stats>,
     logger: Logger,
+    /// Whether batches no longer wait for more.
+    hurried: bool,
     /// The newest life of the pipeline that was seen; segments of older ones are passed over.
     pub generation: u64,
     /// Where the log is read next.
@@ -106,6 +108,7 @@ impl Committer {
             quarantine: parts.quarantine,
             stats: parts.stats,
             logger: parts.logger,
+            hurried: false,
             generation: 0,
             next: state.committed,
             waiting: Waiting::default(),
@@ -130,6 +133,11 @@ impl Committer {
         self.count_queued();
     }
 
+    /// From now on each batch is due as soon as it is there.
+    pub fn hurry(&mut self) {
+        self.hurried = true;
+    }
+
     /// Tells when the next batch is to be committed.
     pub fn due(&self) -> Due {
         let full =
@@ -138,6 +146,9 @@ impl Committer {
             return Due::Now;
         }
         let Some(since) = self.waiting.since else { return Due::Never };
+        if self.hurried {
+            return Due::Now;
+        }
         let empty = since + EMPTY_DELAY.max(self.batch_delay);
         let events = self.waiting.events_since.map(|since| since + self.batch_delay);
         Due::At(events.map_or(empty, |events| events.min(empty)))

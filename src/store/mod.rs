@@ -15,7 +15,7 @@ use std::{collections::HashSet, fmt, ops::RangeInclusive, path::Path, sync::Arc}
 use async_trait::async_trait;
 
 use self::sqlite::SqliteStore;
-pub use self::writer::{AttachReader, DbWriter, Flush, NewGeneration, Shared, StoreFault};
+pub use self::writer::{AttachReader, DbWriter, Flush, Hurry, NewGeneration, Shared, StoreFault};
 use crate::{
     config::StoreConfig,
     event::{Address, EventId, SequencedEvent, Timestamp, Topic},

@@ -30,9 +30,6 @@ use crate::{
 /// Delay before a failed commit is tried again: it doubles from the first to the second.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
-/// How long the last flush waits for a store that is away. Stopping takes 10 s at most.
-const FLUSH_PATIENCE: Duration = Duration::from_secs(4);
-
 /// Time from the start to the first look for what is too old.
 const FIRST_RETENTION: Duration = Duration::from_secs(5);
 
@@ -61,10 +58,18 @@ pub struct NewGeneration {
     pub generation: u64,
 }
 
-/// Commits all that is in the log and closes the store, as part of stopping.
+/// Commits without waiting for more, from now on: the daemon stops and waits for each batch.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Hurry;
+
+/// Commits what is in the log and closes the store, as part of stopping.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Result<(), StoreError>")]
-pub struct Flush;
+pub struct Flush {
+    /// After this time no further commit is begun. What is left is read again at the next start.
+    pub within: Duration,
+}
 
 /// Looks at the log again.
 #[derive(Message)]
@@ -362,15 +367,17 @@ impl DbWriter {
     }
 }
 
-/// Commits everything that is in the log. A store that is away is given a few seconds.
-async fn flush(committer: &mut Committer) -> Result<(), StoreError> {
-    let deadline = Instant::now() + FLUSH_PATIENCE;
+/// Commits what is in the log. A store that is away is tried once more after the time is over.
+async fn flush(committer: &mut Committer, within: Duration) -> Result<(), StoreError> {
+    let deadline = Instant::now() + within;
     let mut retry = RETRY.0;
+    let mut over = false;
     loop {
         committer.collect(Instant::now());
-        if committer.is_idle() {
+        if committer.is_idle() || over {
             return Ok(());
         }
+        over = Instant::now() >= deadline;
         match committer.commit_next().await {
             Ok(()) => {}
             Err(StoreError::Unavailable(_)) if Instant::now() + retry < deadline => {
@@ -448,16 +455,28 @@ impl Handler<NewGeneration> for DbWriter {
     }
 }
 
+impl Handler<Hurry> for DbWriter {
+    type Result = ();
+
+    fn handle(&mut self, _: Hurry, ctx: &mut Self::Context) {
+        if let Some(committer) = &mut self.committer {
+            committer.hurry();
+        }
+        self.turn(ctx);
+    }
+}
+
 impl Handler<Flush> for DbWriter {
     type Result = AtomicResponse<Self, Result<(), StoreError>>;
 
-    fn handle(&mut self, _: Flush, _ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, message: Flush, _ctx: &mut Self::Context) -> Self::Result {
         let mut committer = self.committer.take().expect("no message is handled while it is away");
         // After a lost batch nothing may be committed that came behind it.
         let may_commit = matches!(self.phase, Phase::Running | Phase::Retrying);
         self.phase = Phase::Over;
         let work = async move {
-            let flushed = if may_commit { flush(&mut committer).await } else { Ok(()) };
+            let flushed =
+                if may_commit { flush(&mut committer, message.within).await } else { Ok(()) };
             let closed = committer.writer.close().await;
             (committer, flushed.and(closed))
         };

@@ -33,6 +33,8 @@ struct StoredRow {
 /// When an identity is there twice.
 pub fn rows(database: &Path) -> BTreeMap<EventId, (Option<Address>, String)> {
     let mut connection = SqliteConnection::establish(&database.display().to_string()).unwrap();
+    // The file is locked for a moment while the daemon opens or closes it.
+    diesel::sql_query("PRAGMA busy_timeout = 10000").execute(&mut connection).unwrap();
     let query = "SELECT topic, position, idx, part, user, body FROM events";
     let stored: Vec<StoredRow> = diesel::sql_query(query).load(&mut connection).unwrap();
     let mut rows = BTreeMap::new();

@@ -34,6 +34,8 @@ pub struct Setup {
     pub from: &'static str,
     /// Armed points, see `nodecast::failpoint`.
     pub failpoints: String,
+    /// A command that is given the daemon's own and becomes it, such as `env`. Empty: none.
+    pub wrapper: Vec<String>,
 }
 
 impl Setup {
@@ -49,6 +51,7 @@ impl Setup {
             config: String::new(),
             from: "oldest",
             failpoints: String::new(),
+            wrapper: Vec::new(),
         }
     }
 
@@ -68,6 +71,19 @@ impl Setup {
         self.root.path().join("whitelist")
     }
 
+    /// Where the daemon's standard error goes.
+    pub fn log_file(&self) -> PathBuf {
+        self.root.path().join("daemon.log")
+    }
+
+    /// Adds an empty node directory.
+    pub fn add_node(&mut self) -> PathBuf {
+        let directory = self.root.path().join(format!("node{}", self.data_dirs.len() + 1));
+        fs::create_dir(&directory).unwrap();
+        self.data_dirs.push(directory.clone());
+        directory
+    }
+
     /// Starts the daemon without waiting for its port.
     pub fn spawn(&self) -> TestDaemon {
         let config = self.root.path().join("nodecast.toml");
@@ -79,10 +95,13 @@ impl Setup {
             self.whitelist_file().display().to_string()
         };
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let log = self.root.path().join("daemon.log");
+        let log = self.log_file();
         let stderr = File::options().create(true).append(true).open(&log).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_nodecast"));
+        let binary = env!("CARGO_BIN_EXE_nodecast").to_owned();
+        let mut words = self.wrapper.iter().chain([&binary]);
+        let mut command = Command::new(words.next().unwrap());
         command
+            .args(words)
             .arg("run")
             .args(["--config".as_ref(), config.as_os_str()])
             .args(["--state-dir".as_ref(), self.state_dir().as_os_str()])
@@ -102,7 +121,7 @@ impl Setup {
     /// Starts the daemon and waits until it answers.
     pub fn start(&self) -> TestDaemon {
         let mut daemon = self.spawn();
-        daemon.wait_until_listening();
+        daemon.wait_until_answering();
         daemon
     }
 }
@@ -121,12 +140,14 @@ impl TestDaemon {
         self.child.id()
     }
 
-    fn wait_until_listening(&mut self) {
+    /// The port is taken before the store is opened: an answer comes when both are done.
+    fn wait_until_answering(&mut self) {
         let start = Instant::now();
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+        let livez = format!("http://127.0.0.1:{}/livez", self.port);
+        while ureq::get(&livez).call().is_err() {
             let ended = self.child.try_wait().unwrap();
             assert!(ended.is_none(), "the daemon ended: {ended:?}\n{}", self.log_tail());
-            assert!(start.elapsed() < PATIENCE, "the port stays closed\n{}", self.log_tail());
+            assert!(start.elapsed() < PATIENCE, "nobody answers\n{}", self.log_tail());
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -187,9 +208,14 @@ impl TestDaemon {
         client
     }
 
+    /// All it has said on standard error, earlier runs on the same state included.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
     /// The end of its log, for the message of a failed test.
     pub fn log_tail(&self) -> String {
-        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let log = self.log();
         let lines: Vec<_> = log.lines().rev().take(40).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }

@@ -27,6 +27,11 @@ impl Kind {
         Self { directory: node.join("misc_events_by_block/hourly") }
     }
 
+    /// Any kind, such as `node_fills_streaming`.
+    pub fn named(node: &Path, name: &str) -> Self {
+        Self { directory: node.join(name).join("hourly") }
+    }
+
     pub fn path(&self, day: u32, hour: u8) -> PathBuf {
         self.directory.join(day.to_string()).join(hour.to_string())
     }

@@ -16,7 +16,7 @@ use crate::{
     event::Timestamp,
     fail_point,
     source::{
-        Horizon, ParsedBatch, Progress, RawBatch, StreamState,
+        Horizon, ParsedBatch, Progress, RawBatch, StreamState, consecutive,
         quarantine::{Quarantine, Refused},
     },
     stats::{Stats, StreamStats},
@@ -188,13 +188,8 @@ impl Parser {
 impl Following {
     /// Notes the block of a line, from which density is learned.
     fn note(&mut self, position: u64) {
-        self.state.consecutive = match self.state.last_position {
-            Some(last) if position == last => self.state.consecutive,
-            Some(last) if last.checked_add(1) == Some(position) => {
-                self.state.consecutive.saturating_add(1)
-            }
-            _ => 1,
-        };
+        self.state.consecutive =
+            consecutive(self.state.consecutive, self.state.last_position, position);
         self.state.last_position = Some(position);
     }
 

@@ -24,6 +24,9 @@ use crate::{
     testing::{self, Probe, ProbeHandle},
 };
 
+/// How long the last flush may take in tests.
+const FLUSH_WITHIN: Duration = Duration::from_secs(4);
+
 /// What the scripted store was asked, and what it answers next.
 #[derive(Default)]
 struct Script {
@@ -221,7 +224,7 @@ impl Bench {
     }
 
     async fn flush(&self) -> Result<(), StoreError> {
-        self.writer.send(Flush).await.unwrap()
+        self.writer.send(Flush { within: FLUSH_WITHIN }).await.unwrap()
     }
 }
 
@@ -481,6 +484,27 @@ async fn a_flush_commits_all_and_closes() {
 }
 
 #[actix_rt::test]
+async fn in_a_hurry_no_batch_waits_for_more() {
+    tokio::time::pause();
+    let mut bench = Bench::with(
+        StoreConfig { batch_delay: Duration::from_secs(10), ..StoreConfig::default() },
+        |_| {},
+    );
+    bench.append(1, 1);
+    bench.pass(100).await;
+    assert_eq!(bench.stored(), Vec::<u64>::new());
+
+    bench.writer.send(Hurry).await.unwrap();
+    bench.pass(1).await;
+    assert_eq!(bench.stored(), vec![1]);
+    bench.append(1, 1);
+    bench.pass(1).await;
+
+    assert_eq!(bench.stored(), vec![1, 2]);
+    assert_eq!(bench.budget.in_flight_batches(), 0);
+}
+
+#[actix_rt::test]
 async fn a_flush_gives_up_on_a_store_that_stays_away() {
     tokio::time::pause();
     let mut bench =
@@ -493,7 +517,7 @@ async fn a_flush_gives_up_on_a_store_that_stays_away() {
     let flushed = bench.flush().await;
 
     assert!(matches!(flushed, Err(StoreError::Unavailable(_))), "{flushed:?}");
-    assert!(started.elapsed() <= FLUSH_PATIENCE);
+    assert!(started.elapsed() <= FLUSH_WITHIN);
     assert!(bench.script.script().closed);
 }
 

@@ -1,0 +1,216 @@
+//! Promise 2: no silent hole.
+
+// The exception for tests does not cover the functions that tests share.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs::File;
+
+use common::{
+    Client, Setup, TestDaemon, database, eventually,
+    node::{ALICE, Kind, append, fills_line, line},
+    receive, receive_type, send,
+};
+use serde_json::{Value, json};
+
+const DAY: u32 = 20_260_315;
+
+fn subscribe(daemon: &TestDaemon, topic: &str) -> Client {
+    let mut client = daemon.connect("/v1/ws");
+    send(&mut client, &json!({"type": "subscribe", "id": 1, "topic": topic}));
+    receive_type(&mut client, "ack");
+    client
+}
+
+fn write(file: &mut File, blocks: impl IntoIterator<Item = u64>) {
+    for block in blocks {
+        append(file, &(fills_line(block, ALICE, 1) + "\n"));
+    }
+}
+
+/// Bounds of the gaps that status lists, in ascending order.
+fn open_gaps(daemon: &TestDaemon) -> Vec<(u64, u64)> {
+    let status = daemon.status();
+    let gaps = status["router"]["gaps"].as_array().unwrap();
+    assert_eq!(status["router"]["gaps_open"], gaps.len());
+    let bound = |gap: &Value, name| gap[name].as_u64().unwrap();
+    let mut gaps: Vec<_> =
+        gaps.iter().map(|gap| (bound(gap, "first"), bound(gap, "last"))).collect();
+    gaps.sort_unstable();
+    gaps
+}
+
+/// Events as their blocks, gaps as their bounds and whether they are closed.
+#[derive(Debug, PartialEq, Eq)]
+enum Told {
+    Event { block: u64, late: bool },
+    Gap { from: u64, to: u64, closed: bool },
+}
+
+/// What a client is told next, heartbeats aside.
+fn told(client: &mut Client) -> Told {
+    loop {
+        let frame = receive(client);
+        let number = |name: &str| frame[name].as_u64().unwrap();
+        let flag = |name: &str| frame[name].as_bool().unwrap();
+        match frame["type"].as_str().unwrap() {
+            "event" => return Told::Event { block: number("block"), late: flag("late") },
+            "gap" => {
+                let (from, to, closed) = (number("from"), number("to"), flag("closed"));
+                return Told::Gap { from, to, closed };
+            }
+            "heartbeat" => {}
+            other => panic!("{other} comes unasked: {frame}"),
+        }
+    }
+}
+
+fn on_time(block: u64) -> Told {
+    Told::Event { block, late: false }
+}
+
+fn late(block: u64) -> Told {
+    Told::Event { block, late: true }
+}
+
+#[test]
+fn a_gap_is_told_with_its_bounds_and_closed_by_another_node() {
+    let mut setup = Setup::new();
+    let second = setup.add_node();
+    let mut ahead = Kind::fills(setup.node()).open(DAY, 9);
+    let mut other = Kind::fills(&second).open(DAY, 9);
+    let daemon = setup.start();
+    let mut fills = subscribe(&daemon, "fills");
+    let mut misc = subscribe(&daemon, "misc");
+
+    write(&mut ahead, [1, 2, 6, 7]);
+
+    let seen: Vec<_> = (0..5).map(|_| told(&mut fills)).collect();
+    // The hole is told where it is, and not somewhere behind it.
+    let hole = Told::Gap { from: 3, to: 5, closed: false };
+    assert!(seen.contains(&hole), "{seen:?}");
+    assert!(seen.contains(&on_time(7)), "{seen:?}");
+    assert_eq!(open_gaps(&daemon), [(3, 5)]);
+    let router = &daemon.status()["router"];
+    assert_eq!(router["missing_blocks"], 3, "{router}");
+    // The other node brings a part: the gap stays until the last block is there.
+    write(&mut other, [1, 2, 3, 4]);
+    assert_eq!([told(&mut fills), told(&mut fills)], [late(3), late(4)]);
+    assert_eq!(open_gaps(&daemon), [(3, 5)]);
+    write(&mut other, [5, 6, 7, 8]);
+    let seen: Vec<_> = (0..3).map(|_| told(&mut fills)).collect();
+    let closed = Told::Gap { from: 3, to: 5, closed: true };
+    assert!(seen.contains(&closed) && seen.contains(&late(5)), "{seen:?}");
+    assert!(seen.contains(&on_time(8)), "{seen:?}");
+
+    assert_eq!(open_gaps(&daemon), []);
+    let router = &daemon.status()["router"];
+    assert_eq!((&router["gaps_opened"], &router["gaps_closed"]), (&json!(1), &json!(1)));
+    assert_eq!(router["late"], 3, "{router}");
+    eventually("all is stored", || database::rows(&setup.database()).len() == 8);
+    // Who asked for another topic was told nothing: the answer to his ping comes first.
+    send(&mut misc, &json!({"type": "ping", "id": "1"}));
+    assert_eq!(receive(&mut misc)["type"], "pong");
+}
+
+#[test]
+fn a_gap_survives_a_kill_and_is_closed_afterwards() {
+    let mut setup = Setup::new();
+    let second = setup.add_node();
+    let mut ahead = Kind::fills(setup.node()).open(DAY, 9);
+    let mut other = Kind::fills(&second).open(DAY, 9);
+    let daemon = setup.start();
+    write(&mut ahead, [1, 2, 6]);
+    eventually("the hole is stored", || database::rows(&setup.database()).len() == 3);
+    daemon.kill();
+
+    let daemon = setup.start();
+    assert_eq!(open_gaps(&daemon), [(3, 5)]);
+    // Another hole right behind the restart.
+    write(&mut ahead, [9]);
+    eventually("it is found too", || open_gaps(&daemon) == [(3, 5), (7, 8)]);
+    let mut client = subscribe(&daemon, "fills");
+    write(&mut other, 1..=9);
+
+    let seen: Vec<_> = (0..7).map(|_| told(&mut client)).collect();
+    for gap in [(3, 5), (7, 8)] {
+        let closed = Told::Gap { from: gap.0, to: gap.1, closed: true };
+        assert!(seen.contains(&closed), "{gap:?}: {seen:?}");
+    }
+    for block in [3, 4, 5, 7, 8] {
+        assert!(seen.contains(&late(block)), "{block}: {seen:?}");
+    }
+    assert_eq!(open_gaps(&daemon), []);
+    assert_eq!(daemon.stop().code(), Some(0));
+    let daemon = setup.start();
+    assert_eq!(open_gaps(&daemon), [], "a closed gap came back");
+}
+
+// The node starts again behind a hole, in a file of another hour, while we are down.
+#[test]
+fn a_hole_that_came_while_we_were_down_is_found() {
+    let setup = Setup::new();
+    let kind = Kind::fills(setup.node());
+    write(&mut kind.open(DAY, 9), [1, 2]);
+    let daemon = setup.start();
+    eventually("the beginning is stored", || database::rows(&setup.database()).len() == 2);
+    assert_eq!(daemon.stop().code(), Some(0));
+    write(&mut kind.open(DAY, 12), [20, 21]);
+
+    let daemon = setup.start();
+
+    eventually("it is found", || open_gaps(&daemon) == [(3, 19)]);
+}
+
+// Files that were pruned before they were read.
+#[test]
+fn a_file_that_vanished_unread_is_a_gap() {
+    let setup = Setup::new();
+    let kind = Kind::fills(setup.node());
+    write(&mut kind.open(DAY, 9), [1, 2]);
+    let daemon = setup.start();
+    eventually("the beginning is stored", || database::rows(&setup.database()).len() == 2);
+    assert_eq!(daemon.stop().code(), Some(0));
+    write(&mut kind.open(DAY, 9), [3, 4]);
+    std::fs::remove_file(kind.path(DAY, 9)).unwrap();
+    write(&mut kind.open(DAY, 10), [5, 6]);
+
+    let daemon = setup.start();
+
+    eventually("it is found", || open_gaps(&daemon) == [(3, 4)]);
+    eventually("reading goes on", || database::rows(&setup.database()).len() == 4);
+}
+
+fn misc_line(block: u64) -> String {
+    let inner = json!({"CDeposit": {"user": ALICE, "amount": "1.0"}});
+    let event = json!({"time": "2026-06-11T01:01:29.513722441", "hash": "0x7f", "inner": inner});
+    line(block, &json!([event])) + "\n"
+}
+
+/// Whether misc lines come for each block is learned, and what was learned stays: over a rewind,
+/// a hole and a restart.
+#[test]
+fn a_stream_that_has_shown_itself_dense_stays_so() {
+    let setup = Setup::new();
+    let mut file = Kind::misc(setup.node()).open(DAY, 9);
+    let mut write = |blocks: Vec<u64>| {
+        blocks.into_iter().for_each(|block| append(&mut file, &misc_line(block)));
+    };
+    let daemon = setup.start();
+    // Sparse at first: nothing is known, and a jump is no hole.
+    write((1..=5).chain(9..=120).collect());
+    eventually("they are stored", || database::rows(&setup.database()).len() == 117);
+    assert_eq!(open_gaps(&daemon), []);
+    write(vec![125, 126]);
+    eventually("a hole is a hole now", || open_gaps(&daemon) == [(121, 124)]);
+    // A rewind, and the hole is still there.
+    write((118..=120).chain(125..=128).collect());
+    eventually("the new ones are stored", || database::rows(&setup.database()).len() == 121);
+    assert_eq!(daemon.stop().code(), Some(0));
+
+    let daemon = setup.start();
+    write(vec![135]);
+
+    eventually("it is found after a restart", || open_gaps(&daemon) == [(121, 124), (129, 134)]);
+}
