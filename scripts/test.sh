@@ -3,9 +3,9 @@
 # what is missing when it may, else it says what to install.
 #
 #   scripts/test.sh                 everything that CI runs
-#   scripts/test.sh exactly_once    only the tests whose name holds this text
+#   scripts/test.sh --test gaps     one file of tests: all arguments go to `cargo test`
 #
-#   NODECAST_KILLS=2000             kills of the exactly-once test (default 50)
+#   NODECAST_KILLS=2000             kills of the exactly-once test (default 60)
 #   NODECAST_MODEL_CASES=5000       scripts of the tail's model test (default 500)
 set -euo pipefail
 cd "$(dirname "$0")/.."

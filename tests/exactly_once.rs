@@ -49,12 +49,13 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// After this long without a new row no more will come.
 const NOTHING_COMES: Duration = Duration::from_secs(10);
 
-/// A chain of which an hour has 60 blocks, so that the test crosses hours and days.
-fn plan(seed: u64) -> Plan {
+/// A chain of which an hour has 60 blocks, so that the test crosses hours and days. It starts so
+/// long ago that this many kills do not bring it into the future, which is refused.
+fn plan(seed: u64, kills: u64) -> Plan {
     Plan {
         seed,
         users: 40,
-        start: Some(Timestamp::now().minus(30 * DAY)),
+        start: Some(Timestamp::now().minus(DAY * (30 + kills as u32 / 8))),
         block_interval: Duration::from_secs(60),
         faults: Faults {
             torn: true,
@@ -187,9 +188,9 @@ fn kills_at_any_moment_lose_nothing_and_repeat_nothing() {
     fs::create_dir(&setup.data_dirs[1]).unwrap();
     // The chain's time runs a hundred times faster than ours: nothing may be too old meanwhile.
     setup.config = "[source]\ngrace = \"100ms\"\nrescan_interval = \"250ms\"\n\
-                    [store]\nretention = \"365d\"\n"
+                    [store]\nretention = \"3650d\"\n"
         .to_owned();
-    let plan = plan(seed);
+    let plan = plan(seed, kills);
     let mut nodes = Nodes::new(&plan, &setup.data_dirs);
     nodes.write(3);
 
@@ -234,7 +235,7 @@ fn kills_at_any_moment_lose_nothing_and_repeat_nothing() {
 fn a_failed_batch_starts_a_new_generation_and_loses_nothing() {
     let mut setup = Setup::new();
     setup.failpoints = "store.commit=fail@3".to_owned();
-    let plan = Plan { faults: Faults::default(), ..plan(7) };
+    let plan = Plan { faults: Faults::default(), ..plan(7, 0) };
     let mut node = Simulator::new(plan, setup.node()).unwrap();
     node.write_blocks(5).unwrap();
     let daemon = setup.start();
@@ -265,7 +266,7 @@ fn a_panic_in_any_pipeline_actor_ends_the_process() {
     ] {
         let mut setup = Setup::new();
         setup.failpoints = format!("{point}=panic");
-        let mut node = Simulator::new(plan(8), setup.node()).unwrap();
+        let mut node = Simulator::new(plan(8, 0), setup.node()).unwrap();
         let mut daemon = setup.spawn();
 
         let start = Instant::now();
