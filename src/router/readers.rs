@@ -26,10 +26,12 @@ pub struct Reader {
 }
 
 impl Readers {
-    /// Adds a reader; it starts where the log is when it first reads.
+    /// Adds a reader; it starts where the log is when it first reads. The last to come is woken
+    /// first: clients wait for the shards, whereas the writer, which is there before them, lets
+    /// events gather in any case and would only take the processor from them.
     pub fn register(&self, recipient: Recipient<Appended>) -> Arc<Reader> {
         let reader = Arc::new(Reader { rung: AtomicBool::new(false), recipient });
-        self.lock().push(reader.clone());
+        self.lock().insert(0, reader.clone());
         reader
     }
 
