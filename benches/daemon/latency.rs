@@ -24,13 +24,20 @@ use super::common::{
     receive_type, send,
 };
 
-const BLOCKS: u64 = 600;
 const WARM_UP: u64 = 30;
 const FILLS: u64 = 3;
-/// Fifteen blocks a second.
-const PERIOD: Duration = Duration::from_nanos(1_000_000_000 / 15);
+
+/// Blocks a second, and how many: the network's rate, and one at which the processors have no time
+/// to fall asleep between two blocks. The difference is what waking them takes.
+const RATES: [(u32, u64); 2] = [(15, 600), (300, 3_000)];
 
 pub fn measure() -> io::Result<()> {
+    RATES.iter().try_for_each(|&(rate, blocks)| measure_at(rate, blocks))
+}
+
+fn measure_at(rate: u32, blocks: u64) -> io::Result<()> {
+    let period = Duration::from_secs(1) / rate;
+    let total = blocks + WARM_UP;
     let setup = Setup::new();
     // The hour of now, so that it is the newest file throughout.
     let now = Timestamp::now().to_string();
@@ -41,20 +48,23 @@ pub fn measure() -> io::Result<()> {
     let mut client = daemon.connect("/v1/ws");
     send(&mut client, &json!({"type": "subscribe", "id": 1, "topic": "fills"}));
     receive_type(&mut client, "ack");
+    // A new stream is read once its start is in the store.
+    file.write_all((fills_line(999, ALICE, 1) + "\n").as_bytes())?;
+    receive_type(&mut client, "event");
     let (bare_stream, mut bare_file) = bare(setup.root.path())?;
 
-    let events = thread::spawn(move || client_times(client));
-    let lines = thread::spawn(move || bare_times(bare_stream));
+    let events = thread::spawn(move || client_times(client, total));
+    let lines = thread::spawn(move || bare_times(bare_stream, total));
     let (mut appended, mut bare_appended) = (Vec::new(), Vec::new());
     let begun = Instant::now();
-    for block in 0..BLOCKS + WARM_UP {
+    for block in 0..total {
         // The half period keeps the two apart.
-        let due = begun + PERIOD * block as u32;
+        let due = begun + period * block as u32;
         thread::sleep(due.saturating_duration_since(Instant::now()));
         let line = fills_line(1_000 + block, ALICE, FILLS) + "\n";
         appended.push(Instant::now());
         file.write_all(line.as_bytes())?;
-        thread::sleep((due + PERIOD / 2).saturating_duration_since(Instant::now()));
+        thread::sleep((due + period / 2).saturating_duration_since(Instant::now()));
         bare_appended.push(Instant::now());
         bare_file.write_all(line.as_bytes())?;
     }
@@ -64,7 +74,7 @@ pub fn measure() -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(
         out,
-        "append to client on loopback, us: {BLOCKS} blocks, 15 a second, {FILLS} fills each"
+        "append to client on loopback, us: {blocks} blocks, {rate} a second, {FILLS} fills each"
     )?;
     let of_blocks = |times: &[(u64, Instant)]| -> Vec<Duration> {
         let warm = times.iter().filter(|(block, _)| *block >= WARM_UP);
@@ -91,9 +101,9 @@ fn print(out: &mut impl Write, name: &str, mut times: Vec<Duration>) -> io::Resu
 }
 
 /// When each event came, by the number of its append. Frames are decoded after the last one.
-fn client_times(mut client: Client) -> Vec<(u64, Instant)> {
+fn client_times(mut client: Client, total: u64) -> Vec<(u64, Instant)> {
     let mut frames = Vec::new();
-    while frames.len() < ((BLOCKS + WARM_UP) * FILLS) as usize {
+    while frames.len() < (total * FILLS) as usize {
         let message = client.read().expect("the daemon goes on");
         let at = Instant::now();
         if let Message::Text(text) = message
@@ -135,9 +145,9 @@ fn bare(directory: &Path) -> io::Result<(TcpStream, File)> {
 }
 
 /// When each line was there in full.
-fn bare_times(mut client: TcpStream) -> Vec<Instant> {
+fn bare_times(mut client: TcpStream, total: u64) -> Vec<Instant> {
     let (mut bytes, mut times) = (vec![0; 1 << 20], Vec::new());
-    while times.len() < (BLOCKS + WARM_UP) as usize {
+    while times.len() < total as usize {
         let length = client.read(&mut bytes).expect("the bare thread goes on");
         assert!(length > 0, "the bare thread goes on");
         let at = Instant::now();
