@@ -287,9 +287,18 @@ impl Commons {
         let writer = threads.start(c"db_writer", writer);
         writer.send(AttachReader(readers.register(writer.clone().recipient()))).await?;
 
+        // One thread a node directory: a hop between threads costs more than all three actors. A
+        // single directory spares the hop to the Router as well; of several, none shall wait for
+        // what another one has to catch up on.
+        let nodes = &config.source.data_dirs;
+        let chains: Vec<_> = nodes.iter().map(|_| threads.new_thread(c"chain")).collect();
+        let router_thread = match &chains[..] {
+            [chain] => chain.clone(),
+            _ => threads.new_thread(c"router"),
+        };
         let ask_store = Arc::new(AskStore(self.store.clone()));
         let router = Router::new(log.clone(), readers.clone(), ask_store, stats.clone(), logger);
-        let router = threads.start(c"router", router);
+        let router = threads.start_on(&router_thread, router);
         router
             .send(Restart {
                 generation: FIRST_GENERATION,
@@ -300,12 +309,9 @@ impl Commons {
             })
             .await?;
 
-        // One thread a node directory: a hop between threads costs more than all three actors.
-        let nodes = &config.source.data_dirs;
         let share = config.source.budget_bytes / nodes.len().max(1);
         let (mut watchers, mut budgets, mut filters) = (Vec::new(), Vec::new(), Vec::new());
-        for node in nodes {
-            let thread = threads.new_thread(c"chain");
+        for (node, thread) in nodes.iter().zip(&chains) {
             let filter = WhitelistFilter::new(
                 keeper.list(),
                 router.clone().recipient(),
@@ -313,7 +319,7 @@ impl Commons {
                 stats.clone(),
                 logger,
             );
-            let filter = threads.start_on(&thread, filter);
+            let filter = threads.start_on(thread, filter);
             let parser = Parser::new(
                 filter.clone().recipient(),
                 self.horizon.clone(),
@@ -321,7 +327,7 @@ impl Commons {
                 stats.clone(),
                 logger,
             );
-            let parser = threads.start_on(&thread, parser);
+            let parser = threads.start_on(thread, parser);
             let budget = Budget::new(share, supervisor.clone().recipient());
             let watcher = FileWatcher::new(
                 node,
@@ -334,7 +340,7 @@ impl Commons {
                 logger,
             )
             .with_quarantine(quarantine.clone());
-            watchers.push(threads.start_on(&thread, watcher));
+            watchers.push(threads.start_on(thread, watcher));
             budgets.push(budget);
             filters.push(filter.recipient());
         }

@@ -148,6 +148,11 @@ impl Members {
         if caught_up { head } else { self.delivered.clone() }
     }
 
+    /// Whether anybody waits for events.
+    pub fn has_subscribers(&self) -> bool {
+        !self.index.is_empty()
+    }
+
     /// Puts what the log has into outboxes, a bounded amount. Gives whether more is there.
     pub fn turn(&mut self) -> bool {
         if self.index.is_empty() {

@@ -43,6 +43,9 @@ impl Shard {
             self.members.borrow_mut().turn()
         });
         self.continuing = more;
+        if let Some(reader) = &self.reader {
+            reader.set_urgent(self.members.borrow().has_subscribers());
+        }
         if more {
             // `ctx.notify` would go on within the same poll; this lets all other tasks of the
             // thread run, and the sockets be looked at, before the next turn.

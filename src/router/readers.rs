@@ -22,26 +22,39 @@ pub struct Readers(Mutex<Vec<Arc<Reader>>>);
 /// One reader's bell.
 pub struct Reader {
     rung: AtomicBool,
+    /// Clients wait for it.
+    urgent: AtomicBool,
     recipient: Recipient<Appended>,
 }
 
 impl Readers {
     /// Adds a reader; it starts where the log is when it first reads.
     pub fn register(&self, recipient: Recipient<Appended>) -> Arc<Reader> {
-        let reader = Arc::new(Reader { rung: AtomicBool::new(false), recipient });
+        let reader = Arc::new(Reader {
+            rung: AtomicBool::new(false),
+            urgent: AtomicBool::new(false),
+            recipient,
+        });
         self.lock().push(reader.clone());
         reader
     }
 
     /// Wakes all; readers that are gone are forgotten.
+    ///
+    /// Those for whom clients wait go first: to wake a thread on a processor that sleeps takes
+    /// some ten microseconds, and the writer lets events gather in any case.
     pub fn wake(&self) {
+        // Each is asked once: one that changes its mind in between must not be left out.
+        let mut others = Vec::new();
         self.lock().retain(|reader| {
-            if reader.rung.swap(true, Ordering::AcqRel) {
-                return reader.recipient.connected();
+            if reader.is_urgent() {
+                reader.ring()
+            } else {
+                others.push(reader.clone())
             }
-            reader.recipient.do_send(Appended);
             reader.recipient.connected()
         });
+        others.iter().for_each(|reader| reader.ring());
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Reader>>> {
@@ -54,6 +67,21 @@ impl Reader {
     /// afterwards wakes it again.
     pub fn answered(&self) {
         self.rung.store(false, Ordering::Release);
+    }
+
+    /// The reader tells whether clients wait for it. Decides the order of waking and nothing else.
+    pub fn set_urgent(&self, urgent: bool) {
+        self.urgent.store(urgent, Ordering::Relaxed);
+    }
+
+    fn is_urgent(&self) -> bool {
+        self.urgent.load(Ordering::Relaxed)
+    }
+
+    fn ring(&self) {
+        if !self.rung.swap(true, Ordering::AcqRel) {
+            self.recipient.do_send(Appended);
+        }
     }
 }
 

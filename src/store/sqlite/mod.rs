@@ -9,6 +9,7 @@ mod connection;
 mod disk;
 mod fault;
 mod history;
+mod insert;
 mod lease;
 mod ranges;
 mod retention;

@@ -9,13 +9,14 @@ use super::{
     connection::{connect, immediate},
     disk,
     fault::{Fault, signed},
+    insert::insert,
     lease::Lock,
     retention,
-    schema::{events, store_state},
+    schema::store_state,
     state,
 };
 use crate::{
-    event::{SequencedEvent, Timestamp},
+    event::Timestamp,
     fail_point,
     store::{
         CommitBatch, Committed, Recovered, Retained, RetentionLimits, Run, StoreError, StoreSize,
@@ -157,29 +158,4 @@ fn commit(
         .execute(connection)?;
     fail_point!("store.in_transaction");
     Ok(committed)
-}
-
-/// Inserts one event and gives 1, or 0 when its identity is there already.
-///
-/// The conflict is named: a `seq` that was given twice must fail and not pass for a duplicate.
-fn insert(connection: &mut SqliteConnection, sequenced: &SequencedEvent) -> Result<usize, Fault> {
-    let SequencedEvent { seq, late, event } = sequenced;
-    let body = std::str::from_utf8(&event.body)
-        .map_err(|error| StoreError::Refused(format!("the body is not UTF-8: {error}")))?;
-    let inserted = diesel::insert_into(events::table)
-        .values((
-            events::seq.eq(signed(*seq, "seq")?),
-            events::topic.eq(event.id.topic.as_str()),
-            events::position.eq(signed(event.id.position, "position")?),
-            events::idx.eq(i64::from(event.id.index)),
-            events::part.eq(i64::from(event.id.part)),
-            events::time.eq(event.time.0),
-            events::user.eq(event.user.as_ref().map(|user| user.0.as_slice())),
-            events::late.eq(*late),
-            events::body.eq(body),
-        ))
-        .on_conflict((events::topic, events::position, events::idx, events::part))
-        .do_nothing()
-        .execute(connection)?;
-    Ok(inserted)
 }

@@ -1,0 +1,31 @@
+//! The whole daemon as its own process, in release: memory at rest, hour files to SQLite, and the
+//! time from an append to a client.
+//!
+//! `cargo bench --bench daemon`, or `-- idle`, `-- ingest`, `-- latency` for one of them. Beside
+//! the figures stands a reference that was measured in the same run: plain writes of the same size
+//! to the same disk, and one bare thread between a file and a socket.
+
+#[allow(clippy::unwrap_used, reason = "tools of the tests, where a failed one may panic")]
+#[path = "../../tests/common/mod.rs"]
+mod common;
+mod idle;
+mod ingest;
+mod latency;
+mod process;
+
+use std::io;
+
+fn main() -> io::Result<()> {
+    let asked: Vec<_> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let wanted = |name: &str| asked.is_empty() || asked.iter().any(|arg| name.contains(&**arg));
+    if wanted("idle") {
+        idle::measure()?;
+    }
+    if wanted("ingest") {
+        ingest::measure()?;
+    }
+    if wanted("latency") {
+        latency::measure()?;
+    }
+    Ok(())
+}
