@@ -5,7 +5,6 @@
 //! the figures stands a reference that was measured in the same run: plain writes of the same size
 //! to the same disk, and one bare thread between a file and a socket.
 
-#[allow(clippy::unwrap_used, reason = "tools of the tests, where a failed one may panic")]
 #[path = "../../tests/common/mod.rs"]
 mod common;
 mod idle;
