@@ -269,7 +269,8 @@ impl Commons {
         faults: watch::Sender<Option<Arc<Fault>>>,
     ) -> anyhow::Result<Pipeline> {
         let Self { config, log, readers, stats, quarantine, logger, .. } = self;
-        let supervisor = Supervisor::new(log.clone(), stats.clone(), faults, logger).start();
+        let supervisor = Supervisor::new(log.clone(), stats.clone(), faults, logger);
+        let supervisor = threads.start(c"supervisor", supervisor);
 
         let shared = Shared {
             log: log.clone(),
@@ -344,7 +345,7 @@ impl Commons {
             budgets.push(budget);
             filters.push(filter.recipient());
         }
-        let keeper = keeper.feed(filters).start();
+        let keeper = threads.start(c"whitelist", keeper.feed(filters));
         supervisor
             .send(Begin {
                 generation: FIRST_GENERATION,

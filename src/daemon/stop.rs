@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use slog::{info, warn};
+use tokio::time::timeout;
 
 use super::{Daemon, supervisor::StopSupervising};
 use crate::{
@@ -13,11 +15,17 @@ use crate::{
 
 /// How long what was read may take to be committed. A store that is away does not hold the end up:
 /// the files are the buffer.
-const DRAIN_WITHIN: Duration = Duration::from_secs(4);
+const DRAIN_WITHIN: Duration = Duration::from_secs(3);
 
 /// How long the writer may go on behind that. A store that is away is tried once more in any case,
 /// and waits two seconds for a lock: with the clients' time all of it is within 10 seconds.
 const FLUSH_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long watchers may take to say that they have stopped.
+const STOP_READING_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long the writer's answer is waited for: its own patience, one try behind it, and a lock.
+const WRITER_WITHIN: Duration = Duration::from_millis(3_500);
 
 /// How long clients may take to close.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
@@ -34,18 +42,22 @@ impl Daemon {
     pub async fn stop(self) -> anyhow::Result<()> {
         info!(self.logger, "stopping");
         let start = Instant::now();
-        for watcher in &self.watchers {
-            // A watcher that is gone reads no further either.
-            watcher.send(StopReading).await.ok();
+        let stop_reading = self.watchers.iter().map(|watcher| watcher.send(StopReading));
+        // A watcher that is gone reads no further either; one that hangs in a read of a dead disk
+        // is not waited for.
+        if timeout(STOP_READING_WITHIN, join_all(stop_reading)).await.is_err() {
+            warn!(self.logger, "a node directory does not answer");
         }
         self.supervisor.do_send(StopSupervising);
         self.writer.do_send(Hurry);
         if self.faults.borrow().is_none() {
             self.drain(start + DRAIN_WITHIN).await;
         }
-        let flushed = match self.writer.send(Flush { within: FLUSH_WITHIN }).await {
-            Ok(flushed) => flushed,
-            Err(error) => Err(StoreError::Failed(error.to_string())),
+        let flush = self.writer.send(Flush { within: FLUSH_WITHIN });
+        let flushed = match timeout(WRITER_WITHIN, flush).await {
+            Ok(Ok(flushed)) => flushed,
+            Ok(Err(error)) => Err(StoreError::Failed(error.to_string())),
+            Err(_) => Err(StoreError::Unavailable("it does not answer".to_owned())),
         };
         let left = self.sessions.close_all(CloseReason::ShuttingDown, CLOSE_WITHIN).await;
         if left > 0 {

@@ -81,6 +81,10 @@ pub struct EventId {
     pub part: u32,
 }
 
+/// What the log and one frame add to an event besides the body: cells for frames, the envelope
+/// with its cursor, and their allocations.
+const LOG_AND_FRAME_BYTES: usize = 640;
+
 /// One event of one user, as it leaves the whitelist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -100,9 +104,11 @@ impl Event {
         self.keys.get(&self.body, name)
     }
 
-    /// What this event holds of memory: what budgets charge for it, in bytes.
+    /// What this event holds of memory until it is committed, in bytes: what budgets charge for it.
+    /// Its place in the log and one encoded frame are charged from the beginning.
     pub fn cost_bytes(&self) -> usize {
-        size_of::<Self>() + self.body.len() + self.keys.0.len() * size_of::<Key>()
+        let keys = self.keys.0.len() * size_of::<Key>();
+        size_of::<Self>() + 2 * self.body.len() + keys + LOG_AND_FRAME_BYTES
     }
 }
 

@@ -114,6 +114,7 @@ impl Router {
         for range in &restart.seen {
             self.ledger(range.topic).load(range);
         }
+        self.ledgers.values_mut().for_each(Ledger::loaded);
         for gap in restart.gaps {
             self.ledger(gap.topic).load_gap(gap);
         }

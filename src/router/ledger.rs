@@ -101,10 +101,16 @@ impl Ledger {
             Some(next_index) => {
                 let next = self.partial.entry(range.first).or_default();
                 *next = next_index.max(*next);
-                // The store forgets old pieces, so below the oldest one nothing is certain.
-                self.certain_from = self.partial.keys().next().copied().unwrap_or_default();
             }
         }
+    }
+
+    /// Ends the loading. The store forgets ranges and pieces from the oldest on, each for itself,
+    /// so below the oldest of either nothing is certain.
+    pub fn loaded(&mut self) {
+        let oldest = [self.complete.keys().next(), self.partial.keys().next()];
+        let certain_from = oldest.into_iter().flatten().max().copied();
+        self.certain_from = certain_from.unwrap_or_default();
         self.forget();
     }
 
@@ -325,6 +331,25 @@ mod tests {
         assert_eq!(ledger.observe(&piece(1, 0..1)), Verdict::Seen { conflict: false });
     }
 
+    #[test]
+    fn below_the_oldest_that_was_loaded_nothing_is_certain() {
+        let mut ledger = Ledger::new(FILLS);
+        for (first, last) in [(50, 60), (10, 20)] {
+            ledger.load(&BlockRange {
+                topic: FILLS,
+                first,
+                last,
+                next_index: None,
+                digests: vec![],
+            });
+        }
+        ledger.loaded();
+
+        assert_eq!(ledger.observe(&whole(9, 0)), Verdict::Uncertain);
+        assert_eq!(ledger.observe(&whole(15, 0)), Verdict::Seen { conflict: false });
+        assert_eq!(ledger.observe(&whole(30, 0)), Verdict::New { from_index: 0 });
+    }
+
     proptest! {
         /// The runs say the same as a plain set of positions, in any order of arrival and over a
         /// restart at any moment.
@@ -342,10 +367,12 @@ mod tests {
                         let (first, last, next_index) = (position, position, None);
                         loaded.load(&BlockRange { topic, first, last, next_index, digests: vec![] });
                     }
+                    loaded.loaded();
                     prop_assert_eq!(&loaded.complete, &ledger.complete);
                     ledger = loaded;
                 }
-                let new = matches!(ledger.observe(&whole(position, 0)), Verdict::New { .. });
+                let verdict = ledger.observe(&whole(position, 0));
+                let new = !matches!(verdict, Verdict::Seen { .. });
                 prop_assert_eq!(new, model.insert(position));
             }
             let runs: HashMap<u64, u64> = ledger.complete.iter().map(|(&f, &l)| (f, l)).collect();

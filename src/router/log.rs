@@ -168,13 +168,14 @@ impl Log {
 
     /// Appends a batch and gives its number.
     pub fn append(&self, new: NewSegment) -> u64 {
-        let events_bytes: usize = new.events.iter().map(LogEvent::cost_bytes).sum();
+        let events = new.events.iter().map(|event| event.sequenced.event.cost_bytes());
+        let seen = new.seen.iter().map(|range| size_of_val(range) + size_of_val(&*range.digests));
         let mut ring = self.ring();
         let number = ring.state.next;
         if let Some(last) = new.events.last() {
             ring.state.last_seq = last.sequenced.seq;
         }
-        let cost_bytes = size_of::<Segment>() + events_bytes;
+        let cost_bytes = size_of::<Segment>() + events.chain(seen).sum::<usize>();
         ring.state.next += 1;
         ring.heads = new.heads.clone();
         ring.state.bytes += cost_bytes;
@@ -300,13 +301,6 @@ impl Ring {
 impl Segment {
     fn credit(&self) -> MutexGuard<'_, Option<Credit>> {
         self.credit.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl LogEvent {
-    /// Charges one encoded frame too: an event that is cast exists about twice.
-    fn cost_bytes(&self) -> usize {
-        size_of::<Self>() + self.sequenced.event.cost_bytes() + self.sequenced.event.body.len()
     }
 }
 

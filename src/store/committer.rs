@@ -68,6 +68,7 @@ pub struct Committer {
 #[derive(Default)]
 struct Waiting {
     segments: VecDeque<Arc<Segment>>,
+    events: usize,
     /// An empty segment counts as one event, so that a batch is bounded in any case.
     weight: usize,
     bytes: usize,
@@ -216,8 +217,7 @@ impl Committer {
 
     fn count_queued(&self) {
         let tried = self.batch.as_ref().map_or(0, |batch| events_of(&batch.segments).count());
-        let waiting: usize = self.waiting.segments.iter().map(|segment| segment.events.len()).sum();
-        self.stats.store.queued.set((tried + waiting) as i64);
+        self.stats.store.queued.set((tried + self.waiting.events) as i64);
     }
 
     fn take_batch(&mut self) -> Option<Batch> {
@@ -340,6 +340,7 @@ impl Waiting {
         if !segment.events.is_empty() {
             self.events_since.get_or_insert(now);
         }
+        self.events += segment.events.len();
         self.weight += weight(&segment);
         self.bytes += body_bytes(&segment);
         self.segments.push_back(segment);
@@ -353,6 +354,7 @@ impl Waiting {
             && taken_bytes < max_bytes
             && let Some(segment) = self.segments.pop_front()
         {
+            self.events -= segment.events.len();
             taken_weight += weight(&segment);
             taken_bytes += body_bytes(&segment);
             taken.push(segment);

@@ -136,7 +136,8 @@ pub fn key(event: &SequencedEvent) -> PageKey {
 }
 
 fn limits(edge: Timestamp) -> RetentionLimits {
-    RetentionLimits { edge, max_bytes: None, min_free_bytes: 0, portion: 10 }
+    let now = Timestamp(i64::MAX);
+    RetentionLimits { now, edge, max_bytes: None, min_free_bytes: 0, portion: 10 }
 }
 
 /// Blocks 0..blocks with `width` fills each, and a misc event in every tenth block; `seq` counts

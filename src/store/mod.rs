@@ -134,6 +134,8 @@ pub struct PageKey {
 /// What retention may keep.
 #[derive(Clone, Copy, Debug)]
 pub struct RetentionLimits {
+    /// A block may be dated a day ahead of it; what is young is judged by the earlier of the two.
+    pub now: Timestamp,
     /// Events older than this go.
     pub edge: Timestamp,
     /// Size on disk above which the oldest go before their time; `None`: no limit.

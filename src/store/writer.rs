@@ -283,9 +283,11 @@ impl DbWriter {
         if !self.retaining {
             return;
         }
+        let now = Timestamp::now();
         let limits = RetentionLimits {
+            now,
             // Before the first block nothing is too old.
-            edge: self.horizon.edge(Timestamp::now()).unwrap_or(Timestamp(i64::MIN)),
+            edge: self.horizon.edge(now).unwrap_or(Timestamp(i64::MIN)),
             max_bytes: (self.config.max_bytes > 0).then_some(self.config.max_bytes),
             min_free_bytes: self.config.min_free_bytes,
             portion: PORTION,

@@ -39,7 +39,10 @@ use crate::{
 pub struct SqliteStore {
     path: PathBuf,
     durable: bool,
+    /// For history.
     readers: ReadPool,
+    /// For the daemon's own questions, which must not wait for somebody's history.
+    own: ReadPool,
 }
 
 impl SqliteStore {
@@ -52,15 +55,16 @@ impl SqliteStore {
         let path = connection::resolve(path)?;
         connection::migrate(&path, config.durable)?;
         let readers = connection::read_pool(&path, config.read_connections)?;
-        Ok(Self { path, durable: config.durable, readers })
+        let own = connection::read_pool(&path, 1)?;
+        Ok(Self { path, durable: config.durable, readers, own })
     }
 
-    /// Runs a query on the blocking pool, with a connection of its own.
+    /// Runs a query on the blocking pool, with a connection of one of the pools.
     async fn read<T: Send + 'static>(
-        &self,
+        readers: &ReadPool,
         query: impl FnOnce(&mut SqliteConnection) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let readers = self.readers.clone();
+        let readers = readers.clone();
         blocking(move || {
             let mut connection =
                 readers.get().map_err(|error| StoreError::Unavailable(error.to_string()))?;
@@ -91,15 +95,15 @@ impl EventStore for SqliteStore {
     }
 
     async fn events(&self, query: EventQuery) -> Result<Vec<SequencedEvent>, StoreError> {
-        self.read(move |connection| history::page(connection, &query)).await
+        Self::read(&self.readers, move |connection| history::page(connection, &query)).await
     }
 
     async fn stored(&self, ids: Vec<EventId>) -> Result<HashSet<EventId>, StoreError> {
-        self.read(move |connection| history::stored(connection, ids)).await
+        Self::read(&self.own, move |connection| history::stored(connection, ids)).await
     }
 
     async fn size(&self) -> Result<StoreSize, StoreError> {
         let path = self.path.clone();
-        self.read(move |connection| disk::size(connection, &path)).await
+        Self::read(&self.own, move |connection| disk::size(connection, &path)).await
     }
 }

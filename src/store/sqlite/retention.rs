@@ -77,7 +77,7 @@ fn delete_portion(
     }
     let mut forced = Deleted::default();
     if early && due.rows < limits.portion {
-        let newest = known.newest_time.map_or(limits.edge, Timestamp);
+        let newest = known.newest_time.map_or(limits.edge, Timestamp).min(limits.now);
         if let Some(topic) = oldest_topic(connection, &topics)? {
             let left = limits.portion - due.rows;
             delete_oldest(connection, &topic, newest.minus(KEPT), left, &mut forced)?;

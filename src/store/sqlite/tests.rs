@@ -192,6 +192,7 @@ async fn a_writer_whose_run_was_overtaken_commits_nothing() {
     let committed = Content::of(vec![event(FILLS, 1, 0, 1)]).commit(1, &mut *writer).await;
     let retained = writer
         .retain(RetentionLimits {
+            now: Timestamp(i64::MAX),
             edge: Timestamp(i64::MAX),
             max_bytes: None,
             min_free_bytes: 0,
@@ -251,8 +252,14 @@ async fn the_file_shrinks_after_much_was_deleted() {
     writer.close().await.unwrap();
     let full = fs::metadata(&path).unwrap().len();
     let (mut writer, _) = store.open_writer().await.unwrap();
-    let limits =
-        RetentionLimits { edge: block_time(299), max_bytes: None, min_free_bytes: 0, portion: 50 };
+    let now = Timestamp(i64::MAX);
+    let limits = RetentionLimits {
+        now,
+        edge: block_time(299),
+        max_bytes: None,
+        min_free_bytes: 0,
+        portion: 50,
+    };
 
     for _ in 0..20 {
         writer.retain(limits).await.unwrap();
