@@ -10,6 +10,17 @@ step() {
   "$@"
 }
 
+# A minimal installation of Rust comes without the two.
+need_components() {
+  if cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1; then
+    return
+  fi
+  if ! rustup component add rustfmt clippy; then
+    echo "please install the components rustfmt and clippy of Rust" >&2
+    exit 1
+  fi
+}
+
 # Installs cargo-deny when it is missing, or says how.
 need_cargo_deny() {
   if cargo deny --version >/dev/null 2>&1; then
@@ -57,6 +68,9 @@ check_migrations() {
   fi
 }
 
+. scripts/packages.sh
+need_packages
+need_components
 step cargo fmt --all --check
 step cargo clippy --locked --all-targets -- -D warnings
 step cargo clippy --locked --all-targets --features failpoints -- -D warnings

@@ -10,26 +10,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# package:command pairs
-missing=()
-for need in gcc:cc libc6-dev:; do
-    package=${need%%:*} command=${need#*:}
-    if [ -n "$command" ]; then
-        command -v "$command" >/dev/null || missing+=("$package")
-    elif [ ! -e /usr/include/stdio.h ]; then
-        missing+=("$package")
-    fi
-done
-if [ ${#missing[@]} -gt 0 ]; then
-    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        echo "test.sh: installing ${missing[*]}"
-        apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
-    else
-        echo "test.sh: please install: ${missing[*]} (as root: apt-get install ${missing[*]})" >&2
-        exit 1
-    fi
-fi
+. scripts/packages.sh
+need_packages
 
 # The feature arms the points at which tests kill, panic or fail the daemon.
 cargo test --locked --features failpoints "$@"
