@@ -194,11 +194,6 @@ impl Simulator {
         (0..blocks).try_for_each(|_| self.write_block().map(drop))
     }
 
-    /// Lets the node die in the middle of the next block, which is then written again whole.
-    pub fn crash_in_next_block(&mut self) {
-        self.until_crash = Some(0);
-    }
-
     /// Goes back this many blocks and repeats them with the same content.
     ///
     /// # Errors
