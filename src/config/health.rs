@@ -7,7 +7,7 @@ use super::key::Key;
 /// When the daemon calls itself ready.
 #[derive(Clone, Debug)]
 pub struct HealthConfig {
-    /// `/readyz` holds while the last raw line is younger than this. Default 30 s.
+    /// `/readyz` holds while the last usable line is younger than this. Default 30 s.
     pub max_lag: Duration,
 }
 

@@ -1,7 +1,8 @@
 //! `/livez`, `/readyz` and `/health`: is the process there, do fresh lines come, what is degraded.
 //!
-//! Invariant: readiness is judged by raw lines that arrived, never by a loop that turns, so a node
-//! without events of listed users is fresh and a stalled one is not.
+//! Invariant: readiness is judged by lines that arrived and gave a block, never by a loop that turns,
+//! so a node without events of listed users is fresh; a stalled one, or one of which every line is
+//! malformed or refused, is not.
 
 use std::{fmt, time::Duration};
 
@@ -54,9 +55,9 @@ impl fmt::Display for Stale {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Problem(problem) => write!(f, "not followed: {problem}"),
-            Self::NoLine => f.write_str("no line has come since the start"),
+            Self::NoLine => f.write_str("no usable line has come since the start"),
             Self::OldLine { age, max_lag } => {
-                write!(f, "the last line came {age:.1?} ago, the limit is {max_lag:.1?}")
+                write!(f, "the last usable line came {age:.1?} ago, the limit is {max_lag:.1?}")
             }
             Self::CatchingUp { behind_bytes, age } => write!(
                 f,

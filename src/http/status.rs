@@ -64,7 +64,7 @@ struct StreamStatus {
     node_lag_ms: Option<i64>,
     /// From the node's write of the last line that we read until now.
     lag_ms: Option<i64>,
-    /// Since the last line came.
+    /// Since the last usable line came.
     last_line_age_ms: Option<i64>,
     last_block: Option<i64>,
     last_block_time: Option<i64>,

@@ -112,13 +112,16 @@ fn readiness_comes_with_the_first_line_and_goes_with_the_clock() {
     line_came(&fills, NOW);
 
     assert_eq!(before["ready"], false);
-    assert_eq!(before["nodes"][0]["streams"][0]["reason"], "no line has come since the start");
+    assert_eq!(
+        before["nodes"][0]["streams"][0]["reason"],
+        "no usable line has come since the start"
+    );
     assert_eq!(readiness_json(&state, NOW.plus(30 * SECOND))["ready"], true);
     let after = readiness_json(&state, NOW.plus(31 * SECOND));
     assert_eq!(after["ready"], false);
     assert_eq!(
         after["nodes"][0]["streams"][0]["reason"],
-        "the last line came 31.0s ago, the limit is 30.0s"
+        "the last usable line came 31.0s ago, the limit is 30.0s"
     );
 }
 
@@ -248,7 +251,7 @@ fn every_trouble_makes_status_degraded_with_its_reason() {
         ("whitelist: it shrank", |state| {
             state.whitelist = Box::new(|| whitelist(Some("it shrank")))
         }),
-        ("no line has come", |state| drop(stream(state, "/data", "misc"))),
+        ("no usable line has come", |state| drop(stream(state, "/data", "misc"))),
         ("not followed: gone", |state| stream(state, "/data", "fills").set_problem("gone")),
     ];
     for (expected, trouble) in troubles {

@@ -19,7 +19,7 @@ use super::{
     ledger::{BlockRange, Gap, Ledger, Verdict},
     log::{Heads, Log, LogEvent, NewSegment, Notice},
     readers::Readers,
-    track::{Sequencer, Track},
+    track::{Jump, Sequencer, Track},
 };
 use crate::{
     event::{Event, EventId, SequencedEvent, Timestamp, Topic},
@@ -139,7 +139,9 @@ impl Router {
             Some(track) => track,
             None => Track::new(&stream, self.states.get(&stream.name)),
         };
-        let mut discontinuity = batch.discontinuity;
+        if batch.discontinuity {
+            track.note_discontinuity();
+        }
         let stats = self.stats.clone();
         let logger = self.logger.clone();
         let ledger = self.ledger(topic);
@@ -148,15 +150,20 @@ impl Router {
         for block in &mut batch.blocks {
             stats.router.received.add(block.events.len() as u64);
             stats.router.height.raise(block.position as i64);
-            if let Some(previous) =
-                track.advance(block.position, std::mem::take(&mut discontinuity))
-            {
-                for gap in ledger.jump(previous, block.position, now) {
-                    warn!(logger, "blocks are missing"; "stream" => %stream.name,
-                        "first_block" => gap.first, "last_block" => gap.last);
-                    stats.router.gaps_opened.add(1);
-                    notices.push(Notice::GapOpened(gap));
+            let (opened, what) = match track.advance(block.position) {
+                Some(Jump::Dense(previous)) => {
+                    (ledger.jump(previous, block.position, now), "blocks are missing")
                 }
+                Some(Jump::Suspected(previous)) => {
+                    (ledger.suspect(previous, block.position, now), "blocks may be missing")
+                }
+                None => (Vec::new(), ""),
+            };
+            for gap in opened {
+                warn!(logger, "{}", what; "stream" => %stream.name,
+                    "first_block" => gap.first, "last_block" => gap.last);
+                stats.router.gaps_opened.add(1);
+                notices.push(Notice::GapOpened(gap));
             }
             let verdict = ledger.observe(block);
             let from_index = match verdict {

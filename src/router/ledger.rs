@@ -36,7 +36,7 @@ pub struct BlockRange {
     pub digests: Vec<u64>,
 }
 
-/// Blocks of a dense topic that did not come.
+/// Blocks that did not come; where a stream is not dense, blocks between which lines were lost.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Gap {
     pub topic: Topic,
@@ -171,6 +171,27 @@ impl Ledger {
             opened.push(Gap { topic: self.topic, first, last, opened: now, closed: None });
             first = last + 1;
         }
+        self.open(opened)
+    }
+
+    /// Notes that lines of a stream that is not dense were lost between two blocks, and opens one
+    /// gap over all between them. It opens none where anything between was delivered: the numbers
+    /// of such a stream do not tell which blocks exist, and another directory saw those lines.
+    pub fn suspect(&mut self, previous: u64, next: u64, now: Timestamp) -> Vec<Gap> {
+        let first = previous + 1;
+        let is_delivered = first >= next
+            || self.delivered_until(first).is_some()
+            || self.complete.range(first..next).next().is_some()
+            || self.partial.range(first..next).next().is_some();
+        if is_delivered {
+            return Vec::new();
+        }
+        let (topic, last) = (self.topic, next - 1);
+        self.open(vec![Gap { topic, first, last, opened: now, closed: None }])
+    }
+
+    /// Keeps the gaps that are not known yet.
+    fn open(&mut self, mut opened: Vec<Gap>) -> Vec<Gap> {
         opened.retain(|gap| {
             !self.open_gaps.iter().any(|open| open.first <= gap.first && gap.last <= open.last)
         });
@@ -318,6 +339,22 @@ mod tests {
         let closed = ledger.close_gaps(6, Timestamp(9));
         assert_eq!((closed[0].first, closed[0].closed), (6, Some(Timestamp(9))));
         assert_eq!(ledger.open_gaps().len(), 1);
+    }
+
+    #[test]
+    fn lost_lines_of_a_sparse_stream_open_one_gap_unless_another_directory_was_there() {
+        let mut ledger = Ledger::new(FILLS);
+        for position in [5, 1_000, 2_000, 3_000] {
+            ledger.observe(&whole(position, 0));
+        }
+
+        assert_eq!(ledger.suspect(5, 3_000, NOW), []);
+        assert_eq!(ledger.suspect(5, 6, NOW), []);
+        let opened = ledger.suspect(3_000, 90_000, NOW);
+
+        assert_eq!(opened.len(), 1);
+        assert_eq!((opened[0].first, opened[0].last), (3_001, 89_999));
+        assert_eq!(ledger.open_gaps(), opened);
     }
 
     #[test]

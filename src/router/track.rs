@@ -11,6 +11,17 @@ pub(super) struct Track {
     density: Density,
     last_position: Option<u64>,
     consecutive: u32,
+    /// Lines were lost behind this block, and no later one has come since.
+    lost_after: Option<u64>,
+}
+
+/// A jump in the numbers of a stream that means something. It holds the last block before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Jump {
+    /// The stream is dense: every block between is missing where nobody else brings it.
+    Dense(u64),
+    /// Lines of a stream that is not dense were lost: somewhere between, blocks may be missing.
+    Suspected(u64),
 }
 
 impl Track {
@@ -19,12 +30,19 @@ impl Track {
             density: stream.density,
             last_position: state.and_then(|state| state.last_position),
             consecutive: state.map_or(0, |state| state.consecutive),
+            lost_after: None,
         }
     }
 
-    /// Goes on to a block. Gives the last block before a jump that may have skipped some:
-    /// in a dense stream, or in any where the source says that lines were lost (`discontinuity`).
-    pub fn advance(&mut self, position: u64, discontinuity: bool) -> Option<u64> {
+    /// The source says that lines were lost before the next block. It is remembered until a block
+    /// beyond the last one comes: what comes after a rewind tells nothing of the hole.
+    pub fn note_discontinuity(&mut self) {
+        self.lost_after = self.lost_after.max(self.last_position);
+    }
+
+    /// Goes on to a block. Gives the jump that may have skipped some: in a dense stream, or in any
+    /// where lines were lost.
+    pub fn advance(&mut self, position: u64) -> Option<Jump> {
         let was_dense = match self.density {
             Density::Dense => true,
             Density::Learned => self.consecutive >= DENSE_AFTER,
@@ -32,8 +50,14 @@ impl Track {
         };
         self.consecutive = consecutive(self.consecutive, self.last_position, position);
         let previous = self.last_position.replace(position)?;
-        let skipped = position > previous + 1;
-        (skipped && (was_dense || discontinuity)).then_some(previous)
+        // No sum here or in the ledger can overflow: the parser refuses what is above
+        // `MAX_POSITION`, and the store holds signed numbers.
+        let skipped = |last: u64| position > last + 1;
+        let lost_after = self.lost_after.take_if(|last| position > *last);
+        if was_dense {
+            return skipped(previous).then_some(Jump::Dense(previous));
+        }
+        lost_after.filter(|&last| skipped(last)).map(Jump::Suspected)
     }
 }
 
@@ -60,49 +84,65 @@ mod tests {
     use super::*;
 
     fn track(density: Density) -> Track {
-        Track { density, last_position: None, consecutive: 0 }
+        Track { density, last_position: None, consecutive: 0, lost_after: None }
     }
 
     #[test]
     fn a_dense_stream_reports_a_jump_and_a_rewind_is_none() {
         let mut track = track(Density::Dense);
 
-        let jumps = [5, 6, 9, 7, 8, 9].map(|position| track.advance(position, false));
+        let jumps = [5, 6, 9, 7, 8, 9].map(|position| track.advance(position));
 
-        assert_eq!(jumps, [None, None, Some(6), None, None, None]);
+        assert_eq!(jumps, [None, None, Some(Jump::Dense(6)), None, None, None]);
     }
 
     #[test]
     fn density_is_learned_from_a_long_run() {
         let mut track = track(Density::Learned);
 
-        assert_eq!(track.advance(1, false), None);
-        assert_eq!(track.advance(9, false), None);
+        assert_eq!(track.advance(1), None);
+        assert_eq!(track.advance(9), None);
         for position in 10..=110 {
-            assert_eq!(track.advance(position, false), None);
+            assert_eq!(track.advance(position), None);
         }
-        assert_eq!(track.advance(120, false), Some(110));
+        assert_eq!(track.advance(120), Some(Jump::Dense(110)));
     }
 
     #[test]
     fn what_was_learned_survives_a_hole_and_a_rewind() {
         let mut track = track(Density::Learned);
         for position in 1..=120 {
-            track.advance(position, false);
+            track.advance(position);
         }
 
-        assert_eq!(track.advance(130, false), Some(120));
-        assert_eq!(track.advance(118, false), None);
-        assert_eq!(track.advance(125, false), Some(118));
+        assert_eq!(track.advance(130), Some(Jump::Dense(120)));
+        assert_eq!(track.advance(118), None);
+        assert_eq!(track.advance(125), Some(Jump::Dense(118)));
     }
 
     #[test]
     fn lost_lines_make_a_jump_of_a_sparse_stream_a_hole() {
         let mut track = track(Density::Sparse);
 
-        assert_eq!(track.advance(1, false), None);
-        assert_eq!(track.advance(5, false), None);
-        assert_eq!(track.advance(9, true), Some(5));
+        assert_eq!(track.advance(1), None);
+        assert_eq!(track.advance(5), None);
+        track.note_discontinuity();
+        assert_eq!(track.advance(9), Some(Jump::Suspected(5)));
+        assert_eq!(track.advance(20), None);
+    }
+
+    // A file that is read again from its start after lines were lost.
+    #[test]
+    fn a_rewind_does_not_use_up_what_is_known_of_lost_lines() {
+        let mut track = track(Density::Sparse);
+        track.advance(1);
+        track.advance(9);
+
+        track.note_discontinuity();
+
+        assert_eq!([3, 7, 9].map(|position| track.advance(position)), [None; 3]);
+        assert_eq!(track.advance(14), Some(Jump::Suspected(9)));
+        assert_eq!(track.advance(18), None);
     }
 
     #[test]

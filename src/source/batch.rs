@@ -44,6 +44,11 @@ pub struct StreamState {
 /// does not reach it by chance: misc events come in less than a third of all blocks.
 pub const DENSE_AFTER: u32 = 100;
 
+/// The highest number of a block that is believed: exact in JavaScript, and far from where the
+/// arithmetic of positions or the signed numbers of the store end. A line with a higher one is
+/// malformed, so one damaged number stops nothing.
+pub const MAX_POSITION: u64 = 1 << 53;
+
 /// The length of the run of consecutive blocks when a line of `position` follows one of `previous`.
 ///
 /// A run that has shown the stream to be dense never ends, whatever the node or we do: the next

@@ -37,6 +37,8 @@ pub struct Budget {
     waiting: AtomicBool,
     wake: OnceLock<Recipient<CreditReturned>>,
     lost: Recipient<BatchLost>,
+    /// Counts the batches of this one too.
+    whole: Option<Arc<Budget>>,
 }
 
 impl Budget {
@@ -48,6 +50,21 @@ impl Budget {
             waiting: AtomicBool::new(false),
             wake: OnceLock::new(),
             lost,
+            whole: None,
+        })
+    }
+
+    /// A budget of its own for one batch that is waited for by itself: it wakes the same watcher, at
+    /// the return of that batch, and reports the same losses. The batch counts in both.
+    pub fn sibling(self: &Arc<Self>) -> Arc<Self> {
+        Arc::new(Self {
+            limit_bytes: self.limit_bytes,
+            in_flight_bytes: AtomicUsize::new(0),
+            batches: AtomicUsize::new(0),
+            waiting: AtomicBool::new(true),
+            wake: self.wake.clone(),
+            lost: self.lost.clone(),
+            whole: Some(self.clone()),
         })
     }
 
@@ -85,6 +102,9 @@ impl Budget {
     pub fn take(self: &Arc<Self>, bytes: usize, generation: u64) -> Credit {
         self.in_flight_bytes.fetch_add(bytes, Ordering::AcqRel);
         self.batches.fetch_add(1, Ordering::AcqRel);
+        if let Some(whole) = &self.whole {
+            whole.batches.fetch_add(1, Ordering::AcqRel);
+        }
         Credit { bytes, generation, committed: false, budget: self.clone() }
     }
 
@@ -138,6 +158,9 @@ impl Credit {
 impl Drop for Credit {
     fn drop(&mut self) {
         self.budget.batches.fetch_sub(1, Ordering::AcqRel);
+        if let Some(whole) = &self.budget.whole {
+            whole.batches.fetch_sub(1, Ordering::AcqRel);
+        }
         self.budget.give_back(self.bytes);
         if !self.committed {
             self.budget.lost.do_send(BatchLost { generation: self.generation });

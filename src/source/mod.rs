@@ -17,8 +17,9 @@ use std::{fmt, path::PathBuf, sync::Arc};
 
 pub use self::{
     batch::{
-        Block, BodyPlace, Candidate, DENSE_AFTER, EventBatch, FileMark, OpenBlock, ParsedBatch,
-        ParsedBlock, Progress, RawBatch, Spliced, StreamCheckpoint, StreamState, consecutive,
+        Block, BodyPlace, Candidate, DENSE_AFTER, EventBatch, FileMark, MAX_POSITION, OpenBlock,
+        ParsedBatch, ParsedBlock, Progress, RawBatch, Spliced, StreamCheckpoint, StreamState,
+        consecutive,
     },
     credit::{BatchLost, Budget, Credit, CreditReturned},
     horizon::Horizon,

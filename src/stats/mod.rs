@@ -89,7 +89,7 @@ pub struct StreamStats {
     /// Bytes of files that vanished before they were read, as far as they were known.
     pub lost_bytes: Counter,
     pub read_errors: Counter,
-    /// When the last raw line came, by our clock.
+    /// When the last line came of which a block was taken, with or without events, by our clock.
     pub last_line_at: Gauge,
     /// `local_time` of the last line: when the node wrote it.
     pub last_written: Gauge,

@@ -19,7 +19,7 @@ use super::{
     elements::{ArrayFault, Element, walk},
     json::place_in,
 };
-use crate::event::Timestamp;
+use crate::{event::Timestamp, source::MAX_POSITION};
 
 /// Why bytes are not a block.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +28,8 @@ pub enum LineFault {
     Envelope(#[from] serde_json::Error),
     #[error("{0} is not a time")]
     Time(&'static str),
+    #[error("block_number {0} is above {MAX_POSITION}")]
+    Number(u64),
     #[error("events is not a list")]
     NoList,
     #[error(transparent)]
@@ -95,6 +97,9 @@ fn compact_head(buffer: &[u8], start: usize) -> Option<(Envelope, usize)> {
     }
     let position =
         rest[..digits].iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'));
+    if position > MAX_POSITION {
+        return None;
+    }
     let rest = rest[digits..].strip_prefix(b",\"events\":")?;
     let open = buffer.len() - rest.len();
     let envelope = Envelope { position, time, written, events: open..open, end: open };
@@ -130,6 +135,9 @@ fn full_head(buffer: &[u8], start: usize) -> Result<(Envelope, usize), LineFault
     let mut objects = Deserializer::from_slice(&buffer[start..]).into_iter::<AnyEnvelope<'_>>();
     let Some(object) = objects.next() else { return Err(LineFault::NoList) };
     let object = object?;
+    if object.block_number > MAX_POSITION {
+        return Err(LineFault::Number(object.block_number));
+    }
     let time = |name, text: &str| {
         Timestamp::parse_node(text.as_bytes()).map_err(|_| LineFault::Time(name))
     };
@@ -194,6 +202,20 @@ mod tests {
     }
 
     #[test]
+    fn a_block_number_that_is_not_exact_everywhere_is_refused_in_either_writing() {
+        let whole = format!("{{{LOCAL},{BLOCK},{NUMBER},{EVENTS}}}");
+        for line in [whole.clone(), whole.replace(":923950857", ": 923950857")] {
+            let with = |number: u64| line.replace("923950857", &number.to_string());
+
+            assert_eq!(read(&with(MAX_POSITION)).unwrap().0.position, MAX_POSITION);
+            for number in [MAX_POSITION + 1, 1 << 63, u64::MAX] {
+                let fault = read(&with(number)).unwrap_err();
+                assert!(matches!(fault, LineFault::Number(found) if found == number), "{fault}");
+            }
+        }
+    }
+
+    #[test]
     fn what_is_no_block_is_refused() {
         let whole = format!("{{{LOCAL},{BLOCK},{NUMBER},{EVENTS}}}");
         for line in [
@@ -205,6 +227,8 @@ mod tests {
             whole.replace("923950857", "-1"),
             whole.replace("923950857", "007"),
             whole.replace("923950857", "99999999999999999999"),
+            whole.replace("923950857", "18446744073709551615"),
+            whole.replace("923950857", "9223372036854775808"),
             whole.replace("[1]", "[1}"),
             whole.replace(EVENTS, "\"events\":{}"),
             whole.replace(EVENTS, "\"events\":null"),

@@ -77,7 +77,7 @@ impl Parser {
         for block in &parsed.blocks {
             following.note(block.position);
         }
-        following.count(&parsed);
+        following.count(&parsed, batch.read_at);
         following.state.open = following.lines.open_blocks();
         let state = following.state.clone();
         let keys = following.lines.key_reader();
@@ -139,7 +139,6 @@ impl Parser {
             return;
         }
         following.stats.lines.add(1);
-        following.stats.last_line_at.set(batch.read_at.0);
         let offset = batch.offset + line.start as u64;
         match outcome {
             LineOutcome::Blank | LineOutcome::Whole => {}
@@ -193,12 +192,15 @@ impl Following {
         self.state.last_position = Some(position);
     }
 
-    fn count(&self, parsed: &ParsedLines) {
+    fn count(&self, parsed: &ParsedLines, read_at: Timestamp) {
         self.stats.elements.add(parsed.elements);
         self.stats.skipped_elements.add(parsed.skipped);
         self.stats.refused_blocks.add(parsed.refused_blocks);
         self.stats.candidates.add(parsed.candidates.len() as u64);
         if let Some(last) = parsed.blocks.last() {
+            // Only a block that was taken makes a stream fresh: lines of which every one is lost
+            // must not look like health. A block without events counts.
+            self.stats.last_line_at.set(read_at.0);
             self.stats.last_written.set(last.written.0);
             self.stats.last_block_time.set(last.time.0);
             self.stats.last_position.set(last.position as i64);

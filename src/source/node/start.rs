@@ -15,7 +15,10 @@ use memchr::{memchr, memmem, memrchr};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{layout::HourFile, tail::read_before};
-use crate::{config::StartFrom, source::Form};
+use crate::{
+    config::StartFrom,
+    source::{Form, MAX_POSITION},
+};
 
 /// Bytes of one step when newlines are looked for.
 const STEP_BYTES: u64 = 64 << 10;
@@ -180,7 +183,9 @@ fn block_number(file: &File, start: u64, end: u64) -> io::Result<Option<u64>> {
     let Some(key) = memmem::find(envelope, KEY) else { return Ok(None) };
     let digits = envelope[key + KEY.len()..].trim_ascii_start();
     let length = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    Ok(std::str::from_utf8(&digits[..length]).ok().and_then(|number| number.parse().ok()))
+    let number = std::str::from_utf8(&digits[..length]).ok().and_then(|number| number.parse().ok());
+    // What the parser refuses must not mislead the search either.
+    Ok(number.filter(|&number| number <= MAX_POSITION))
 }
 
 fn read(file: &File, start: u64, end: u64) -> io::Result<Vec<u8>> {

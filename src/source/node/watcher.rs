@@ -256,7 +256,7 @@ impl FileWatcher {
     /// Hands on one batch of each stream that has one, then lets other messages through.
     fn read_on(&mut self, ctx: &mut Context<Self>) {
         self.continuing = false;
-        if self.stopped || !self.baselines_are_committed() {
+        if self.stopped {
             return;
         }
         let now = Instant::now();
@@ -266,15 +266,19 @@ impl FileWatcher {
             }
             self.turn = (self.turn + 1) % self.streams.len();
             let stream = self.turn;
-            if let Some(batch) = self.streams[stream].follower.next_batch(now) {
+            // A stream without its baseline in the store waits alone: a kind that appears while the
+            // store is away stops no other.
+            if self.streams[stream].may_read()
+                && let Some(batch) = self.streams[stream].follower.next_batch(now)
+            {
                 self.send(stream, batch);
             }
             let watched = &mut self.streams[stream];
             watched.set_oversized_aside(self.quarantine.as_deref(), &self.log);
             watched.note_problem(&self.log);
         }
-        // A baseline that was just sent is waited for; the wake-up is the return of its credit.
-        if self.baselines_are_committed() && self.has_work() {
+        // A stream whose baseline is under way has no work; the return of its credit wakes us.
+        if self.has_work() {
             self.continuing = true;
             ctx.spawn(
                 wrap_future::<_, Self>(tokio::task::yield_now())
@@ -303,35 +307,18 @@ impl FileWatcher {
         self.budget.has_room()
     }
 
-    /// Whether reading may go on: a baseline in flight must be in the store first, or a kill would
-    /// let the next start choose a later one.
-    fn baselines_are_committed(&mut self) -> bool {
-        let mut waiting =
-            self.streams.iter_mut().filter(|watched| watched.follower.awaits_commit());
-        if waiting.next().is_none() {
-            return true;
-        }
-        if self.budget.in_flight_batches() > 0 {
-            self.budget.wait();
-            if self.budget.in_flight_batches() > 0 {
-                return false;
-            }
-        }
-        for watched in &mut self.streams {
-            watched.follower.baseline_committed();
-        }
-        true
-    }
-
     fn send(&mut self, stream: usize, batch: Batch) {
         let watched = &mut self.streams[stream];
         let is_baseline = watched.follower.awaits_commit();
+        let budget =
+            if is_baseline { watched.baseline.insert(self.budget.sibling()) } else { &self.budget };
+        let credit = budget.take(batch.lines.len(), self.generation);
         let batch = RawBatch {
             stream: watched.follower.stream().clone(),
             generation: self.generation,
             file: batch.file,
             offset: batch.offset,
-            credit: self.budget.take(batch.lines.len(), self.generation),
+            credit,
             lines: batch.lines,
             marks: batch.marks,
             resume: watched.resume.take(),

@@ -122,6 +122,26 @@ async fn a_malformed_line_is_counted_set_aside_and_the_next_is_delivered() {
 }
 
 #[actix_rt::test]
+async fn only_a_block_that_was_taken_makes_a_stream_fresh() {
+    let fixture = start();
+    let stream = stream("fills", FILLS, Form::ByBlock);
+    let ahead = line(7, &["BTC"]).replace("\"2026-", "\"2099-");
+    let far = line(7, &["BTC"]).replace(":7,", ":9223372036854775808,");
+    assert!(far.contains("9223372036854775808"));
+
+    for lines in [format!("broken\n{ahead}"), far] {
+        assert!(fixture.parse(&stream, lines, None).await.blocks.is_empty());
+    }
+
+    let stats = fixture.stats.stream(&stream);
+    assert_eq!((stats.lines.get(), stats.malformed_lines.get()), (3, 2));
+    assert_eq!((stats.refused_blocks.get(), stats.last_line_at.get()), (1, 0));
+    // A block without events is as good a sign of life as any.
+    fixture.parse(&stream, line(8, &[]), None).await;
+    assert_eq!(stats.last_line_at.get(), NOW.0);
+}
+
+#[actix_rt::test]
 async fn a_recovered_line_is_counted_as_such_and_its_rest_set_aside() {
     let fixture = start();
     let stream = stream("fills", FILLS, Form::ByBlock);

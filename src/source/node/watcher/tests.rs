@@ -118,6 +118,34 @@ async fn nothing_is_read_before_the_baseline_is_committed() {
     assert_eq!(bench.read_until(4).await, "new\n");
 }
 
+// While the store is away nothing is committed, and a kind that appears then must wait alone.
+#[actix_rt::test]
+async fn a_new_stream_that_waits_for_its_baseline_stops_no_other() {
+    let bench = Bench::new(1 << 20);
+    bench.append(FILLS, "20260315/0", "first\n");
+    let config = SourceConfig { rescan_interval: Duration::from_millis(20), ..config() };
+    let _watcher = bench.watcher(&config).start();
+    bench.read_until(6).await;
+    bench.append(MISC, "20260315/0", "misc\n");
+    let baseline = bench.batches.take_at_least(1).await.pop().unwrap();
+    assert_eq!((baseline.stream.topic.as_str(), baseline.lines.len()), ("misc", 0));
+
+    let mut held = Vec::new();
+    for line in ["second\n", "third\n"] {
+        bench.append(FILLS, "20260315/0", line);
+        let batch = bench.batches.take_at_least(1).await.pop().unwrap();
+        assert_eq!((batch.stream.topic.as_str(), &batch.lines[..]), ("fills", line.as_bytes()));
+        held.push(batch);
+    }
+    // Its own commit is enough, whatever else is under way.
+    baseline.credit.done();
+    let misc = bench.batches.take_at_least(1).await.pop().unwrap();
+
+    assert_eq!(&misc.lines[..], b"misc\n");
+    misc.credit.done();
+    held.into_iter().for_each(|batch| batch.credit.done());
+}
+
 #[actix_rt::test]
 async fn reading_stops_without_credit_and_goes_on_when_it_returns() {
     let bench = Bench::new(10);

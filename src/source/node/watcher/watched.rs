@@ -7,7 +7,7 @@ use slog::{Logger, info, warn};
 use super::super::{follow::Follower, start::Start};
 use crate::{
     source::{
-        StreamState,
+        Budget, StreamState,
         quarantine::{Quarantine, Refused},
     },
     stats::StreamStats,
@@ -21,6 +21,8 @@ pub struct Watched {
     pub start: Start,
     /// Travels with the first batch.
     pub resume: Option<StreamState>,
+    /// The budget of its baseline, while that is under way.
+    pub baseline: Option<Arc<Budget>>,
     /// What is wrong, as it was last said.
     problem: Option<String>,
 }
@@ -32,7 +34,24 @@ impl Watched {
         start: Start,
         state: StreamState,
     ) -> Self {
-        Self { follower, stats, start, resume: Some(state), problem: None }
+        Self { follower, stats, start, resume: Some(state), baseline: None, problem: None }
+    }
+
+    /// Whether this stream may be read: a baseline in flight must be in the store first, or a kill
+    /// would let the next start choose a later one. Until then its return wakes the watcher.
+    pub fn may_read(&mut self) -> bool {
+        if let Some(baseline) = &self.baseline
+            && baseline.in_flight_batches() > 0
+        {
+            baseline.wait();
+            // What came back just before sends no message.
+            if baseline.in_flight_batches() > 0 {
+                return false;
+            }
+        }
+        self.baseline = None;
+        self.follower.baseline_committed();
+        true
     }
 
     /// Says once that something is wrong, and once that it is over.
