@@ -3,7 +3,8 @@
 //! Compiled in only with the feature `failpoints`; without it a point is nothing. The environment
 //! variable `NODECAST_FAILPOINTS` arms points of a process: `NAME=ACTION[@COUNT]`, separated by
 //! commas. `ACTION` is `kill` (SIGKILL to itself), `panic` or `fail` (the point's error is
-//! returned); `COUNT` is the pass at which it acts, from 1, and it acts once.
+//! returned); `COUNT` is the pass at which it acts, from 1, and it acts once. Before it kills, a
+//! point writes the number of bytes in flight to the file that `NODECAST_FAILPOINT_REPORT` names.
 
 /// Marks a point. `fail_point!("name")` can kill or panic; `fail_point!("name", error)` can also
 /// return `Err(error)` from the function it stands in.
@@ -22,15 +23,15 @@ macro_rules! fail_point {
 }
 
 #[cfg(feature = "failpoints")]
-pub use armed::pass;
+pub use armed::{measure_with, pass};
 
 #[cfg(feature = "failpoints")]
 mod armed {
     use std::{
         collections::HashMap,
-        env,
+        env, fs,
         sync::{
-            LazyLock,
+            LazyLock, OnceLock,
             atomic::{AtomicU64, Ordering},
         },
     };
@@ -52,6 +53,22 @@ mod armed {
         let armed = env::var("NODECAST_FAILPOINTS").unwrap_or_default();
         armed.split(',').filter(|point| !point.is_empty()).map(read).collect()
     });
+
+    type Measure = Box<dyn Fn() -> usize + Send + Sync>;
+
+    static BYTES_IN_FLIGHT: OnceLock<Measure> = OnceLock::new();
+
+    /// Says how the bytes are counted that a kill would lose from memory. The first one stays.
+    pub fn measure_with(bytes_in_flight: impl Fn() -> usize + Send + Sync + 'static) {
+        BYTES_IN_FLIGHT.get_or_init(|| Box::new(bytes_in_flight));
+    }
+
+    /// Writes how many bytes are in flight to where the test asked for it.
+    fn report() {
+        let Some(path) = env::var_os("NODECAST_FAILPOINT_REPORT") else { return };
+        let bytes = BYTES_IN_FLIGHT.get().map_or(0, |measure| measure());
+        fs::write(path, bytes.to_string()).expect("the report of a fail point can be written");
+    }
 
     /// # Panics
     /// When the variable is not well-formed: a test would otherwise test nothing.
@@ -76,6 +93,7 @@ mod armed {
         }
         match point.action {
             Action::Kill => {
+                report();
                 // Nothing may run between here and the end of the process.
                 let killed = rustix::process::kill_process(
                     rustix::process::getpid(),

@@ -3,14 +3,16 @@
 // The exemption for tests does not reach the helpers of an integration test.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::{
     fs,
-    io::{BufRead, BufReader},
     net::TcpListener,
     path::Path,
     process::{Command, Output, Stdio},
 };
 
+use common::run_to_end;
 use tempfile::TempDir;
 
 /// The program with nothing in its environment but a home directory.
@@ -22,7 +24,7 @@ fn nodecast(home: &Path, args: &[&str]) -> Command {
 
 fn output(args: &[&str]) -> Output {
     let home = TempDir::new().unwrap();
-    nodecast(home.path(), args).output().unwrap()
+    run_to_end(&mut nodecast(home.path(), args))
 }
 
 fn stdout(output: &Output) -> &str {
@@ -61,12 +63,12 @@ fn check_tells_every_fault_and_exits_with_78() {
 #[test]
 fn the_default_file_checks_ok() {
     let home = TempDir::new().unwrap();
-    let printed = nodecast(home.path(), &["config", "default"]).output().unwrap();
+    let printed = output(&["config", "default"]);
     let file = home.path().join("default.toml");
     fs::write(&file, &printed.stdout).unwrap();
 
     let args = ["config", "check", "--config", file.to_str().unwrap()];
-    let checked = nodecast(home.path(), &args).output().unwrap();
+    let checked = run_to_end(&mut nodecast(home.path(), &args));
 
     assert_eq!(stdout(&checked), "ok\n", "{}", stderr(&checked));
     assert_eq!(checked.status.code(), Some(0));
@@ -164,28 +166,13 @@ fn a_full_disk_is_a_fault() {
 }
 
 #[test]
-fn a_command_line_that_makes_a_node_panic_is_warned_about() {
-    let home = TempDir::new().unwrap();
-    let args = ["run", "--data-dir", "/hl-node/data", "--whitelist", "all", "--listen", "[::1]:0"];
-    let mut daemon = nodecast(home.path(), &args).stderr(Stdio::piped()).spawn().unwrap();
-    let log = BufReader::new(daemon.stderr.take().unwrap());
-
-    let warning = log.lines().map(Result::unwrap).find(|line| line.contains("contains hl-node"));
-
-    let warning = warning.expect("the log ends without the warning");
-    assert!(warning.contains("\"level\":\"error\""), "{warning}");
-    daemon.kill().unwrap();
-    daemon.wait().unwrap();
-}
-
-#[test]
 fn a_fault_at_run_is_logged_and_exits_with_1() {
     let home = TempDir::new().unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let args = ["run", "--data-dir", "/nowhere", "--whitelist", "all", "--listen", &address];
 
-    let stopped = nodecast(home.path(), &args).output().unwrap();
+    let stopped = run_to_end(&mut nodecast(home.path(), &args));
 
     assert_eq!(stopped.status.code(), Some(1), "{}", stderr(&stopped));
     let last = stderr(&stopped).lines().last().unwrap();

@@ -48,8 +48,10 @@ impl Demo {
 
     /// Reads up to a line that holds this, and gives what stands behind it.
     fn behind(&mut self, text: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
         loop {
-            let line = self.lines.recv_timeout(PATIENCE).unwrap_or_else(|error| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let line = self.lines.recv_timeout(left).unwrap_or_else(|error| {
                 panic!("{error} while waiting for {text:?} after\n{}", self.text.join("\n"))
             });
             self.text.push(line.clone());
@@ -99,7 +101,7 @@ fn stored_rows(verdict: &str) -> u64 {
 }
 
 fn get(url: &str) -> (u16, Value) {
-    let request = ureq::get(url).config().http_status_as_error(false).build();
+    let request = common::get(url).config().http_status_as_error(false).build();
     let mut response = request.call().unwrap();
     (response.status().as_u16(), response.body_mut().read_json().unwrap())
 }
@@ -197,11 +199,11 @@ fn a_directory_that_holds_something_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("note"), "x").unwrap();
 
-    let output = Command::new(env!("CARGO_BIN_EXE_nodecast"))
-        .args(["demo", "--listen", "127.0.0.1:0", "--keep"])
-        .arg(folder.path())
-        .output()
-        .unwrap();
+    let output = common::run_to_end(
+        Command::new(env!("CARGO_BIN_EXE_nodecast"))
+            .args(["demo", "--listen", "127.0.0.1:0", "--keep"])
+            .arg(folder.path()),
+    );
 
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("is not empty"));

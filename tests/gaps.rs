@@ -5,10 +5,10 @@
 
 mod common;
 
-use std::fs::File;
+use std::{fs::File, time::Instant};
 
 use common::{
-    Client, Setup, TestDaemon, database, eventually,
+    Client, PATIENCE, Setup, TestDaemon, database, eventually,
     node::{ALICE, Kind, append, fills_line, line},
     receive, receive_type, send,
 };
@@ -50,7 +50,8 @@ enum Told {
 
 /// What a client is told next, heartbeats aside.
 fn told(client: &mut Client) -> Told {
-    loop {
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
         let frame = receive(client);
         let number = |name: &str| frame[name].as_u64().unwrap();
         let flag = |name: &str| frame[name].as_bool().unwrap();
@@ -64,6 +65,7 @@ fn told(client: &mut Client) -> Told {
             other => panic!("{other} comes unasked: {frame}"),
         }
     }
+    panic!("only heartbeats come");
 }
 
 fn on_time(block: u64) -> Told {

@@ -17,7 +17,7 @@ use std::{
 use common::{
     Setup, TestDaemon, database, eventually,
     node::{ALICE, BOB, Kind, append, fill, fills_line, line},
-    receive_type, send,
+    receive_type, run_to_end, send,
 };
 use diesel::{Connection, RunQueryDsl, SqliteConnection};
 use nodecast::generate::{Faults, Plan, Simulator};
@@ -125,12 +125,12 @@ fn every_bad_line_of_the_whitelist_is_reported_at_the_start() {
 fn a_run_without_a_whitelist_says_what_to_give() {
     let setup = Setup::new();
 
-    let output = Command::new(env!("CARGO_BIN_EXE_nodecast"))
-        .args(["run".as_ref(), "--data-dir".as_ref(), setup.node().as_os_str()])
-        .args(["--state-dir".as_ref(), setup.state_dir().as_os_str()])
-        .env_remove("NODECAST_WHITELIST__FILE")
-        .output()
-        .unwrap();
+    let output = run_to_end(
+        Command::new(env!("CARGO_BIN_EXE_nodecast"))
+            .args(["run".as_ref(), "--data-dir".as_ref(), setup.node().as_os_str()])
+            .args(["--state-dir".as_ref(), setup.state_dir().as_os_str()])
+            .env_remove("NODECAST_WHITELIST__FILE"),
+    );
 
     assert_eq!(output.status.code(), Some(78));
     let said = String::from_utf8(output.stderr).unwrap();
@@ -618,14 +618,27 @@ fn a_port_that_is_taken_is_named() {
     let daemon = setup.start();
     assert!(TcpStream::connect(("127.0.0.1", daemon.port)).is_ok());
 
-    let output = Command::new(env!("CARGO_BIN_EXE_nodecast"))
-        .args(["run".as_ref(), "--data-dir".as_ref(), setup.node().as_os_str()])
-        .args(["--state-dir".as_ref(), setup.root.path().join("other").as_os_str()])
-        .args(["--whitelist", "all", "--listen", &format!("127.0.0.1:{}", daemon.port)])
-        .output()
-        .unwrap();
+    let output = run_to_end(
+        Command::new(env!("CARGO_BIN_EXE_nodecast"))
+            .args(["run".as_ref(), "--data-dir".as_ref(), setup.node().as_os_str()])
+            .args(["--state-dir".as_ref(), setup.root.path().join("other").as_os_str()])
+            .args(["--whitelist", "all", "--listen", &format!("127.0.0.1:{}", daemon.port)]),
+    );
 
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains(&format!("cannot listen on 127.0.0.1:{}", daemon.port)), "{said}");
+}
+
+/// What tells of the inside of the process is not for everybody who reaches the public listener.
+// H48
+#[test]
+fn the_public_listener_has_neither_profiles_nor_variables_nor_metrics() {
+    let setup = Setup::new();
+    let daemon = setup.start();
+
+    for path in ["/debug/pprof", "/debug/pprof/", "/debug/pprof/heap", "/debug/vars", "/metrics"] {
+        assert_eq!(daemon.get(path).0, 404, "{path}");
+    }
+    assert_eq!(daemon.get("/livez").0, 200);
 }

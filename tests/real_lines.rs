@@ -1,7 +1,7 @@
 //! Real lines of a node go through the whole daemon, byte by byte.
 //!
-//! The samples are not part of the project. They are looked for in `../shared/samples` and where
-//! `NODECAST_SAMPLES` says; without them the tests say that they were skipped. What is expected is
+//! The samples are not part of the project. They are looked for where `NODECAST_SAMPLES` says, or
+//! else in `../shared/samples` beside the project; without them the tests say that they were skipped. What is expected is
 //! read from the same lines by `serde_json` alone, with none of our parser's code.
 
 // The exception for tests does not cover the functions that tests share.
@@ -14,10 +14,11 @@ use std::{
     env, fs,
     io::{self, Write},
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 use common::{
-    Setup, TestDaemon, database, eventually,
+    PATIENCE, Setup, TestDaemon, database, eventually,
     node::{Kind, append},
     receive_type, send,
 };
@@ -265,7 +266,8 @@ fn next_event(client: &mut common::Client) -> (u64, usize, String, String) {
         #[serde(borrow)]
         data: Option<&'a RawValue>,
     }
-    loop {
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
         let tungstenite::Message::Text(text) = client.read().unwrap() else { continue };
         let frame: Frame<'_> = serde_json::from_str(&text).unwrap();
         if frame.r#type == "event" {
@@ -273,4 +275,5 @@ fn next_event(client: &mut common::Client) -> (u64, usize, String, String) {
             return (frame.block.unwrap(), frame.index.unwrap(), frame.user.unwrap(), body);
         }
     }
+    panic!("no event comes");
 }

@@ -12,6 +12,7 @@ mod common;
 use std::{
     net::{SocketAddr, TcpStream},
     thread,
+    time::Instant,
 };
 
 use common::{
@@ -90,7 +91,8 @@ impl Protocol {
 
     /// Reads the next event, which has to be of this block and whole.
     fn expect(self, client: &mut Client, block: u64) {
-        loop {
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
             let frame = receive(client);
             if let Some(received) = self.block(&frame) {
                 assert_eq!(received, block, "an event is missing, repeated or out of order");
@@ -98,6 +100,7 @@ impl Protocol {
                 return;
             }
         }
+        panic!("block {block} does not come");
     }
 }
 

@@ -1,6 +1,6 @@
 //! `nodecast run`: the daemon.
 
-use std::{env, process::ExitCode};
+use std::{env, ffi::OsString, process::ExitCode};
 
 use slog::{crit, error, info, o};
 
@@ -47,7 +47,7 @@ pub fn run(args: Args, legacy: LegacyFlags) -> anyhow::Result<ExitCode> {
     let log = root.new(o!("component" => "main"));
     let file = loaded.file.as_deref().map_or("none".into(), |file| file.to_string_lossy());
     info!(log, "starting"; "version" => env!("CARGO_PKG_VERSION"), "config" => %file);
-    if env::args_os().any(|arg| arg.to_string_lossy().contains(NODE_PROGRAM)) {
+    if makes_a_node_panic(env::args_os()) {
         error!(
             log,
             "the command line contains hl-node: a node that sees this process panics and \
@@ -65,5 +65,25 @@ pub fn run(args: Args, legacy: LegacyFlags) -> anyhow::Result<ExitCode> {
             crit!(log, "stopped by a fault"; "error" => format!("{error:#}"));
             Ok(ExitCode::FAILURE)
         }
+    }
+}
+
+/// Whether a node that sees this command line panics.
+fn makes_a_node_panic(mut args: impl Iterator<Item = OsString>) -> bool {
+    args.any(|arg| arg.to_string_lossy().contains(NODE_PROGRAM))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // No process is started for this: a node on the same machine would see it.
+    #[test]
+    fn a_command_line_with_the_name_of_the_node_program_is_known_to_make_a_node_panic() {
+        let panics = |line: &str| makes_a_node_panic(line.split(' ').map(OsString::from));
+
+        assert!(panics("nodecast run --data-dir /hl-node/data --whitelist all"));
+        assert!(panics("nodecast run --data-dir=/var/lib/hl-node"));
+        assert!(!panics("nodecast run --data-dir /home/hl/data --whitelist node"));
     }
 }

@@ -311,8 +311,15 @@ impl Commons {
             .await?;
 
         let share = config.source.budget_bytes / nodes.len().max(1);
-        let (mut watchers, mut budgets, mut filters) = (Vec::new(), Vec::new(), Vec::new());
-        for (node, thread) in nodes.iter().zip(&chains) {
+        let budget = || Budget::new(share, supervisor.clone().recipient());
+        let budgets: Vec<_> = nodes.iter().map(|_| budget()).collect();
+        #[cfg(feature = "failpoints")]
+        crate::failpoint::measure_with({
+            let budgets = budgets.clone();
+            move || budgets.iter().map(|budget| budget.in_flight_bytes()).sum()
+        });
+        let (mut watchers, mut filters) = (Vec::new(), Vec::new());
+        for ((node, thread), budget) in nodes.iter().zip(&chains).zip(&budgets) {
             let filter = WhitelistFilter::new(
                 keeper.list(),
                 router.clone().recipient(),
@@ -329,7 +336,6 @@ impl Commons {
                 logger,
             );
             let parser = threads.start_on(thread, parser);
-            let budget = Budget::new(share, supervisor.clone().recipient());
             let watcher = FileWatcher::new(
                 node,
                 &config.source,
@@ -342,7 +348,6 @@ impl Commons {
             )
             .with_quarantine(quarantine.clone());
             watchers.push(threads.start_on(thread, watcher));
-            budgets.push(budget);
             filters.push(filter.recipient());
         }
         let keeper = threads.start(c"whitelist", keeper.feed(filters));

@@ -9,10 +9,12 @@ pub mod node;
 
 use std::{
     fs::{self, File},
+    io::Read,
     net::{TcpListener, TcpStream},
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -76,6 +78,18 @@ impl Setup {
         self.root.path().join("daemon.log")
     }
 
+    /// Where a fail point that kills says how many bytes were in flight.
+    fn kill_report(&self) -> PathBuf {
+        self.root.path().join("in-flight")
+    }
+
+    /// Bytes that were in flight when the daemon last killed itself, told once.
+    pub fn bytes_in_flight_at_kill(&self) -> u64 {
+        let bytes = fs::read_to_string(self.kill_report()).unwrap();
+        fs::remove_file(self.kill_report()).unwrap();
+        bytes.parse().unwrap()
+    }
+
     /// Adds an empty node directory.
     pub fn add_node(&mut self) -> PathBuf {
         let directory = self.root.path().join(format!("node{}", self.data_dirs.len() + 1));
@@ -109,6 +123,7 @@ impl Setup {
             .args(["--whitelist", &whitelist])
             .args(["--from", self.from])
             .env("NODECAST_FAILPOINTS", &self.failpoints)
+            .env("NODECAST_FAILPOINT_REPORT", self.kill_report())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(stderr);
@@ -144,11 +159,11 @@ impl TestDaemon {
     fn wait_until_answering(&mut self) {
         let start = Instant::now();
         let livez = format!("http://127.0.0.1:{}/livez", self.port);
-        while ureq::get(&livez).call().is_err() {
+        while get(&livez).call().is_err() {
             let ended = self.child.try_wait().unwrap();
             assert!(ended.is_none(), "the daemon ended: {ended:?}\n{}", self.log_tail());
             assert!(start.elapsed() < PATIENCE, "nobody answers\n{}", self.log_tail());
-            std::thread::sleep(Duration::from_millis(5));
+            thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -180,7 +195,7 @@ impl TestDaemon {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return Some(status);
             }
-            std::thread::sleep(Duration::from_millis(2));
+            thread::sleep(Duration::from_millis(2));
         }
         None
     }
@@ -188,7 +203,7 @@ impl TestDaemon {
     /// Gives the status code and the JSON of a GET request.
     pub fn get(&self, path: &str) -> (u16, Value) {
         let url = format!("http://127.0.0.1:{}{path}", self.port);
-        let request = ureq::get(url).config().http_status_as_error(false).build();
+        let request = get(&url).config().http_status_as_error(false).build();
         let mut response = request.call().unwrap();
         let body = response.body_mut().with_config().limit(1 << 30).read_to_string().unwrap();
         (response.status().as_u16(), serde_json::from_str(&body).unwrap_or(Value::String(body)))
@@ -230,6 +245,51 @@ impl Drop for TestDaemon {
     }
 }
 
+/// A GET request that does not wait forever.
+pub fn get(url: &str) -> ureq::RequestBuilder<ureq::typestate::WithoutBody> {
+    ureq::get(url).config().timeout_global(Some(PATIENCE)).build()
+}
+
+/// Runs a program that has to end by itself, and gives what it said. Standard error and standard
+/// output are pipes unless the command says otherwise.
+///
+/// # Panics
+/// When it lives on; it is killed then.
+pub fn run_to_end(command: &mut Command) -> Output {
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    end_of(child)
+}
+
+/// Waits for the end of a child, reading what it says meanwhile so that no full pipe stops it.
+pub fn end_of(mut child: Child) -> Output {
+    fn reader(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Vec<u8>> {
+        thread::spawn(move || {
+            let mut said = Vec::new();
+            if let Some(mut pipe) = pipe {
+                pipe.read_to_end(&mut said).unwrap();
+            }
+            said
+        })
+    }
+    let (stdout, stderr) = (reader(child.stdout.take()), reader(child.stderr.take()));
+    let start = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break Some(status);
+        }
+        if start.elapsed() >= PATIENCE {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            break None;
+        }
+        thread::sleep(Duration::from_millis(2));
+    };
+    let (stdout, stderr) = (stdout.join().unwrap(), stderr.join().unwrap());
+    let said = String::from_utf8_lossy(&stderr);
+    let status = status.unwrap_or_else(|| panic!("it does not end; it said:\n{said}"));
+    Output { status, stdout, stderr }
+}
+
 /// Whether the process was ended by SIGKILL.
 pub fn was_killed(status: ExitStatus) -> bool {
     status.signal() == Some(rustix::process::Signal::KILL.as_raw())
@@ -241,11 +301,13 @@ pub fn send(client: &mut Client, frame: &Value) {
 
 /// Reads the next text frame, passing over pings.
 pub fn receive(client: &mut Client) -> Value {
-    loop {
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
         if let Message::Text(text) = client.read().unwrap() {
             return serde_json::from_str(&text).unwrap();
         }
     }
+    panic!("only pings come");
 }
 
 /// Reads frames until one of this type comes; others, such as heartbeats, are passed over.
@@ -269,6 +331,6 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
         assert!(start.elapsed() < PATIENCE, "did not happen: {what}");
-        std::thread::sleep(Duration::from_millis(10));
+        thread::sleep(Duration::from_millis(10));
     }
 }
