@@ -403,7 +403,7 @@ impl Follower {
     /// The open file of a path that means another one or none was read to its end.
     fn let_go(&mut self, file: HourFile, displaced: Displaced) {
         let Some(followed) = self.files.get_mut(&file) else { return };
-        let lost_bytes = if followed.torn { 0 } else { followed.unfinished_bytes() };
+        let lost_bytes = followed.unfinished_bytes();
         followed.tail = None;
         match displaced {
             Displaced::Removed => self.forget(file, lost_bytes, false),
@@ -445,16 +445,7 @@ impl Follower {
     fn take_unterminated(&mut self, file: HourFile) -> Option<Read> {
         let followed = self.files.get_mut(&file)?;
         followed.finished = true;
-        let read = followed.tail.as_mut()?.take_unterminated();
-        let torn_bytes = followed.unfinished_bytes();
-        // Half a line that nobody will finish. A file that is displaced is counted when it is let
-        // go; one that grows after all is read on from the start of this line.
-        if read.is_none() && torn_bytes > 0 && followed.displaced.is_none() && !followed.torn {
-            followed.torn = true;
-            self.stats.lost_bytes.add(torn_bytes);
-            self.discontinuity = true;
-        }
-        read
+        followed.tail.as_mut()?.take_unterminated()
     }
 
     /// An old file whose last lines were just handed on may still end in an unterminated one; it

@@ -31,8 +31,6 @@ pub struct Followed {
     pub displaced: Option<Displaced>,
     /// Its unfinished end was judged; done until it changes.
     pub finished: bool,
-    /// Its torn end was counted as lost; until it changes that is not said again.
-    pub torn: bool,
     /// Why it cannot be read; empty when it can.
     pub problem: Option<String>,
 }
@@ -61,7 +59,6 @@ impl Followed {
             tail: None,
             displaced: None,
             finished: false,
-            torn: false,
             problem: None,
         }
     }
@@ -87,7 +84,6 @@ impl Followed {
             self.seen = Some(seen);
             self.changed_at = now;
             self.finished = false;
-            self.torn = false;
         }
         if let Some(tail) = &mut self.tail {
             if tail.inode() != seen.inode {
