@@ -14,14 +14,14 @@ pub struct SessionConfig {
     pub max_sessions: usize,
     /// Most subscriptions of one session. Default 1,000.
     pub max_subscriptions: usize,
-    /// Most users in one subscription. Default 100,000.
+    /// Most users that one session names, in all its subscriptions together. Default 100,000.
     pub max_users: usize,
     /// Most bytes that wait for one client; above it the client is slow and its session closes.
     /// Default 1 MiB.
     pub outbox_bytes: usize,
     /// Kernel send buffer of a session's socket (`SO_SNDBUF`), bytes. Default 256 KiB.
     pub send_buffer_bytes: u32,
-    /// Most bytes of a frame from a client. Default 1 MiB.
+    /// Most bytes of a message from a client, all its fragments together. Default 1 MiB.
     pub max_frame_bytes: usize,
     /// Time between two pings. Default 20 s.
     pub ping_interval: Duration,

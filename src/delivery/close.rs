@@ -21,6 +21,9 @@ pub enum CloseReason {
     Internal,
     /// The outbox is full. What is queued is dropped.
     SlowConsumer,
+    /// Events left memory before they could be sent, and the dialect has no word for it. What is
+    /// queued still goes out: the hole comes behind it.
+    Missed,
     /// Nothing was heard for `session.pong_timeout` after a ping. What is queued is dropped.
     PingTimeout,
     /// The client closed first; its code is sent back.
@@ -39,6 +42,7 @@ impl CloseReason {
             Self::Internal => 1011,
             Self::SlowConsumer => 4008,
             Self::PingTimeout => 4009,
+            Self::Missed => 4010,
             Self::Client(code) => return *code,
         })
     }
@@ -54,6 +58,7 @@ impl CloseReason {
             Self::Internal => "internal error",
             Self::SlowConsumer => "slow consumer",
             Self::PingTimeout => "ping timeout",
+            Self::Missed => "events were missed",
             Self::Client(_) => "",
         }
     }
@@ -64,7 +69,7 @@ impl CloseReason {
         match self {
             // Many clients are told at once: they should not all be back at once.
             Self::ShuttingDown => Some(Duration::from_millis(fastrand::u64(1_000..5_000))),
-            Self::Internal | Self::SlowConsumer => Some(Duration::from_secs(1)),
+            Self::Internal | Self::SlowConsumer | Self::Missed => Some(Duration::from_secs(1)),
             Self::PingTimeout => Some(Duration::ZERO),
             Self::Protocol(_) | Self::NotText | Self::NotUtf8 | Self::TooBig | Self::Client(_) => {
                 None
@@ -94,6 +99,7 @@ mod tests {
             CloseReason::Internal,
             CloseReason::SlowConsumer,
             CloseReason::PingTimeout,
+            CloseReason::Missed,
         ] {
             let code = reason.code().unwrap();
             let row = page

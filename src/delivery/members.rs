@@ -3,15 +3,17 @@
 //! Place in the pipeline: the rules behind `Shard`; shared with the sessions of the same thread,
 //! so that a subscription begins between two turns and costs no message.
 //! Invariants: a session gets an event once; it gets what follows the moment it subscribed, in the
-//! order of the log; a turn does a bounded amount of work and flushes each outbox it touched once.
+//! order of the log; a hole in it is told to each or ends the session, never silent; a turn does a bounded amount of work and flushes each outbox it touched once.
 
 use std::{collections::HashMap, rc::Rc, sync::Arc};
 
 use actix::Addr;
 use ahash::RandomState;
 use bytes::Bytes;
+use slog::warn;
 
 use super::{
+    Casting,
     close::CloseReason,
     dialect::Dialect,
     index::{Index, SessionId},
@@ -47,7 +49,7 @@ struct Member {
 }
 
 pub struct Members {
-    log: Arc<Log>,
+    casting: Arc<Casting>,
     index: Index,
     members: HashMap<SessionId, Member, RandomState>,
     next_id: SessionId,
@@ -69,10 +71,10 @@ pub struct Members {
 
 impl Members {
     /// Starts behind what the log holds now.
-    pub fn new(log: Arc<Log>) -> Self {
-        let (position, delivered) = end_of(&log);
+    pub fn new(casting: Arc<Casting>) -> Self {
+        let (position, delivered) = end_of(&casting.log);
         Self {
-            log,
+            casting,
             index: Index::default(),
             members: HashMap::default(),
             next_id: 0,
@@ -142,7 +144,7 @@ impl Members {
 
     /// "Delivered up to here", as far as outboxes go.
     pub fn cursor(&self) -> Cursor {
-        let (next, head) = end_of(&self.log);
+        let (next, head) = end_of(&self.casting.log);
         // The head of the log also knows how far the topics came in segments without events.
         let caught_up = self.current.is_none() && next == self.position;
         if caught_up { head } else { self.delivered.clone() }
@@ -200,7 +202,7 @@ impl Members {
         self.current = None;
         self.pending = Vec::new().into_iter();
         self.done = 0;
-        (self.position, self.delivered) = end_of(&self.log);
+        (self.position, self.delivered) = end_of(&self.casting.log);
     }
 
     /// Gives the segment to go on with; its notices are told when it begins.
@@ -209,10 +211,9 @@ impl Members {
             return Some(current.clone());
         }
         if self.pending.len() == 0 {
-            let slice = self.log.read(self.position, TURN_EVENTS);
+            let slice = self.casting.log.read(self.position, TURN_EVENTS);
             if slice.missed > 0 {
-                let delivered = self.delivered.clone();
-                self.tell(None, |dialect| dialect.missed(&delivered));
+                self.missed(slice.missed);
                 self.position += slice.missed;
             }
             self.pending = slice.segments.into_iter();
@@ -223,7 +224,7 @@ impl Members {
                 Notice::GapOpened(gap) => (gap, false),
                 Notice::GapClosed(gap) => (gap, true),
             };
-            self.tell(Some(gap.topic), |dialect| dialect.gap(gap, closed));
+            self.tell(gap.topic, |dialect| dialect.gap(gap, closed));
         }
         self.current = Some(segment.clone());
         Some(segment)
@@ -244,15 +245,32 @@ impl Members {
         count
     }
 
-    /// Tells subscribers of a topic, or all subscribers, what their dialect has for it.
-    fn tell(&mut self, topic: Option<Topic>, frame: impl Fn(&dyn Dialect) -> Option<Bytes>) {
+    /// The log went on without us: every subscriber is told, or closed where its dialect has no
+    /// word for it, so that none takes a stream with a hole for a whole one.
+    fn missed(&mut self, segments: u64) {
+        let delivered = self.delivered.clone();
+        self.casting.stats.sessions.missed_segments.add(segments);
+        warn!(self.casting.logger, "delivery fell behind: events left memory unsent";
+            "segments" => segments, "delivered" => %delivered);
+        for (&id, member) in &mut self.members {
+            if member.topics.is_empty() || member.closing {
+                continue;
+            }
+            match member.dialect.missed(&delivered) {
+                Some(frame) => member.put(id, frame, &mut self.touched),
+                None => {
+                    member.closing = true;
+                    member.session.do_send(Told::Close(CloseReason::Missed));
+                }
+            }
+        }
+    }
+
+    /// Tells subscribers of a topic what their dialect has for it.
+    fn tell(&mut self, topic: Topic, frame: impl Fn(&dyn Dialect) -> Option<Bytes>) {
         let mut frames: [Option<Option<Bytes>>; ENCODINGS] = Default::default();
         for (&id, member) in &mut self.members {
-            let concerned = match topic {
-                Some(topic) => member.topics.contains(&topic),
-                None => !member.topics.is_empty(),
-            };
-            if concerned
+            if member.topics.contains(&topic)
                 && let Some(frame) = frames[member.dialect.encoding()]
                     .get_or_insert_with(|| frame(member.dialect))
                     .clone()

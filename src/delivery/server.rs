@@ -116,7 +116,7 @@ enum Refusal {
 
 impl Worker {
     fn start(casting: Arc<Casting>) -> Self {
-        let members = Rc::new(RefCell::new(Members::new(casting.log.clone())));
+        let members = Rc::new(RefCell::new(Members::new(casting.clone())));
         // The shard lives as long as the registry of readers and the session set know it.
         Shard::new(casting.clone(), members.clone()).start();
         Self { casting, members }

@@ -254,7 +254,11 @@ impl Session {
             | CloseReason::NotText
             | CloseReason::NotUtf8
             | CloseReason::TooBig => stats.bad_frames.add(1),
-            CloseReason::ShuttingDown | CloseReason::Internal | CloseReason::Client(_) => {}
+            // What was missed is counted where it is found.
+            CloseReason::ShuttingDown
+            | CloseReason::Internal
+            | CloseReason::Missed
+            | CloseReason::Client(_) => {}
         }
         debug!(self.casting.logger, "session closes";
             "reason" => reason.text(), "code" => reason.code());

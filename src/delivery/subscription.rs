@@ -44,6 +44,16 @@ pub enum Users {
     Listed(BTreeSet<Address>),
 }
 
+impl Users {
+    /// How many are named.
+    fn named(&self) -> usize {
+        match self {
+            Self::All => 0,
+            Self::Listed(listed) => listed.len(),
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscription {
     /// Its number in this session; never used twice.
@@ -77,7 +87,7 @@ pub enum SubscribeError {
     DuplicateId,
     #[error("a session may have at most {0} subscriptions")]
     TooManySubscriptions(usize),
-    #[error("a subscription may name at most {0} users")]
+    #[error("a session may name at most {0} users, in all its subscriptions together")]
     TooManyUsers(usize),
 }
 
@@ -86,6 +96,8 @@ pub enum SubscribeError {
 pub struct Subscriptions {
     by_id: BTreeMap<Box<str>, Subscription>,
     next_key: u32,
+    /// Users named in all of them together; one that several name counts several times.
+    users: usize,
 }
 
 impl Subscriptions {
@@ -99,10 +111,6 @@ impl Subscriptions {
 
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Subscription)> {
         self.by_id.iter().map(|(id, subscription)| (&**id, subscription))
-    }
-
-    pub fn has_topic(&self, topic: Topic) -> bool {
-        self.by_id.values().any(|subscription| subscription.topic == topic)
     }
 
     /// Adds a subscription.
@@ -123,9 +131,11 @@ impl Subscriptions {
         if self.by_id.len() >= limits.max_subscriptions {
             return Err(SubscribeError::TooManySubscriptions(limits.max_subscriptions));
         }
-        if matches!(&users, Users::Listed(listed) if listed.len() > limits.max_users) {
+        let named = self.users + users.named();
+        if named > limits.max_users {
             return Err(SubscribeError::TooManyUsers(limits.max_users));
         }
+        self.users = named;
         let key = self.next_key;
         self.next_key += 1;
         let subscription = Subscription { key, topic, users, conditions };
@@ -151,9 +161,11 @@ impl Subscriptions {
         let mut change = subscription.change_of(ChangeKind::Follow, Users::All);
         if let Users::Listed(listed) = &mut subscription.users {
             let new: BTreeSet<_> = users.difference(listed).copied().collect();
-            if listed.len() + new.len() > limits.max_users {
+            let named = self.users + new.len();
+            if named > limits.max_users {
                 return Err(SubscribeError::TooManyUsers(limits.max_users));
             }
+            self.users = named;
             listed.extend(&new);
             change.users = Users::Listed(new);
         }
@@ -166,6 +178,7 @@ impl Subscriptions {
         let Users::Listed(listed) = &mut subscription.users else { return None };
         let gone: BTreeSet<_> = users.intersection(listed).copied().collect();
         listed.retain(|user| !gone.contains(user));
+        self.users -= gone.len();
         let is_empty = listed.is_empty();
         let change = subscription.change_of(ChangeKind::Unfollow, Users::Listed(gone));
         if is_empty {
@@ -175,7 +188,9 @@ impl Subscriptions {
     }
 
     pub fn unsubscribe(&mut self, id: &str) -> Option<Change> {
-        Some(self.by_id.remove(id)?.change(ChangeKind::Unfollow))
+        let gone = self.by_id.remove(id)?;
+        self.users -= gone.users.named();
+        Some(gone.change(ChangeKind::Unfollow))
     }
 }
 
@@ -187,5 +202,46 @@ impl Subscription {
     fn change_of(&self, kind: ChangeKind, users: Users) -> Change {
         let (key, topic, conditions) = (self.key, self.topic, self.conditions.clone());
         Change { kind, key, topic, users, conditions }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILLS: Topic = Topic::new("fills");
+
+    fn addresses(numbers: std::ops::Range<u64>) -> BTreeSet<Address> {
+        numbers.map(|number| format!("0x{number:040x}").parse().unwrap()).collect()
+    }
+
+    fn listed(numbers: std::ops::Range<u64>) -> Users {
+        Users::Listed(addresses(numbers))
+    }
+
+    #[test]
+    fn the_cap_on_users_holds_over_all_subscriptions_of_a_session() {
+        let limits = SessionConfig { max_users: 5, ..SessionConfig::default() };
+        let full = SubscribeError::TooManyUsers(5);
+        let mut all = Subscriptions::default();
+        all.subscribe("a", FILLS, listed(0..3), None, &limits).unwrap();
+
+        assert_eq!(all.subscribe("b", FILLS, listed(0..3), None, &limits), Err(full.clone()));
+        assert_eq!(all.len(), 1, "nothing has changed");
+        all.subscribe("b", FILLS, listed(0..2), None, &limits).unwrap();
+        all.subscribe("everybody", FILLS, Users::All, None, &limits).unwrap();
+        assert_eq!(all.add_users("a", FILLS, addresses(2..4), &limits), Err(full.clone()));
+        all.add_users("a", FILLS, addresses(0..3), &limits).unwrap();
+
+        // What is taken back is free again, one by one or with its subscription.
+        all.remove_users("a", &addresses(2..9)).unwrap();
+        all.add_users("a", FILLS, addresses(7..8), &limits).unwrap();
+        assert_eq!(all.add_users("new", FILLS, addresses(0..1), &limits), Err(full.clone()));
+        all.unsubscribe("b").unwrap();
+        all.unsubscribe("everybody").unwrap();
+        all.add_users("new", FILLS, addresses(0..2), &limits).unwrap();
+        all.remove_users("new", &addresses(0..2)).unwrap();
+        all.subscribe("c", FILLS, listed(0..2), None, &limits).unwrap();
+        assert_eq!(all.add_users("c", FILLS, addresses(2..3), &limits), Err(full));
     }
 }

@@ -173,6 +173,8 @@ pub struct SessionStats {
     pub sent_bytes: Counter,
     pub outbox_bytes: Gauge,
     pub slow_consumers: Counter,
+    /// Segments that left memory before a shard with subscribers had sent them.
+    pub missed_segments: Counter,
     pub ping_timeouts: Counter,
     pub bad_frames: Counter,
     pub panics: Counter,

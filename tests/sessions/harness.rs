@@ -69,7 +69,12 @@ impl Server {
 
     /// With a log that keeps at most so many bytes of what is committed.
     pub fn start_with_log(max_bytes: usize, configure: impl FnOnce(&mut SessionConfig)) -> Self {
-        let mut session = SessionConfig::default();
+        // Nothing comes on its own but in tests that are about it, however long one takes.
+        let mut session = SessionConfig {
+            ping_interval: Duration::from_secs(3_600),
+            heartbeat_interval: Duration::from_secs(3_600),
+            ..SessionConfig::default()
+        };
         configure(&mut session);
         let http = HttpConfig { request_timeout: Duration::from_secs(1), ..HttpConfig::default() };
         let stats = Arc::new(Stats::default());

@@ -299,4 +299,6 @@ fn events_that_left_memory_before_they_could_be_sent_are_told_as_a_gap() {
         json!({"type":"gap","topic":null,"from":null,"to":null,"closed":false,"cursor":"1.e.f.65.fills-1"})
     );
     assert_eq!(client.json()["block"], 4);
+    // Two segments, counted by the one shard that serves somebody.
+    assert_eq!(server.stats.sessions.missed_segments.get(), 2);
 }

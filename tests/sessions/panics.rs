@@ -18,11 +18,16 @@ fn in_own_process(test: &str, armed: &str) -> bool {
     if env::var(ARMED).is_ok_and(|points| points == armed) {
         return true;
     }
-    let status = Command::new(env::current_exe().unwrap())
+    let output = Command::new(env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
         .env(ARMED, armed)
-        .status();
-    assert!(status.unwrap().success());
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{errors}");
+    // A name that no test has would succeed, too.
+    assert!(said.contains("1 passed"), "{test} is no test: {said}");
     false
 }
 

@@ -44,7 +44,8 @@ pub trait Dialect: Sync {
     /// A hole in a topic was found, or filled.
     fn gap(&self, gap: &Gap, closed: bool) -> Option<Bytes>;
 
-    /// Events behind `delivered` had left memory before they could be sent to anybody here.
+    /// Events behind `delivered` had left memory before they could be sent to anybody here. None:
+    /// the dialect cannot say so, and the session closes instead.
     fn missed(&self, delivered: &Cursor) -> Option<Bytes>;
 
     /// The last frames of a session: a farewell if the dialect has one, then the close frame.
