@@ -127,7 +127,12 @@ impl Nodes {
     /// Replaces a finished hour file by a new file with the same content. With two nodes this is
     /// one of the second, and in turn with it a file of the first is pruned: what that one held
     /// the second has too.
-    fn spoil(&self, turn: u64, rng: &mut fastrand::Rng) {
+    fn spoil(&mut self, turn: u64, rng: &mut fastrand::Rng) {
+        // Bytes that a simulated node still holds back for an old hour would go into a file that
+        // nobody can see any more.
+        for node in [Some(&mut self.ahead), self.lagging.as_mut()].into_iter().flatten() {
+            node.writer().flush().unwrap();
+        }
         let prune = self.lagging.is_some() && turn.is_multiple_of(2);
         let directory = &self.directories[if prune { 0 } else { self.directories.len() - 1 }];
         let mut files = hour_files(directory);
