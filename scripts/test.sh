@@ -5,7 +5,7 @@
 #   scripts/test.sh                 everything that CI runs
 #   scripts/test.sh --test gaps     one file of tests: all arguments go to `cargo test`
 #
-#   NODECAST_KILLS=2000             kills of the exactly-once test (default 60)
+#   NODECAST_KILLS=2000             kills of each exactly-once test (default 30; there are two)
 #   NODECAST_MODEL_CASES=5000       scripts of the tail's model test (default 500)
 set -euo pipefail
 cd "$(dirname "$0")/.."

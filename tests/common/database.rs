@@ -8,7 +8,7 @@ use diesel::{
 };
 use nodecast::{
     event::{Address, EventId, Topic},
-    generate::Row,
+    generate::{Gap, Row},
 };
 
 #[derive(QueryableByName)]
@@ -25,6 +25,25 @@ struct StoredRow {
     user: Option<Vec<u8>>,
     #[diesel(sql_type = Text)]
     body: String,
+}
+
+#[derive(QueryableByName)]
+struct StoredGap {
+    #[diesel(sql_type = Text)]
+    topic: String,
+    #[diesel(sql_type = BigInt)]
+    first: i64,
+    #[diesel(sql_type = BigInt)]
+    last: i64,
+}
+
+/// The gaps that are open, each with its topic. Status lists only a hundred.
+pub fn open_gaps(database: &Path) -> Vec<(String, Gap)> {
+    let mut connection = SqliteConnection::establish(&database.display().to_string()).unwrap();
+    let query = "SELECT topic, first, last FROM gaps WHERE closed IS NULL ORDER BY topic, first";
+    let stored: Vec<StoredGap> = diesel::sql_query(query).load(&mut connection).unwrap();
+    let gap = |gap: StoredGap| (gap.topic, Gap { first: gap.first as u64, last: gap.last as u64 });
+    stored.into_iter().map(gap).collect()
 }
 
 /// User and body of each row by identity.
