@@ -26,7 +26,7 @@ use common::{
 };
 use nodecast::{
     event::Timestamp,
-    generate::{Faults, Manifest, Plan, Simulator},
+    generate::{Faults, Gap, Manifest, Plan, Simulator},
 };
 use serde_json::Value;
 
@@ -125,8 +125,9 @@ impl Nodes {
     }
 
     /// Replaces a finished hour file by a new file with the same content. With two nodes this is
-    /// one of the second, and in turn with it a file of the first is pruned: what that one held
-    /// the second has too.
+    /// one of the second, and in turn with it a file of the first is pruned whose blocks the second
+    /// has written too: each node leaves out blocks of its own, and one that only the pruned file
+    /// held could not be read by anybody.
     fn spoil(&mut self, turn: u64, rng: &mut fastrand::Rng) {
         // Bytes that a simulated node still holds back for an old hour would go into a file that
         // nobody can see any more.
@@ -137,6 +138,10 @@ impl Nodes {
         let directory = &self.directories[if prune { 0 } else { self.directories.len() - 1 }];
         let mut files = hour_files(directory);
         files.retain(|file| is_finished(directory, file));
+        if let Some(second) = self.lagging.as_ref().filter(|_| prune) {
+            let has = |block| second.manifest().has(block);
+            files.retain(|file| blocks_of(file).into_iter().all(has));
+        }
         let Some(file) = rng.choice(&files) else { return };
         if prune {
             fs::remove_file(file).unwrap();
@@ -172,6 +177,15 @@ fn hour_files(node: &Path) -> Vec<PathBuf> {
     let kinds = entries(node).into_iter().map(|kind| kind.join("hourly"));
     let days = kinds.flat_map(|hourly| entries(&hourly));
     days.flat_map(|day| entries(&day)).collect()
+}
+
+/// The numbers of the blocks in a file, whatever else its lines have become.
+fn blocks_of(file: &Path) -> Vec<u64> {
+    let text = fs::read(file).unwrap();
+    let text = String::from_utf8_lossy(&text);
+    let numbers = text.split("\"block_number\":").skip(1);
+    // A number that a crash has cut off has no comma behind it.
+    numbers.filter_map(|rest| rest.split_once(',')?.0.parse().ok()).collect()
 }
 
 /// How many files of the same kind are newer.
@@ -231,6 +245,19 @@ fn write_and_kill(mut daemon: TestDaemon, nodes: &mut Nodes, alive: Duration) {
     daemon.kill();
 }
 
+/// The open gaps of the fills, once no more of them are about to close: an hour's last line without
+/// a newline comes late, and when its block is empty no row tells that it has come.
+fn gaps_that_stay(setup: &Setup, manifest: &Manifest) -> Vec<Gap> {
+    let mut open = Vec::new();
+    eventually("no gap is open in which nothing is missing", || {
+        let gaps = database::open_gaps(&setup.database()).into_iter();
+        open = gaps.filter(|(topic, _)| topic == "fills").map(|(_, gap)| gap).collect();
+        let misses = |gap: &Gap, other: &Gap| gap.first <= other.last && other.first <= gap.last;
+        open.iter().all(|gap| manifest.gaps.iter().any(|missing| misses(gap, missing)))
+    });
+    open
+}
+
 /// Waits until all that was written is read and committed.
 fn wait_until_quiet(daemon: &TestDaemon) -> Value {
     let mut status = Value::Null;
@@ -282,6 +309,12 @@ fn kill_again_and_again(mut setup: Setup) {
     setup.failpoints.clear();
     let daemon = setup.start();
     wait_until_stored(&setup, &manifest);
+    // No silent hole. A gap keeps its bounds until all of it has come, so it can be wider than what
+    // is missing: the end of an hour's file comes late, another node brings a part.
+    let open = gaps_that_stay(&setup, &manifest);
+    for missing in manifest.gaps.iter().flat_map(|gap| gap.first..=gap.last) {
+        assert!(open.iter().any(|gap| gap.contains(missing)), "{missing} is in none of {open:?}");
+    }
     let status = wait_until_quiet(&daemon);
     assert_eq!(daemon.stop().code(), Some(0));
 
@@ -289,19 +322,8 @@ fn kill_again_and_again(mut setup: Setup) {
     assert!(in_flight * 5 >= at_points * 4, "{in_flight} of {at_points} had bytes in flight");
     database::assert_equals_manifest(&setup.database(), manifest.rows.iter());
     assert_eq!(status["router"]["conflicts"], 0, "{status}");
-    // No silent hole. A gap keeps its bounds until all of it has come, so it can be wider than what
-    // is missing: the end of an hour's file comes late, another node brings a part.
     let gaps = database::open_gaps(&setup.database());
     assert_eq!(status["router"]["gaps_open"], gaps.len(), "status and store disagree");
-    let fills = gaps.into_iter().filter(|(topic, _)| topic == "fills");
-    let open: Vec<_> = fills.map(|(_, gap)| gap).collect();
-    for missing in manifest.gaps.iter().flat_map(|gap| gap.first..=gap.last) {
-        assert!(open.iter().any(|gap| gap.contains(missing)), "{missing} is in none of {open:?}");
-    }
-    for gap in &open {
-        let is_missing = manifest.gaps.iter().any(|missing| gap.contains(missing.first));
-        assert!(is_missing, "nothing is missing in {gap:?}");
-    }
 }
 
 // H15
