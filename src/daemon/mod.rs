@@ -41,7 +41,7 @@ use crate::{
     router::{
         Restart, Router, StoredIds,
         log::{Heads, Log},
-        readers::Readers,
+        readers::{Purpose, Readers},
     },
     source::{
         Budget, Horizon,
@@ -286,7 +286,8 @@ impl Commons {
             logger,
         );
         let writer = threads.start(c"db_writer", writer);
-        writer.send(AttachReader(readers.register(writer.clone().recipient()))).await?;
+        let reader = readers.register(writer.clone().recipient(), Purpose::Storing);
+        writer.send(AttachReader(reader)).await?;
 
         // One thread a node directory: a hop between threads costs more than all three actors. A
         // single directory spares the hop to the Router as well; of several, none shall wait for

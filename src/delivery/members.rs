@@ -26,6 +26,7 @@ use crate::{
     router::{
         ledger::Gap,
         log::{ENCODINGS, Log, LogEvent, Notice, Segment},
+        readers::Reader,
     },
 };
 
@@ -50,6 +51,8 @@ struct Member {
 
 pub struct Members {
     casting: Arc<Casting>,
+    /// Our bell; there as soon as the shard has started.
+    reader: Option<Arc<Reader>>,
     index: Index,
     members: HashMap<SessionId, Member, RandomState>,
     next_id: SessionId,
@@ -75,6 +78,7 @@ impl Members {
         let (position, delivered) = end_of(&casting.log);
         Self {
             casting,
+            reader: None,
             index: Index::default(),
             members: HashMap::default(),
             next_id: 0,
@@ -86,6 +90,18 @@ impl Members {
             interested: Vec::new(),
             touched: Vec::new(),
             closing: None,
+        }
+    }
+
+    /// From now on the log's growth can wake us.
+    pub fn hang(&mut self, reader: Arc<Reader>) {
+        self.reader = Some(reader);
+    }
+
+    /// The bell has rung: what is appended from now on rings it again.
+    pub fn answer(&self) {
+        if let Some(reader) = &self.reader {
+            reader.answered();
         }
     }
 
@@ -122,7 +138,7 @@ impl Members {
     /// Fixes where a subscription that is made now begins, for the cursor its client is told.
     pub fn settle(&mut self) {
         if self.index.is_empty() {
-            // With nobody to serve, the turns only jump to the end of the log.
+            self.listen(true);
             self.skip();
         }
     }
@@ -150,14 +166,11 @@ impl Members {
         if caught_up { head } else { self.delivered.clone() }
     }
 
-    /// Whether anybody waits for events.
-    pub fn has_subscribers(&self) -> bool {
-        !self.index.is_empty()
-    }
-
     /// Puts what the log has into outboxes, a bounded amount. Gives whether more is there.
     pub fn turn(&mut self) -> bool {
         if self.index.is_empty() {
+            // Nobody is to be served until a subscription settles.
+            self.listen(false);
             self.skip();
             return false;
         }
@@ -195,6 +208,12 @@ impl Members {
         for member in self.members.values_mut() {
             member.closing = true;
             member.session.do_send(Told::Close(reason.clone()));
+        }
+    }
+
+    fn listen(&self, listening: bool) {
+        if let Some(reader) = &self.reader {
+            reader.listen(listening);
         }
     }
 

@@ -13,7 +13,7 @@ use super::{Casting, close::CloseReason, members::Members};
 use crate::{
     essential::essential,
     fail_point,
-    router::readers::{Appended, Reader},
+    router::readers::{Appended, Purpose},
 };
 
 /// Every session is to end, and those that come later.
@@ -26,15 +26,13 @@ pub struct CloseAll {
 pub struct Shard {
     casting: Arc<Casting>,
     members: Rc<RefCell<Members>>,
-    /// Our bell; there as soon as the actor has started.
-    reader: Option<Arc<Reader>>,
     /// Another turn is under way.
     continuing: bool,
 }
 
 impl Shard {
     pub fn new(casting: Arc<Casting>, members: Rc<RefCell<Members>>) -> Self {
-        Self { casting, members, reader: None, continuing: false }
+        Self { casting, members, continuing: false }
     }
 
     fn turn(&mut self, ctx: &mut Context<Self>) {
@@ -43,9 +41,6 @@ impl Shard {
             self.members.borrow_mut().turn()
         });
         self.continuing = more;
-        if let Some(reader) = &self.reader {
-            reader.set_urgent(self.members.borrow().has_subscribers());
-        }
         if more {
             // `ctx.notify` would go on within the same poll; this lets all other tasks of the
             // thread run, and the sockets be looked at, before the next turn.
@@ -60,7 +55,8 @@ impl Actor for Shard {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.casting.sessions.add(ctx.address());
-        self.reader = Some(self.casting.readers.register(ctx.address().recipient()));
+        let reader = self.casting.readers.register(ctx.address().recipient(), Purpose::Delivery);
+        self.members.borrow_mut().hang(reader);
         // What was appended before the bell was hung.
         self.turn(ctx);
     }
@@ -70,9 +66,7 @@ impl Handler<Appended> for Shard {
     type Result = ();
 
     fn handle(&mut self, _: Appended, ctx: &mut Self::Context) {
-        if let Some(reader) = &self.reader {
-            reader.answered();
-        }
+        self.members.borrow().answer();
         if !self.continuing {
             self.turn(ctx);
         }

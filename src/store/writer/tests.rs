@@ -14,7 +14,7 @@ use crate::{
     router::{
         ledger::Gap,
         log::{Heads, LogEvent, NewSegment, Notice},
-        readers::Readers,
+        readers::{Purpose, Readers},
     },
     source::{BatchLost, Budget, FileMark, Progress, StreamState},
     store::{
@@ -154,7 +154,8 @@ impl Bench {
         let logger = testing::log();
         let writer = DbWriter::new(writer, config, shared, faults.recipient(), &logger).start();
         let readers = Readers::default();
-        writer.do_send(AttachReader(readers.register(writer.clone().recipient())));
+        let reader = readers.register(writer.clone().recipient(), Purpose::Storing);
+        writer.do_send(AttachReader(reader));
         let budget = Budget::new(1 << 20, lost.recipient());
         Self {
             script: ScriptedWriter::default(),
