@@ -34,6 +34,8 @@ pub struct StoreConfig {
     pub min_free_bytes: u64,
     /// Connections for history queries. Default 4.
     pub read_connections: u32,
+    /// After this time a history query is broken off. Default 10 s.
+    pub query_timeout: Duration,
 }
 
 impl Default for StoreConfig {
@@ -49,6 +51,7 @@ impl Default for StoreConfig {
             max_bytes: 0,
             min_free_bytes: 1 << 30,
             read_connections: 4,
+            query_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -67,6 +70,7 @@ impl fmt::Debug for StoreConfig {
             max_bytes,
             min_free_bytes,
             read_connections,
+            query_timeout,
         } = self;
         f.debug_struct("StoreConfig")
             .field("url", &without_password(url))
@@ -79,6 +83,7 @@ impl fmt::Debug for StoreConfig {
             .field("max_bytes", max_bytes)
             .field("min_free_bytes", min_free_bytes)
             .field("read_connections", read_connections)
+            .field("query_timeout", query_timeout)
             .finish()
     }
 }
@@ -110,6 +115,9 @@ pub(super) fn keys() -> Vec<Key> {
             &mut config.store.min_free_bytes
         }),
         Key::count("store.read_connections", 1..=64, |config| &mut config.store.read_connections),
+        Key::duration("store.query_timeout", ms(1)..=secs(3_600), |config| {
+            &mut config.store.query_timeout
+        }),
     ]
 }
 

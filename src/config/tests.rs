@@ -84,6 +84,7 @@ fn other_value(path: &str) -> String {
         "store.max_bytes" => "\"2TB\"",
         "store.min_free_bytes" => "0",
         "store.read_connections" => "8",
+        "store.query_timeout" => "\"3s\"",
         "http.listen" => "\"[::1]:0\"",
         "http.max_body_bytes" => "2048",
         "http.max_page_size" => "500",

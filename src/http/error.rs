@@ -3,6 +3,8 @@
 //! Invariant: the code is a promise to programs, the message is for people. The two routes of the
 //! older service answer in its own form instead, see [`super::older`].
 
+use std::time::Duration;
+
 use actix_web::{
     HttpResponse, ResponseError,
     http::{StatusCode, header},
@@ -32,6 +34,9 @@ pub enum ApiError {
     /// The store did not answer. It works again when the store does.
     #[error("the store does not answer at the moment; try again later")]
     Unavailable(#[source] StoreError),
+    /// The store was given up after this time; a narrower question may be answered.
+    #[error("the answer was not found within {0:?}: ask for fewer blocks or a shorter time")]
+    TooSlow(Duration),
     /// The store answered with something that trying again does not mend.
     #[error("the store could not answer this request")]
     Store(#[source] StoreError),
@@ -54,6 +59,7 @@ impl ApiError {
             Self::UpgradeRequired => "upgrade_required",
             Self::Busy(_) => "busy",
             Self::Unavailable(_) => "unavailable",
+            Self::TooSlow(_) => "too_slow",
             Self::Store(_) => "store_failed",
         }
     }
@@ -65,6 +71,7 @@ impl From<StoreError> for ApiError {
             StoreError::Unavailable(_) | StoreError::LeaseLost(_) | StoreError::Failed(_) => {
                 Self::Unavailable(error)
             }
+            StoreError::TooSlow(limit) => Self::TooSlow(limit),
             StoreError::Refused(_) | StoreError::Unusable(_) => Self::Store(error),
         }
     }
@@ -78,6 +85,7 @@ impl ResponseError for ApiError {
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
             Self::Busy(_) | Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooSlow(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -94,10 +102,26 @@ impl ResponseError for ApiError {
             Self::Busy(_) | Self::Unavailable(_) => {
                 response.insert_header((header::RETRY_AFTER, "1"));
             }
-            Self::InvalidParameter(_) | Self::NotFound | Self::Store(_) => {}
+            Self::InvalidParameter(_) | Self::NotFound | Self::TooSlow(_) | Self::Store(_) => {}
         }
         response
             .insert_header((header::CACHE_CONTROL, "no-store"))
             .json(ErrorBody { code: self.code(), message: self.to_string() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_store_says_has_a_status_that_tells_who_can_mend_it() {
+        let text = || "text".to_owned();
+        let slow = StoreError::TooSlow(Duration::from_secs(10));
+
+        let answers = [slow, StoreError::Unavailable(text()), StoreError::Unusable(text())]
+            .map(|error| ApiError::from(error).status_code().as_u16());
+
+        assert_eq!(answers, [422, 503, 500]);
     }
 }

@@ -77,6 +77,7 @@ async fn answer(state: &ApiState, body: web::Payload) -> Result<Vec<u8>, Fault> 
     let events = state.store.events(query).await.map_err(|error| {
         warn!(state.logger, "history cannot be read"; "error" => %error);
         let status = match error {
+            StoreError::TooSlow(_) => return bad(&error.to_string()),
             StoreError::Refused(_) | StoreError::Unusable(_) => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         };

@@ -10,7 +10,7 @@ mod contract;
 pub mod sqlite;
 mod writer;
 
-use std::{collections::HashSet, fmt, ops::RangeInclusive, path::Path, sync::Arc};
+use std::{collections::HashSet, fmt, ops::RangeInclusive, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
@@ -32,6 +32,9 @@ pub enum StoreError {
     /// Another writer holds the lease: this daemon must stop writing at once.
     #[error("another nodecast writes to this store: {0}")]
     LeaseLost(String),
+    /// A read was broken off after this time: a narrower one may be answered.
+    #[error("the answer was not found within {0:?}")]
+    TooSlow(Duration),
     /// The server refuses this content and always will: bisected down to the row, which goes to
     /// quarantine.
     #[error("the store refuses the content: {0}")]

@@ -257,7 +257,10 @@ impl DbWriter {
         }
         error!(self.logger, "commit failed"; "error" => %error);
         let fault = match error {
-            StoreError::Failed(_) | StoreError::Unavailable(_) | StoreError::Refused(_) => {
+            StoreError::Failed(_)
+            | StoreError::Unavailable(_)
+            | StoreError::TooSlow(_)
+            | StoreError::Refused(_) => {
                 self.phase = Phase::Halted;
                 let generation = self.committer.as_ref().map_or(0, |known| known.generation);
                 StoreFault::BatchLost { generation }

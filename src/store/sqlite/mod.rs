@@ -6,6 +6,7 @@
 //! writer, held by a lock of the operating system and by the run's number in every transaction.
 
 mod connection;
+mod deadline;
 mod disk;
 mod fault;
 mod history;
@@ -22,6 +23,7 @@ mod writer;
 use std::{
     collections::HashSet,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -39,6 +41,7 @@ use crate::{
 pub struct SqliteStore {
     path: PathBuf,
     durable: bool,
+    query_timeout: Duration,
     /// For history.
     readers: ReadPool,
     /// For the daemon's own questions, which must not wait for somebody's history.
@@ -52,11 +55,13 @@ impl SqliteStore {
     /// [`StoreError::Unusable`] when the directory is missing, the file is no SQLite database or
     /// not ours, or was made by a newer program: nothing is changed then.
     pub fn open(path: &Path, config: &StoreConfig) -> Result<Self, StoreError> {
+        deadline::install();
         let path = connection::resolve(path)?;
         connection::migrate(&path, config.durable)?;
         let readers = connection::read_pool(&path, config.read_connections)?;
         let own = connection::read_pool(&path, 1)?;
-        Ok(Self { path, durable: config.durable, readers, own })
+        let (durable, query_timeout) = (config.durable, config.query_timeout);
+        Ok(Self { path, durable, query_timeout, readers, own })
     }
 
     /// Runs a query on the blocking pool, with a connection of one of the pools.
@@ -95,7 +100,11 @@ impl EventStore for SqliteStore {
     }
 
     async fn events(&self, query: EventQuery) -> Result<Vec<SequencedEvent>, StoreError> {
-        Self::read(&self.readers, move |connection| history::page(connection, &query)).await
+        let limit = self.query_timeout;
+        Self::read(&self.readers, move |connection| {
+            deadline::within(limit, || history::page(connection, &query))
+        })
+        .await
     }
 
     async fn stored(&self, ids: Vec<EventId>) -> Result<HashSet<EventId>, StoreError> {

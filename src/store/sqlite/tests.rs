@@ -28,8 +28,12 @@ fn new_store() -> (Arc<dyn EventStore>, TempDir) {
 }
 
 fn open_in(directory: &TempDir) -> Result<Arc<dyn EventStore>, StoreError> {
+    open_with(directory, StoreConfig::default())
+}
+
+fn open_with(directory: &TempDir, config: StoreConfig) -> Result<Arc<dyn EventStore>, StoreError> {
     let url = format!("sqlite:{}", directory.path().join("nodecast.db").display());
-    store::open(&url, &StoreConfig { durable: false, ..StoreConfig::default() })
+    store::open(&url, &StoreConfig { durable: false, ..config })
 }
 
 fn connection_to(directory: &TempDir) -> SqliteConnection {
@@ -37,6 +41,28 @@ fn connection_to(directory: &TempDir) -> SqliteConnection {
 }
 
 contract_tests!(new_store);
+
+#[actix_rt::test]
+async fn a_query_that_takes_too_long_is_broken_off_and_disturbs_no_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let limit = Duration::ZERO;
+    let config =
+        StoreConfig { query_timeout: limit, read_connections: 1, ..StoreConfig::default() };
+    let store = open_with(&directory, config).unwrap();
+    let (mut writer, _) = store.open_writer().await.unwrap();
+    Content::of(history(1_000, 3)).commit(1, &mut *writer).await.unwrap();
+
+    // It reads every row and finds none.
+    let scan = EventQuery { coin: Some("NOWHERE".into()), ..page(10) };
+    let refused = store.events(scan).await;
+    assert!(matches!(refused, Err(StoreError::TooSlow(after)) if after == limit), "{refused:?}");
+
+    // By the same connection; it is found before anybody looks at the clock.
+    let found = store.events(page(1)).await.unwrap();
+    assert_eq!(found.len(), 1);
+    // The writer has no deadline, however long it takes.
+    Content::of(history(3_000, 3)).commit(2, &mut *writer).await.unwrap();
+}
 
 #[derive(QueryableByName)]
 struct Plan {
