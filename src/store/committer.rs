@@ -72,9 +72,9 @@ struct Waiting {
     /// An empty segment counts as one event, so that a batch is bounded in any case.
     weight: usize,
     bytes: usize,
-    /// Since when the first has waited, and the first that is not empty.
+    /// Since when the first has waited, and the first that somebody waits for.
     since: Option<Instant>,
-    events_since: Option<Instant>,
+    awaited_since: Option<Instant>,
 }
 
 struct Batch {
@@ -151,8 +151,8 @@ impl Committer {
             return Due::Now;
         }
         let empty = since + EMPTY_DELAY.max(self.batch_delay);
-        let events = self.waiting.events_since.map(|since| since + self.batch_delay);
-        Due::At(events.map_or(empty, |events| events.min(empty)))
+        let awaited = self.waiting.awaited_since.map(|since| since + self.batch_delay);
+        Due::At(awaited.map_or(empty, |awaited| awaited.min(empty)))
     }
 
     /// Commits one batch: the one that failed before, or the next.
@@ -337,8 +337,10 @@ impl Committer {
 impl Waiting {
     fn push(&mut self, segment: Arc<Segment>, now: Instant) {
         self.since.get_or_insert(now);
-        if !segment.events.is_empty() {
-            self.events_since.get_or_insert(now);
+        // A source reads nothing of a new stream before its starting point is in the store.
+        let is_baseline = segment.progress.state.last_position.is_none();
+        if is_baseline || !segment.events.is_empty() {
+            self.awaited_since.get_or_insert(now);
         }
         self.events += segment.events.len();
         self.weight += weight(&segment);

@@ -174,6 +174,10 @@ impl Bench {
 
     /// Appends a segment with this many events; each segment moves the offset by 10.
     fn append(&mut self, events: u64, generation: u64) {
+        self.append_at(events, generation, Some(self.offset));
+    }
+
+    fn append_at(&mut self, events: u64, generation: u64, last_position: Option<u64>) {
         let heads = Arc::new(Heads::default());
         let events: Vec<_> = (0..events)
             .map(|_| {
@@ -192,7 +196,7 @@ impl Bench {
             progress: Progress {
                 stream: stream("/data/fills"),
                 files: vec![FileMark::At { file: "20260315/0".into(), offset, digest }],
-                state: StreamState::default(),
+                state: StreamState { last_position, ..StreamState::default() },
             },
             read_at: Timestamp::now(),
             credit: self.budget.take(100, generation),
@@ -282,6 +286,17 @@ async fn bytes_fill_a_batch_too() {
     bench.settle().await;
 
     assert_eq!(bench.stored(), vec![1, 2, 3]);
+}
+
+#[actix_rt::test]
+async fn the_start_of_a_new_stream_waits_no_longer_than_events() {
+    tokio::time::pause();
+    let mut bench = Bench::start();
+
+    bench.append_at(0, 1, None);
+    bench.pass(60).await;
+
+    assert_eq!(bench.script.script().offsets, vec![10]);
 }
 
 #[actix_rt::test]
