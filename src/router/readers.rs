@@ -144,7 +144,7 @@ mod tests {
         readers.wake();
         assert_eq!(heard().await, ["shard", "writer"]);
 
-        [&storing, &delivery].map(|reader| reader.answered());
+        [&storing, &delivery].into_iter().for_each(|reader| reader.answered());
         delivery.listen(false);
         readers.wake();
         assert_eq!(heard().await, ["writer"]);
