@@ -1,5 +1,7 @@
 //! Tools of the unit tests.
 
+pub mod samples;
+
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,

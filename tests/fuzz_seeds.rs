@@ -1,5 +1,6 @@
 //! Runs the bodies of the fuzz targets over their seeds, without a fuzzer: what a search has found
-//! once stays mended, and the targets always compile. `fuzz/README.md` says how to search.
+//! once stays mended. The bodies are compiled here; the few lines around them in `fuzz_targets/` only
+//! when somebody searches, as `fuzz/README.md` says.
 
 // The helpers of tests are tests too, which clippy's own exception does not see.
 #![allow(clippy::unwrap_used)]

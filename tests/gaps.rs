@@ -10,18 +10,11 @@ use std::{fs::File, time::Instant};
 use common::{
     Client, PATIENCE, Setup, TestDaemon, database, eventually,
     node::{ALICE, Kind, append, fills_line, line},
-    receive, receive_type, send,
+    receive, send,
 };
 use serde_json::{Value, json};
 
 const DAY: u32 = 20_260_315;
-
-fn subscribe(daemon: &TestDaemon, topic: &str) -> Client {
-    let mut client = daemon.connect("/v1/ws");
-    send(&mut client, &json!({"type": "subscribe", "id": 1, "topic": topic}));
-    receive_type(&mut client, "ack");
-    client
-}
 
 fn write(file: &mut File, blocks: impl IntoIterator<Item = u64>) {
     for block in blocks {
@@ -83,8 +76,8 @@ fn a_gap_is_told_with_its_bounds_and_closed_by_another_node() {
     let mut ahead = Kind::fills(setup.node()).open(DAY, 9);
     let mut other = Kind::fills(&second).open(DAY, 9);
     let daemon = setup.start();
-    let mut fills = subscribe(&daemon, "fills");
-    let mut misc = subscribe(&daemon, "misc");
+    let mut fills = daemon.subscribe("fills");
+    let mut misc = daemon.subscribe("misc");
 
     write(&mut ahead, [1, 2, 6, 7]);
 
@@ -132,7 +125,7 @@ fn a_gap_survives_a_kill_and_is_closed_afterwards() {
     // Another hole right behind the restart.
     write(&mut ahead, [9]);
     eventually("it is found too", || open_gaps(&daemon) == [(3, 5), (7, 8)]);
-    let mut client = subscribe(&daemon, "fills");
+    let mut client = daemon.subscribe("fills");
     write(&mut other, 1..=9);
 
     let seen: Vec<_> = (0..7).map(|_| told(&mut client)).collect();
@@ -149,15 +142,21 @@ fn a_gap_survives_a_kill_and_is_closed_afterwards() {
     assert_eq!(open_gaps(&daemon), [], "a closed gap came back");
 }
 
-// The node starts again behind a hole, in a file of another hour, while we are down.
-#[test]
-fn a_hole_that_came_while_we_were_down_is_found() {
-    let setup = Setup::new();
+/// Hour 9 brings blocks 1 and 2, and the daemon is stopped when they are stored.
+fn two_blocks_stored_and_stopped(setup: &Setup) -> Kind {
     let kind = Kind::fills(setup.node());
     write(&mut kind.open(DAY, 9), [1, 2]);
     let daemon = setup.start();
     eventually("the beginning is stored", || database::rows(&setup.database()).len() == 2);
     assert_eq!(daemon.stop().code(), Some(0));
+    kind
+}
+
+// The node starts again behind a hole, in a file of another hour, while we are down.
+#[test]
+fn a_hole_that_came_while_we_were_down_is_found() {
+    let setup = Setup::new();
+    let kind = two_blocks_stored_and_stopped(&setup);
     write(&mut kind.open(DAY, 12), [20, 21]);
 
     let daemon = setup.start();
@@ -169,11 +168,7 @@ fn a_hole_that_came_while_we_were_down_is_found() {
 #[test]
 fn a_file_that_vanished_unread_is_a_gap() {
     let setup = Setup::new();
-    let kind = Kind::fills(setup.node());
-    write(&mut kind.open(DAY, 9), [1, 2]);
-    let daemon = setup.start();
-    eventually("the beginning is stored", || database::rows(&setup.database()).len() == 2);
-    assert_eq!(daemon.stop().code(), Some(0));
+    let kind = two_blocks_stored_and_stopped(&setup);
     write(&mut kind.open(DAY, 9), [3, 4]);
     std::fs::remove_file(kind.path(DAY, 9)).unwrap();
     write(&mut kind.open(DAY, 10), [5, 6]);

@@ -65,9 +65,7 @@ fn torn_lines_and_changes_of_hour_and_day_lose_nothing() {
     let kind = Kind::fills(setup.node());
     let mut file = kind.open(20_260_315, 23);
     let daemon = setup.start();
-    let mut client = daemon.connect("/v1/ws");
-    send(&mut client, &json!({"type": "subscribe", "id": 1, "topic": "fills"}));
-    receive_type(&mut client, "ack");
+    let mut client = daemon.subscribe("fills");
 
     for block in 1..=60 {
         if block == 20 {

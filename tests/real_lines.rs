@@ -1,30 +1,29 @@
 //! Real lines of a node go through the whole daemon, byte by byte.
 //!
-//! The samples are not part of the project. They are looked for where `NODECAST_SAMPLES` says, or
-//! else in `../shared/samples` beside the project; without them the tests say that they were skipped. What is expected is
-//! read from the same lines by `serde_json` alone, with none of our parser's code.
+//! The samples are not part of the project, see `samples`. What is expected is read from the same
+//! lines by `serde_json` alone, with none of our parser's code.
 
 // The exception for tests does not cover the functions that tests share.
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "../src/testing/samples.rs"]
+mod samples;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env, fs,
-    io::{self, Write},
-    path::{Path, PathBuf},
+    fs,
     time::Instant,
 };
 
 use common::{
     PATIENCE, Setup, TestDaemon, database, eventually,
     node::{Kind, append},
-    receive_type, send,
 };
 use nodecast::event::{Address, EventId, Topic};
+use samples::sample;
 use serde::Deserialize;
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Value, value::RawValue};
 
 const FILLS: Topic = Topic::new("fills");
 const MISC: Topic = Topic::new("misc");
@@ -41,22 +40,6 @@ struct Line<'a> {
     block_number: u64,
     #[serde(borrow)]
     events: Vec<&'a RawValue>,
-}
-
-/// The text of a sample, or `None` after saying loudly that it is not there.
-fn sample(name: &str) -> Option<String> {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/samples");
-    let directory = env::var_os("NODECAST_SAMPLES").map_or(beside, PathBuf::from);
-    let path = directory.join(name);
-    match fs::read_to_string(&path) {
-        Ok(text) => Some(text),
-        Err(error) => {
-            // Not by a macro: what those print of a test that passes is swallowed.
-            let said = format!("SKIPPED: {}: {error}; set NODECAST_SAMPLES\n", path.display());
-            io::stderr().write_all(said.as_bytes()).unwrap();
-            None
-        }
-    }
 }
 
 fn address(text: &str) -> Address {
@@ -242,9 +225,7 @@ fn a_client_receives_the_real_fills_byte_by_byte() {
     let setup = Setup::new();
     fs::create_dir_all(setup.node().join("node_fills_by_block")).unwrap();
     let daemon = setup.start();
-    let mut client = daemon.connect("/v1/ws");
-    send(&mut client, &json!({"type": "subscribe", "id": 1, "topic": "fills"}));
-    receive_type(&mut client, "ack");
+    let mut client = daemon.subscribe("fills");
 
     write_hour_files(&Kind::fills(setup.node()), &text);
 

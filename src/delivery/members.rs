@@ -3,7 +3,8 @@
 //! Place in the pipeline: the rules behind `Shard`; shared with the sessions of the same thread,
 //! so that a subscription begins between two turns and costs no message.
 //! Invariants: a session gets an event once; it gets what follows the moment it subscribed, in the
-//! order of the log; a hole in it is told to each or ends the session, never silent; a turn does a bounded amount of work and flushes each outbox it touched once.
+//! order of the log; a hole in it is told to each or ends the session, never silent; a turn does a
+//! bounded amount of work and flushes each outbox it touched once.
 
 use std::{collections::HashMap, rc::Rc, sync::Arc};
 

@@ -1,46 +1,31 @@
-//! The simulated node: takes blocks from the chain, lets things go wrong, and writes.
+//! The simulated node: takes blocks from the chain, lets things go wrong, and writes. `pace` lets it
+//! do so in real time, `record` keeps the manifest.
 //!
 //! Invariants: local times never go back; every block that was written is in the manifest once,
 //! however often it was written; what was cut by a crash is written again whole.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
-    time::{Duration, Instant},
-};
+mod pace;
+mod record;
 
+use std::{io, path::Path};
+
+use self::record::Record;
+pub use self::record::Rows;
 use super::{
     block::{Block, Elements},
     chain::Chain,
-    manifest::{FILLS, Gap, MISC, Manifest, ManifestFile, Row, Totals},
+    manifest::Manifest,
     plan::{Plan, PlanError},
     text::mix,
     users::Users,
     writer::{HourFile, Kind, NodeWriter},
 };
-use crate::event::{EventId, Topic};
 
 /// How long the node is away after a crash, and before it repeats blocks. Short, so that in a paced
 /// run its local times do not leave the clock on the wall far behind.
 const RESTART_NS: i64 = 500_000_000;
 
-/// The longest sleep of a paced run: how late it may notice that it is to stop.
-const SLICE: Duration = Duration::from_millis(50);
-
 const HOUR_NS: i64 = 3_600_000_000_000;
-
-/// Where the rows of the manifest go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Rows {
-    /// Into [`Simulator::manifest`].
-    Keep,
-    /// Into this file, readable by [`Manifest::load`] after [`Simulator::finish`].
-    Write(PathBuf),
-    /// Nowhere; totals and gaps are kept all the same.
-    Forget,
-}
 
 /// Why a simulated node cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -62,13 +47,10 @@ pub struct Simulator {
     next: u64,
     /// Local time of the last line.
     local_ns: i64,
-    /// New blocks until each fault; `None`: never.
-    until_crash: Option<u32>,
-    until_rewind: Option<u32>,
-    until_gap: Option<u32>,
-    manifest: Manifest,
-    rows: Rows,
-    manifest_file: Option<ManifestFile>,
+    until_crash: Countdown,
+    until_rewind: Countdown,
+    until_gap: Countdown,
+    record: Record,
     /// Buffers that are used again for each block.
     block: Block,
     statuses: Elements,
@@ -115,10 +97,7 @@ impl Simulator {
         if plan.faults.torn {
             writer = writer.torn(mix(plan.node_seed, 1));
         }
-        let manifest_file = match &rows {
-            Rows::Write(path) => Some(ManifestFile::create(path).map_err(StartError::Manifest)?),
-            Rows::Keep | Rows::Forget => None,
-        };
+        let record = Record::new(rows).map_err(StartError::Manifest)?;
         let mut rng = fastrand::Rng::with_seed(mix(plan.node_seed, 2));
         Ok(Self {
             chain: Chain::new(&plan),
@@ -126,13 +105,11 @@ impl Simulator {
             kinds,
             next: 0,
             local_ns: 0,
-            until_crash: distance(&mut rng, plan.faults.crash_every),
-            until_rewind: distance(&mut rng, plan.faults.rewind_every),
-            until_gap: distance(&mut rng, plan.faults.gap_every),
+            until_crash: Countdown::new(plan.faults.crash_every, &mut rng),
+            until_rewind: Countdown::new(plan.faults.rewind_every, &mut rng),
+            until_gap: Countdown::new(plan.faults.gap_every, &mut rng),
             rng,
-            manifest: Manifest::default(),
-            rows,
-            manifest_file,
+            record,
             block: Block::default(),
             statuses: Elements::default(),
             lines: Lines::default(),
@@ -155,11 +132,11 @@ impl Simulator {
 
     /// What a correct reader has found when all bytes have arrived, see [`Self::finish`].
     pub fn manifest(&self) -> &Manifest {
-        &self.manifest
+        self.record.manifest()
     }
 
     pub fn into_manifest(self) -> Manifest {
-        self.manifest
+        self.record.into_manifest()
     }
 
     /// Writes the next block, with the faults that are due, and gives its number.
@@ -167,19 +144,19 @@ impl Simulator {
     /// # Errors
     /// When a file cannot be written.
     pub fn write_block(&mut self) -> io::Result<u64> {
-        if count_down(&mut self.rng, &mut self.until_rewind, self.plan.faults.rewind_every) {
+        if self.until_rewind.is_due(&mut self.rng) {
             let back = self.rng.u64(100..400);
             self.rewind(back)?;
         }
         self.read(self.next);
-        if count_down(&mut self.rng, &mut self.until_crash, self.plan.faults.crash_every) {
+        if self.until_crash.is_due(&mut self.rng) {
             self.write_cut()?;
         }
         self.write(FileBy::LocalTime)?;
-        self.note_down()?;
+        self.record.note_block(&self.block)?;
         self.next += 1;
         // Last, so that a paced run sees the next block's time and is really silent in the gap.
-        if count_down(&mut self.rng, &mut self.until_gap, self.plan.faults.gap_every) {
+        if self.until_gap.is_due(&mut self.rng) {
             let blocks = self.rng.u64(50..300);
             self.skip(blocks);
         }
@@ -225,61 +202,7 @@ impl Simulator {
     /// When a file cannot be written.
     pub fn finish(&mut self) -> io::Result<()> {
         self.writer.flush()?;
-        if let Some(mut file) = self.manifest_file.take() {
-            file.finish(&self.manifest.gaps, self.manifest.totals)?;
-        }
-        Ok(())
-    }
-
-    /// Writes blocks at a pace, until there are `blocks` new ones or `stop` is set.
-    ///
-    /// `blocks_per_second` of 0 is as fast as possible. At the rate of the plan's block interval a
-    /// line is written when its local time comes.
-    ///
-    /// # Errors
-    /// When a file cannot be written.
-    pub fn run(
-        &mut self,
-        blocks: Option<u64>,
-        blocks_per_second: f64,
-        stop: &AtomicBool,
-    ) -> io::Result<()> {
-        self.run_watched(blocks, blocks_per_second, stop, |_| ())
-    }
-
-    /// Like [`Self::run`], and tells the number of each new block just before it is written.
-    ///
-    /// # Errors
-    /// When a file cannot be written.
-    pub fn run_watched(
-        &mut self,
-        blocks: Option<u64>,
-        blocks_per_second: f64,
-        stop: &AtomicBool,
-        mut about_to_write: impl FnMut(u64),
-    ) -> io::Result<()> {
-        let (begun, first_ns) = (Instant::now(), self.next_local_ns());
-        let rate = 1.0 / self.plan.block_interval.as_secs_f64();
-        let mut written = 0;
-        while blocks.is_none_or(|blocks| written < blocks) {
-            if blocks_per_second > 0.0 {
-                let simulated_ns = (self.next_local_ns() - first_ns).max(0) as u64;
-                let due = Duration::from_nanos(simulated_ns).mul_f64(rate / blocks_per_second);
-                sleep_until(begun + due, stop);
-            }
-            if stop.load(Ordering::Relaxed) {
-                break;
-            }
-            about_to_write(self.chain.number(self.next));
-            self.write_block()?;
-            written += 1;
-        }
-        Ok(())
-    }
-
-    /// When the next line is due by this node's clock, unless a fault comes first.
-    fn next_local_ns(&self) -> i64 {
-        self.local_ns.max(self.chain.time_ns(self.next) + self.lag_ns(self.next))
+        self.record.finish()
     }
 
     fn lag_ns(&self, ordinal: u64) -> i64 {
@@ -296,7 +219,7 @@ impl Simulator {
 
     fn repeat(&mut self, blocks: u64, file_by: FileBy) -> io::Result<()> {
         for ordinal in self.next.saturating_sub(blocks)..self.next {
-            if self.manifest.has(self.chain.number(ordinal)) {
+            if self.record.manifest().has(self.chain.number(ordinal)) {
                 self.read(ordinal);
                 self.write(file_by)?;
             }
@@ -313,7 +236,7 @@ impl Simulator {
             self.lines.append_to(&mut self.writer, kind, usize::MAX)?;
         }
         self.close_hour();
-        self.manifest.totals.bytes = self.writer.written_bytes();
+        self.record.note_bytes(self.writer.written_bytes());
         Ok(())
     }
 
@@ -396,43 +319,6 @@ impl Simulator {
             self.local_ns = (self.local_ns.div_euclid(HOUR_NS) + 1) * HOUR_NS;
         }
     }
-
-    /// Adds the block that was written to the manifest.
-    fn note_down(&mut self) -> io::Result<()> {
-        let Totals { blocks, first_block, highest_block, .. } = &mut self.manifest.totals;
-        let number = self.block.number;
-        if *blocks == 0 {
-            *first_block = number;
-        } else if number > *highest_block + 1 {
-            self.manifest.gaps.push(Gap { first: *highest_block + 1, last: number - 1 });
-        }
-        *blocks += 1;
-        *highest_block = number;
-        self.manifest.totals.fills += self.block.fills.len() as u64;
-        self.manifest.totals.misc += self.block.misc.len() as u64;
-        for (topic, elements) in [(FILLS, &self.block.fills), (MISC, &self.block.misc)] {
-            self.manifest.totals.rows += elements.shares().len() as u64;
-            if self.rows == Rows::Forget {
-                continue;
-            }
-            for row in rows_of(&self.block, topic, elements) {
-                match &mut self.manifest_file {
-                    Some(file) => file.row(row)?,
-                    None => self.manifest.rows.push(row),
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-fn rows_of(block: &Block, topic: Topic, elements: &Elements) -> impl Iterator<Item = Row> {
-    elements.shares().map(move |(index, part, user, body)| Row {
-        id: EventId { topic, position: block.number, index, part },
-        time_ns: block.time_ns,
-        user,
-        body: String::from_utf8(body.to_vec()).expect("a line is made of text"),
-    })
 }
 
 impl Lines {
@@ -460,32 +346,37 @@ impl Lines {
     }
 }
 
-/// Draws the blocks until the next fault: half to one and a half times the mean.
-fn distance(rng: &mut fastrand::Rng, every: u32) -> Option<u32> {
-    (every > 0).then(|| every / 2 + rng.u32(..=every))
+/// Counts the new blocks until a fault that comes now and then.
+struct Countdown {
+    /// Blocks between two of them on average; 0: it never comes.
+    every: u32,
+    left: u32,
 }
 
-/// Tells whether a fault is due at this block, and draws the next.
-fn count_down(rng: &mut fastrand::Rng, until: &mut Option<u32>, every: u32) -> bool {
-    match until {
-        None => false,
-        Some(0) => {
-            *until = distance(rng, every);
-            true
-        }
-        Some(blocks) => {
-            *blocks -= 1;
-            false
+impl Countdown {
+    fn new(every: u32, rng: &mut fastrand::Rng) -> Self {
+        let mut countdown = Self { every, left: 0 };
+        countdown.draw(rng);
+        countdown
+    }
+
+    /// Draws the blocks until the next fault: half to one and a half times the mean.
+    fn draw(&mut self, rng: &mut fastrand::Rng) {
+        if self.every > 0 {
+            self.left = self.every / 2 + rng.u32(..=self.every);
         }
     }
-}
 
-fn sleep_until(due: Instant, stop: &AtomicBool) {
-    while !stop.load(Ordering::Relaxed) {
-        let left = due.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return;
+    /// Tells whether the fault is due at this block, and draws the next.
+    fn is_due(&mut self, rng: &mut fastrand::Rng) -> bool {
+        if self.every == 0 {
+            return false;
         }
-        thread::sleep(left.min(SLICE));
+        if self.left == 0 {
+            self.draw(rng);
+            return true;
+        }
+        self.left -= 1;
+        false
     }
 }

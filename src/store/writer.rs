@@ -1,9 +1,11 @@
-//! Writes what the log holds to the store, and deletes what is too old.
+//! Writes what the log holds to the store; in between, `upkeep` deletes what is too old.
 //!
 //! Place in the pipeline: a reader of the log beside the shards; the last stage on the way of the
 //! data. It blocks while SQLite works, so it has a thread of its own.
 //! Invariants: batches are committed in the order of the log, one at a time; credits of a batch
 //! go back after its commit; a store that is away delays commits and never loses or reorders them.
+
+mod upkeep;
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,8 +13,9 @@ use actix::prelude::*;
 use slog::{Logger, error, info, o, warn};
 use tokio::time::Instant;
 
+use self::upkeep::Retention;
 use super::{
-    Recovered, Retained, RetentionLimits, StoreError, StoreSize, StoreWriter,
+    Recovered, StoreError, StoreWriter,
     committer::{Committer, Due, Parts},
 };
 use crate::{
@@ -29,21 +32,6 @@ use crate::{
 
 /// Delay before a failed commit is tried again: it doubles from the first to the second.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
-
-/// Time from the start to the first look for what is too old.
-const FIRST_RETENTION: Duration = Duration::from_secs(5);
-
-/// Rows that retention deletes in one transaction: about ten milliseconds.
-const PORTION: usize = 1_000;
-
-/// Time between two portions, in which commits go first.
-const PORTION_PAUSE: Duration = Duration::from_millis(10);
-
-/// How often the size of the store and the free space are looked at.
-const DISK_CHECK: Duration = Duration::from_secs(10);
-
-/// How often the ledger's rows are merged.
-const COMPACTION: Duration = Duration::from_secs(60);
 
 /// Tells the writer how it is woken, before the first [`Appended`] comes.
 #[derive(Message)]
@@ -108,10 +96,7 @@ pub struct DbWriter {
     retry: Duration,
     /// The timer of the next commit and its time.
     timer: Option<(SpawnHandle, Instant)>,
-    /// Portions of retention follow each other.
-    retaining: bool,
-    /// Whether the full disk, of which retention cannot free more, has been reported.
-    exhausted: bool,
+    retention: Retention,
     config: StoreConfig,
     horizon: Arc<Horizon>,
     stats: Arc<Stats>,
@@ -149,8 +134,7 @@ impl DbWriter {
             phase: Phase::Running,
             retry: RETRY.0,
             timer: None,
-            retaining: false,
-            exhausted: false,
+            retention: Retention::default(),
             config,
             horizon,
             stats,
@@ -272,104 +256,6 @@ impl DbWriter {
         };
         self.faults.do_send(fault);
     }
-
-    /// Starts deleting what is due, portion by portion.
-    fn retain(&mut self, ctx: &mut Context<Self>) {
-        if !self.retaining {
-            self.retain_portion(ctx);
-        }
-    }
-
-    fn retain_portion(&mut self, ctx: &mut Context<Self>) {
-        // A store that is away is not bothered; the next timer comes back.
-        self.retaining = self.phase == Phase::Running;
-        if !self.retaining {
-            return;
-        }
-        let now = Timestamp::now();
-        let limits = RetentionLimits {
-            now,
-            // Before the first block nothing is too old.
-            edge: self.horizon.edge(now).unwrap_or(Timestamp(i64::MIN)),
-            max_bytes: (self.config.max_bytes > 0).then_some(self.config.max_bytes),
-            min_free_bytes: self.config.min_free_bytes,
-            portion: PORTION,
-        };
-        self.run(ctx, async move |committer| committer.writer.retain(limits).await, Self::retained);
-    }
-
-    fn retained(&mut self, result: Result<Retained, StoreError>, ctx: &mut Context<Self>) {
-        self.retaining = false;
-        let Some(retained) = self.upkeep("retention failed", result) else { return };
-        self.stats.store.deleted.add(retained.deleted as u64);
-        let was_shortened = self.stats.store.retention_shortened.get() != 0;
-        if retained.shortened != was_shortened {
-            self.stats.store.retention_shortened.set(i64::from(retained.shortened));
-            if retained.shortened {
-                warn!(self.logger, "retention shortened for want of disk space");
-            } else {
-                info!(self.logger, "retention is no longer shortened");
-            }
-        }
-        if retained.exhausted && !self.exhausted {
-            warn!(
-                self.logger,
-                "disk space is short, and what is left of the store is too young to be deleted"
-            );
-        }
-        self.exhausted = retained.exhausted;
-        if retained.more {
-            self.retaining = true;
-            ctx.run_later(PORTION_PAUSE, Self::retain_portion);
-        }
-        // What waits has become due in the meantime.
-        self.turn(ctx);
-    }
-
-    fn check_disk(&mut self, ctx: &mut Context<Self>) {
-        if self.phase == Phase::Running {
-            self.run(ctx, async |committer| committer.writer.size().await, Self::disk_checked);
-        }
-    }
-
-    fn disk_checked(&mut self, result: Result<StoreSize, StoreError>, ctx: &mut Context<Self>) {
-        let Some(size) = self.upkeep("size of the store is not known", result) else { return };
-        self.stats.store.size_bytes.set(size.bytes as i64);
-        self.stats.store.free_disk_bytes.set(size.free_disk_bytes as i64);
-        let over = self.config.max_bytes > 0 && size.bytes > self.config.max_bytes;
-        if over || size.free_disk_bytes < self.config.min_free_bytes {
-            self.retain(ctx);
-        }
-    }
-
-    fn compact(&mut self, ctx: &mut Context<Self>) {
-        if self.phase == Phase::Running {
-            self.run(
-                ctx,
-                async |committer| committer.writer.compact().await,
-                |actor, result, _| {
-                    actor.upkeep("compaction failed", result);
-                },
-            );
-        }
-    }
-
-    /// Judges a piece of work besides the commits: its failure costs nothing but this try, unless
-    /// the store is not ours any more.
-    fn upkeep<T>(&mut self, what: &'static str, result: Result<T, StoreError>) -> Option<T> {
-        match result {
-            Ok(done) => Some(done),
-            Err(error @ (StoreError::LeaseLost(_) | StoreError::Unusable(_))) => {
-                self.fail(error);
-                None
-            }
-            Err(error) => {
-                warn!(self.logger, "{}", what; "error" => %error);
-                self.stats.store.failures.add(1);
-                None
-            }
-        }
-    }
 }
 
 /// Commits what is in the log. A store that is away is tried once more after the time is over.
@@ -398,11 +284,7 @@ impl Actor for DbWriter {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_later(FIRST_RETENTION, Self::retain);
-        ctx.run_interval(self.config.retention_interval, Self::retain);
-        ctx.run_interval(DISK_CHECK, Self::check_disk);
-        ctx.run_interval(COMPACTION, Self::compact);
-        self.check_disk(ctx);
+        self.schedule_upkeep(ctx);
         ctx.notify(Turn);
     }
 }

@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tungstenite::{Message, WebSocket};
 
 /// How long a test waits for what has to happen. Only a broken daemon needs so long.
@@ -220,6 +220,14 @@ impl TestDaemon {
         if let tungstenite::stream::MaybeTlsStream::Plain(stream) = client.get_ref() {
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
         }
+        client
+    }
+
+    /// Opens a WebSocket with a live subscription to all events of a topic.
+    pub fn subscribe(&self, topic: &str) -> Client {
+        let mut client = self.connect("/v1/ws");
+        send(&mut client, &json!({"type": "subscribe", "id": 1, "topic": topic}));
+        receive_type(&mut client, "ack");
         client
     }
 

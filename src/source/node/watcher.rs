@@ -3,8 +3,9 @@
 //! Place in the pipeline: **`FileWatcher`** -> `Parser`, one per node directory, on one thread.
 //! Invariants: inotify wakes and a timer decides; at most the budget's bytes are in flight; the
 //! baseline of a new stream is committed before anything of it is read; after [`StopReading`] no
-//! batch leaves.
+//! batch leaves. Which streams there are is found out in `discover`; here they are read by turns.
 
+mod discover;
 mod watched;
 
 use std::{
@@ -17,14 +18,12 @@ use std::{
 
 use actix::{fut::wrap_future, prelude::*};
 use inotify::EventOwned;
-use slog::{Logger, debug, error, info, o, warn};
+use slog::{Logger, debug, info, o, warn};
 
 use self::watched::Watched;
 use super::{
-    follow::{Batch, Follower, Settings},
-    layout::{self, Found},
-    start::Start,
-    tail::Limits,
+    follow::Batch,
+    layout,
     wake::{Hint, Wakeups},
 };
 use crate::{
@@ -35,7 +34,7 @@ use crate::{
         Budget, CreditReturned, FileMark, RawBatch, Stream, StreamCheckpoint,
         quarantine::Quarantine,
     },
-    stats::{Stats, StreamStats},
+    stats::Stats,
 };
 
 /// A new life of the pipeline: forget everything and go on from these checkpoints.
@@ -123,38 +122,6 @@ impl FileWatcher {
         self
     }
 
-    /// Looks at everything: the kinds of the node directory, then every file of each stream.
-    fn rescan(&mut self) {
-        self.watch(|wakeups, node| wakeups.watch_node(node));
-        match layout::find_streams(&self.node) {
-            Ok(found) => {
-                self.note_node_problem(None);
-                found.into_iter().for_each(|found| self.meet(found));
-                self.looked = true;
-            }
-            Err(error) => {
-                self.looked |= error.kind() == io::ErrorKind::NotFound;
-                self.note_node_problem(Some(format!("{}: {error}", self.node.display())));
-            }
-        }
-        for stream in 0..self.streams.len() {
-            self.rescan_stream(stream);
-        }
-    }
-
-    fn rescan_stream(&mut self, stream: usize) {
-        let Some(watched) = self.streams.get(stream) else { return };
-        let directory = watched.follower.stream().directory.clone();
-        self.watch(|wakeups, _| wakeups.watch_stream(stream, &directory));
-        let Some(watched) = self.streams.get_mut(stream) else { return };
-        watched.follower.rescan(Instant::now());
-        if let Some(baseline) = watched.follower.baseline() {
-            let name = watched.follower.stream().name.clone();
-            self.baselines.entry(name).or_insert_with(|| baseline.to_vec());
-        }
-        watched.note_problem(&self.log);
-    }
-
     /// Asks inotify for wake-ups.
     fn listen(&mut self, ctx: &mut Context<Self>) {
         if !self.use_inotify {
@@ -178,79 +145,6 @@ impl FileWatcher {
             warn!(self.log, "inotify refuses a watch, the timer goes on alone"; "error" => %error);
             self.wakeups = None;
         }
-    }
-
-    /// Follows a stream that was found and is not followed yet.
-    fn meet(&mut self, found: Found) {
-        let stream = match found {
-            Found::Stream(stream) => stream,
-            Found::Plain { stream, problem } => {
-                if self.refused.iter().all(|refused| refused.name != stream.name) {
-                    error!(self.log, "directory refused"; "stream" => %stream.name, "reason" => &problem);
-                    self.stats.stream(&stream).set_problem(&problem);
-                    self.refused.push(stream);
-                }
-                return;
-            }
-        };
-        if self.streams.iter().any(|known| known.follower.stream().name == stream.name) {
-            return;
-        }
-        let stats = self.stats.stream(&stream);
-        stats.set_problem("");
-        let configured = Start::Configured(self.config.from);
-        let start = if self.looked { Start::Beginning } else { configured };
-        let watched = self.begin(stream, stats, start);
-        info!(self.log, "stream found"; "stream" => %watched.follower.stream().name);
-        self.streams.push(watched);
-    }
-
-    /// Begins a stream where its checkpoint says, else at its earlier baseline, else at `start`.
-    fn begin(&self, stream: Arc<Stream>, stats: Arc<StreamStats>, start: Start) -> Watched {
-        let settings = Settings {
-            limits: Limits {
-                read_bytes: self.config.read_bytes,
-                line_bytes: self.config.max_line_bytes,
-            },
-            grace: self.config.grace,
-        };
-        let now = Instant::now();
-        let checkpoint = self.checkpoints.get(&stream.name);
-        let state = checkpoint.map(|checkpoint| checkpoint.state.clone()).unwrap_or_default();
-        let last_position = state.last_position;
-        let counted = stats.clone();
-        let follower = match (checkpoint, self.baselines.get(&stream.name)) {
-            (None, Some(baseline)) => {
-                Follower::rebase(stream, settings, baseline.clone(), now, counted)
-            }
-            (None, None) => Follower::new(stream, settings, start, counted),
-            (Some(checkpoint), _) => match last_position {
-                Some(block) if checkpoint.files.is_empty() => {
-                    Follower::new(stream, settings, Start::Block(block), counted)
-                }
-                _ => Follower::resume(stream, settings, &checkpoint.files, now, counted),
-            },
-        };
-        Watched::new(follower, stats, start, state)
-    }
-
-    fn note_node_problem(&mut self, problem: Option<String>) {
-        if self.problem == problem {
-            return;
-        }
-        match &problem {
-            Some(problem) => {
-                warn!(self.log, "node directory cannot be read, waiting"; "error" => problem);
-            }
-            None => info!(self.log, "node directory can be read"),
-        }
-        if self.streams.is_empty() {
-            // Without any stream status would show nothing at all.
-            for stream in layout::expected_streams(&self.node) {
-                self.stats.stream(&stream).set_problem(problem.as_deref().unwrap_or_default());
-            }
-        }
-        self.problem = problem;
     }
 
     /// Hands on one batch of each stream that has one, then lets other messages through.

@@ -1,5 +1,7 @@
 //! The writer against a store that follows a script, and against the real one.
 
+mod upkeep;
+
 use std::{
     collections::VecDeque,
     sync::{Mutex, MutexGuard},
@@ -18,7 +20,7 @@ use crate::{
     },
     source::{BatchLost, Budget, FileMark, Progress, StreamState},
     store::{
-        self, CommitBatch, Committed, EventStore, Run,
+        self, CommitBatch, Committed, EventStore, Retained, RetentionLimits, Run, StoreSize,
         contract::{FILLS, block_time, event, page, range, stream},
     },
     testing::{self, Probe, ProbeHandle},
@@ -129,7 +131,12 @@ struct Bench {
 
 impl Bench {
     fn start() -> Self {
-        Self::with(StoreConfig { min_free_bytes: 0, ..StoreConfig::default() }, |_| {})
+        Self::scripted(|_| {})
+    }
+
+    /// A store with this script, whose disk is never full.
+    fn scripted(prepare: impl FnOnce(&mut Script)) -> Self {
+        Self::with(StoreConfig { min_free_bytes: 0, ..StoreConfig::default() }, prepare)
     }
 
     fn with(config: StoreConfig, prepare: impl FnOnce(&mut Script)) -> Self {
@@ -174,28 +181,32 @@ impl Bench {
 
     /// Appends a segment with this many events; each segment moves the offset by 10.
     fn append(&mut self, events: u64, generation: u64) {
-        self.append_at(events, generation, Some(self.offset));
-    }
-
-    fn append_at(&mut self, events: u64, generation: u64, last_position: Option<u64>) {
-        let heads = Arc::new(Heads::default());
-        let events: Vec<_> = (0..events)
-            .map(|_| {
-                self.seq += 1;
-                LogEvent::new(event(FILLS, self.seq, 0, self.seq), heads.clone())
-            })
-            .collect();
+        let seqs = self.seq + 1..=self.seq + events;
+        self.seq += events;
         self.offset += 10;
         let (offset, digest) = (self.offset, 1);
+        let mark = FileMark::At { file: "20260315/0".into(), offset, digest };
+        let events = seqs.map(|seq| event(FILLS, seq, 0, seq)).collect();
+        self.append_segment(events, vec![mark], generation, Some(self.offset));
+    }
+
+    fn append_segment(
+        &self,
+        events: Vec<SequencedEvent>,
+        files: Vec<FileMark>,
+        generation: u64,
+        last_position: Option<u64>,
+    ) {
+        let heads = Arc::new(Heads::default());
         self.log.append(NewSegment {
             generation,
-            events,
+            events: events.into_iter().map(|event| LogEvent::new(event, heads.clone())).collect(),
             notices: Vec::new(),
             seen: Vec::new(),
             heads,
             progress: Progress {
                 stream: stream("/data/fills"),
-                files: vec![FileMark::At { file: "20260315/0".into(), offset, digest }],
+                files,
                 state: StreamState { last_position, ..StreamState::default() },
             },
             read_at: Timestamp::now(),
@@ -291,9 +302,10 @@ async fn bytes_fill_a_batch_too() {
 #[actix_rt::test]
 async fn the_start_of_a_new_stream_waits_no_longer_than_events() {
     tokio::time::pause();
-    let mut bench = Bench::start();
+    let bench = Bench::start();
 
-    bench.append_at(0, 1, None);
+    let mark = FileMark::At { file: "20260315/0".into(), offset: 10, digest: 1 };
+    bench.append_segment(Vec::new(), vec![mark], 1, None);
     bench.pass(60).await;
 
     assert_eq!(bench.script.script().offsets, vec![10]);
@@ -345,10 +357,7 @@ async fn gaps_and_blocks_go_with_their_segment() {
 async fn a_store_that_is_away_gets_the_same_batch_again_until_it_takes_it() {
     // H42
     tokio::time::pause();
-    let mut bench =
-        Bench::with(StoreConfig { min_free_bytes: 0, ..StoreConfig::default() }, |script| {
-            script.answers.extend([away(), away(), away()])
-        });
+    let mut bench = Bench::scripted(|script| script.answers.extend([away(), away(), away()]));
     bench.append(2, 1);
     bench.pass(60).await;
     bench.append(1, 1);
@@ -371,10 +380,7 @@ async fn a_store_that_is_away_gets_the_same_batch_again_until_it_takes_it() {
 #[actix_rt::test]
 async fn tries_become_rarer_during_an_outage() {
     tokio::time::pause();
-    let mut bench =
-        Bench::with(StoreConfig { min_free_bytes: 0, ..StoreConfig::default() }, |script| {
-            script.answers.extend((0..1_000).map(|_| away()))
-        });
+    let mut bench = Bench::scripted(|script| script.answers.extend((0..1_000).map(|_| away())));
     bench.append(1, 1);
 
     bench.pass(60_000).await;
@@ -386,10 +392,7 @@ async fn tries_become_rarer_during_an_outage() {
 #[actix_rt::test]
 async fn refused_rows_go_to_quarantine_and_the_rest_is_committed() {
     tokio::time::pause();
-    let mut bench =
-        Bench::with(StoreConfig { min_free_bytes: 0, ..StoreConfig::default() }, |script| {
-            script.refused = vec![4, 9]
-        });
+    let mut bench = Bench::scripted(|script| script.refused = vec![4, 9]);
     bench.append(5, 1);
     bench.append(5, 1);
 
@@ -415,11 +418,10 @@ async fn refused_rows_go_to_quarantine_and_the_rest_is_committed() {
 async fn an_outage_while_a_refused_row_is_sought_repeats_under_new_numbers() {
     tokio::time::pause();
     let refusal = || StoreError::Refused("no 3".into());
-    let mut bench =
-        Bench::with(StoreConfig { min_free_bytes: 0, ..StoreConfig::default() }, |script| {
-            script.refused = vec![3];
-            script.answers.extend([refusal(), away()]);
-        });
+    let mut bench = Bench::scripted(|script| {
+        script.refused = vec![3];
+        script.answers.extend([refusal(), away()]);
+    });
     bench.append(4, 1);
 
     bench.pass(200).await;
@@ -436,9 +438,7 @@ async fn an_outage_while_a_refused_row_is_sought_repeats_under_new_numbers() {
 async fn after_a_lost_batch_nothing_is_committed_until_the_new_generation() {
     tokio::time::pause();
     let mut bench =
-        Bench::with(StoreConfig { min_free_bytes: 0, ..StoreConfig::default() }, |script| {
-            script.answers.push_back(StoreError::Failed("?".into()))
-        });
+        Bench::scripted(|script| script.answers.push_back(StoreError::Failed("?".into())));
     bench.append(2, 1);
     bench.pass(60).await;
     bench.append(1, 1);
@@ -465,9 +465,7 @@ async fn after_a_lost_batch_nothing_is_committed_until_the_new_generation() {
 async fn a_lost_lease_stops_the_daemon_and_all_writing() {
     tokio::time::pause();
     let mut bench =
-        Bench::with(StoreConfig { min_free_bytes: 0, ..StoreConfig::default() }, |script| {
-            script.answers.push_back(StoreError::LeaseLost("run 2".into()))
-        });
+        Bench::scripted(|script| script.answers.push_back(StoreError::LeaseLost("run 2".into())));
     bench.append(1, 1);
     bench.pass(60).await;
     bench.append(1, 1);
@@ -523,10 +521,7 @@ async fn in_a_hurry_no_batch_waits_for_more() {
 #[actix_rt::test]
 async fn a_flush_gives_up_on_a_store_that_stays_away() {
     tokio::time::pause();
-    let mut bench =
-        Bench::with(StoreConfig { min_free_bytes: 0, ..StoreConfig::default() }, |script| {
-            script.answers.extend((0..1_000).map(|_| away()))
-        });
+    let mut bench = Bench::scripted(|script| script.answers.extend((0..1_000).map(|_| away())));
     bench.append(1, 1);
     let started = Instant::now();
 
@@ -535,79 +530,6 @@ async fn a_flush_gives_up_on_a_store_that_stays_away() {
     assert!(matches!(flushed, Err(StoreError::Unavailable(_))), "{flushed:?}");
     assert!(started.elapsed() <= FLUSH_WITHIN);
     assert!(bench.script.script().closed);
-}
-
-#[actix_rt::test]
-async fn retention_comes_soon_after_the_start_and_then_at_its_interval() {
-    // H41
-    tokio::time::pause();
-    let config = StoreConfig {
-        retention: Duration::from_secs(100),
-        retention_interval: Duration::from_secs(60),
-        min_free_bytes: 7,
-        max_bytes: 9,
-        ..StoreConfig::default()
-    };
-    let more = Retained { deleted: PORTION, more: true, ..Retained::default() };
-    let last = Retained { deleted: 3, shortened: true, ..Retained::default() };
-    let bench = Bench::with(config, |script| {
-        script.size.free_disk_bytes = 7;
-        script.retained.extend([more, more, last]);
-    });
-
-    bench.pass(6_000).await;
-
-    {
-        let script = bench.script.script();
-        assert_eq!(script.retain_calls.len(), 3);
-        let limits = script.retain_calls[0];
-        assert_eq!(limits.edge, block_time(0).minus(Duration::from_secs(100)));
-        assert_eq!((limits.max_bytes, limits.min_free_bytes), (Some(9), 7));
-    }
-    assert_eq!(bench.stats.store.deleted.get(), 2 * PORTION as u64 + 3);
-    assert_eq!(bench.stats.store.retention_shortened.get(), 1);
-    bench.pass(55_000).await;
-    assert_eq!(bench.script.script().retain_calls.len(), 4);
-    assert_eq!(bench.stats.store.retention_shortened.get(), 0);
-    assert_eq!(bench.script.script().compactions, 1);
-}
-
-#[actix_rt::test]
-async fn commits_come_between_the_portions_of_retention() {
-    tokio::time::pause();
-    let more = Retained { deleted: PORTION, more: true, ..Retained::default() };
-    let mut bench =
-        Bench::with(StoreConfig { min_free_bytes: 0, ..StoreConfig::default() }, |script| {
-            script.retained.extend((0..1_000).map(|_| more))
-        });
-    bench.pass(6_000).await;
-    bench.append(1, 1);
-
-    bench.pass(100).await;
-
-    assert_eq!(bench.stored(), vec![1]);
-    assert!(!bench.script.script().retained.is_empty());
-}
-
-#[actix_rt::test]
-async fn a_store_above_its_budget_is_noticed_within_seconds() {
-    tokio::time::pause();
-    let config = StoreConfig {
-        max_bytes: 1_000,
-        min_free_bytes: 0,
-        retention_interval: Duration::from_secs(86_400),
-        ..StoreConfig::default()
-    };
-    let bench = Bench::with(config, |_| {});
-    bench.pass(9_000).await;
-    let before = bench.script.script().retain_calls.len();
-    bench.script.script().size = StoreSize { bytes: 1_001, ..StoreSize::default() };
-
-    bench.pass(10_000).await;
-
-    assert_eq!(before, 1);
-    assert_eq!(bench.script.script().retain_calls.len(), 2);
-    assert_eq!(bench.stats.store.size_bytes.get(), 1_001);
 }
 
 /// The real store: what is appended is what is found after a new start.
@@ -624,7 +546,7 @@ async fn the_real_store_holds_what_was_in_the_log() {
     }
     let mut bad = event(Topic::new("misc"), 1, 1, 100);
     bad.event.body = bytes::Bytes::from_static(b"\"\xff\"");
-    append_event(&mut bench, bad);
+    bench.append_segment(vec![bad], Vec::new(), 1, Some(1));
 
     bench.flush().await.unwrap();
 
@@ -638,23 +560,4 @@ async fn the_real_store_holds_what_was_in_the_log() {
         vec![FileMark::At { file: "20260315/0".into(), offset, digest: 1 }]
     );
     assert_eq!(recovered.last_seq, 100);
-}
-
-fn append_event(bench: &mut Bench, event: SequencedEvent) {
-    let heads = Arc::new(Heads::default());
-    bench.log.append(NewSegment {
-        generation: 1,
-        events: vec![LogEvent::new(event, heads.clone())],
-        notices: Vec::new(),
-        seen: Vec::new(),
-        heads,
-        progress: Progress {
-            stream: stream("/data/fills"),
-            files: Vec::new(),
-            state: StreamState::default(),
-        },
-        read_at: Timestamp::now(),
-        credit: bench.budget.take(100, 1),
-    });
-    bench.readers.wake();
 }

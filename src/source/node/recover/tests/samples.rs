@@ -1,32 +1,11 @@
 //! Real lines of nodes, where they are at hand.
 
-use std::{
-    collections::HashSet,
-    env, fs,
-    io::{self, Write as _},
-    path::{Path, PathBuf},
-};
+use std::collections::HashSet;
 
 use serde_json::{Value, value::RawValue};
 
 use super::*;
-
-/// The text of a sample, or `None` after saying loudly that it is not there. Samples are where
-/// `NODECAST_SAMPLES` says, or else in `../shared/samples` beside the project.
-fn sample(name: &str) -> Option<String> {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/samples");
-    let directory = env::var_os("NODECAST_SAMPLES").map_or(beside, PathBuf::from);
-    let path = directory.join(name);
-    match fs::read_to_string(&path) {
-        Ok(text) => Some(text),
-        Err(error) => {
-            // Not by a macro: what those print of a test that passes is swallowed.
-            let said = format!("SKIPPED: {}: {error}; set NODECAST_SAMPLES\n", path.display());
-            io::stderr().write_all(said.as_bytes()).unwrap();
-            None
-        }
-    }
-}
+use crate::testing::samples::sample;
 
 /// Parses all lines at one go; every line is whole.
 fn parse_sample(text: &str, topic: Topic) -> ParsedLines {

@@ -1,0 +1,151 @@
+//! What is in the log: batches as segments, and events with the frames that sessions share.
+//!
+//! Place in the pipeline: made by `Router`, numbered by the log, read by `DbWriter` and the shards.
+//! Invariants: a segment never changes once it has its number, except that its credit can be taken
+//! out once; an event is encoded at most once per dialect.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
+
+use bytes::Bytes;
+
+use crate::{
+    event::{Cursor, SequencedEvent, Timestamp, Topic},
+    router::ledger::{BlockRange, Gap},
+    source::{Credit, Progress},
+};
+
+/// How many encodings of an event are kept: one for each dialect.
+pub const ENCODINGS: usize = 4;
+
+/// An event in the log, with its frames: encoded once per dialect and shared by all sessions.
+pub struct LogEvent {
+    pub sequenced: SequencedEvent,
+    /// Shared by the events of a batch.
+    heads: Arc<Heads>,
+    frames: [OnceLock<Bytes>; ENCODINGS],
+}
+
+impl LogEvent {
+    pub fn new(sequenced: SequencedEvent, heads: Arc<Heads>) -> Self {
+        Self { sequenced, heads, frames: Default::default() }
+    }
+
+    /// "Delivered up to this event."
+    pub fn cursor(&self) -> Cursor {
+        let id = &self.sequenced.event.id;
+        let mut cursor = self.heads.cursor(self.sequenced.seq);
+        match cursor.positions.iter_mut().find(|(topic, _)| *topic == id.topic) {
+            Some((_, position)) => *position = id.position.max(*position),
+            None => cursor.positions.push((id.topic, id.position)),
+        }
+        cursor
+    }
+
+    /// Gives the frame of one dialect, which is encoded by the first who asks.
+    ///
+    /// # Panics
+    /// When `encoding` is not below [`ENCODINGS`].
+    pub fn frame(&self, encoding: usize, encode: impl FnOnce(&Self) -> Bytes) -> Bytes {
+        self.frames[encoding].get_or_init(|| encode(self)).clone()
+    }
+}
+
+/// How far each topic had come before a batch, and in which run of which store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Heads {
+    pub epoch: u64,
+    pub run: u64,
+    pub positions: Vec<(Topic, u64)>,
+}
+
+impl Heads {
+    pub fn cursor(&self, seq: u64) -> Cursor {
+        Cursor { epoch: self.epoch, run: self.run, seq, positions: self.positions.clone() }
+    }
+}
+
+/// What subscribers and the store are told besides events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Positions of a dense topic did not come.
+    GapOpened(Gap),
+    /// All of them came after all.
+    GapClosed(Gap),
+}
+
+/// One batch in the log. It is there also when it has no events: its progress must be committed.
+pub struct Segment {
+    /// Place in the log, without gaps from 0 at the start of the process.
+    pub number: u64,
+    pub generation: u64,
+    pub topic: Topic,
+    pub events: Vec<LogEvent>,
+    pub notices: Vec<Notice>,
+    /// The ranges of blocks that the ledger saw for the first time in this batch.
+    pub seen: Vec<BlockRange>,
+    pub progress: Progress,
+    /// When the bytes were read, for our own latency.
+    pub read_at: Timestamp,
+    /// Given back by the commit.
+    credit: Mutex<Option<Credit>>,
+    /// How far each topic has come with this batch.
+    heads: Arc<Heads>,
+    cost_bytes: usize,
+}
+
+impl Segment {
+    pub(super) fn new(number: u64, new: NewSegment) -> Self {
+        let events = new.events.iter().map(|event| event.sequenced.event.cost_bytes());
+        let seen = new.seen.iter().map(|range| size_of_val(range) + size_of_val(&*range.digests));
+        Self {
+            number,
+            generation: new.generation,
+            topic: new.progress.stream.topic,
+            cost_bytes: size_of::<Self>() + events.chain(seen).sum::<usize>(),
+            events: new.events,
+            notices: new.notices,
+            seen: new.seen,
+            progress: new.progress,
+            read_at: new.read_at,
+            credit: Mutex::new(Some(new.credit)),
+            heads: new.heads,
+        }
+    }
+
+    /// Takes the credit out, once: to give it back with the commit or to report the batch as lost.
+    pub(super) fn take_credit(&self) -> Option<Credit> {
+        self.credit.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// What it takes of the log's bytes.
+    pub(super) fn cost_bytes(&self) -> usize {
+        self.cost_bytes
+    }
+
+    /// How far each topic has come with this batch.
+    pub(super) fn heads(&self) -> &Arc<Heads> {
+        &self.heads
+    }
+}
+
+impl fmt::Debug for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Segment({}, {} events)", self.number, self.events.len())
+    }
+}
+
+/// A segment before it has its number.
+pub struct NewSegment {
+    pub generation: u64,
+    pub events: Vec<LogEvent>,
+    pub notices: Vec<Notice>,
+    pub seen: Vec<BlockRange>,
+    /// How far each topic has come with this batch.
+    pub heads: Arc<Heads>,
+    pub progress: Progress,
+    pub read_at: Timestamp,
+    pub credit: Credit,
+}

@@ -1,0 +1,73 @@
+//! Retention, sizes and compaction, with commits in between.
+
+use super::{super::upkeep::PORTION, *};
+
+#[actix_rt::test]
+async fn retention_comes_soon_after_the_start_and_then_at_its_interval() {
+    // H41
+    tokio::time::pause();
+    let config = StoreConfig {
+        retention: Duration::from_secs(100),
+        retention_interval: Duration::from_secs(60),
+        min_free_bytes: 7,
+        max_bytes: 9,
+        ..StoreConfig::default()
+    };
+    let more = Retained { deleted: PORTION, more: true, ..Retained::default() };
+    let last = Retained { deleted: 3, shortened: true, ..Retained::default() };
+    let bench = Bench::with(config, |script| {
+        script.size.free_disk_bytes = 7;
+        script.retained.extend([more, more, last]);
+    });
+
+    bench.pass(6_000).await;
+
+    {
+        let script = bench.script.script();
+        assert_eq!(script.retain_calls.len(), 3);
+        let limits = script.retain_calls[0];
+        assert_eq!(limits.edge, block_time(0).minus(Duration::from_secs(100)));
+        assert_eq!((limits.max_bytes, limits.min_free_bytes), (Some(9), 7));
+    }
+    assert_eq!(bench.stats.store.deleted.get(), 2 * PORTION as u64 + 3);
+    assert_eq!(bench.stats.store.retention_shortened.get(), 1);
+    bench.pass(55_000).await;
+    assert_eq!(bench.script.script().retain_calls.len(), 4);
+    assert_eq!(bench.stats.store.retention_shortened.get(), 0);
+    assert_eq!(bench.script.script().compactions, 1);
+}
+
+#[actix_rt::test]
+async fn commits_come_between_the_portions_of_retention() {
+    tokio::time::pause();
+    let more = Retained { deleted: PORTION, more: true, ..Retained::default() };
+    let mut bench = Bench::scripted(|script| script.retained.extend((0..1_000).map(|_| more)));
+    bench.pass(6_000).await;
+    bench.append(1, 1);
+
+    bench.pass(100).await;
+
+    assert_eq!(bench.stored(), vec![1]);
+    assert!(!bench.script.script().retained.is_empty());
+}
+
+#[actix_rt::test]
+async fn a_store_above_its_budget_is_noticed_within_seconds() {
+    tokio::time::pause();
+    let config = StoreConfig {
+        max_bytes: 1_000,
+        min_free_bytes: 0,
+        retention_interval: Duration::from_secs(86_400),
+        ..StoreConfig::default()
+    };
+    let bench = Bench::with(config, |_| {});
+    bench.pass(9_000).await;
+    let before = bench.script.script().retain_calls.len();
+    bench.script.script().size = StoreSize { bytes: 1_001, ..StoreSize::default() };
+
+    bench.pass(10_000).await;
+
+    assert_eq!(before, 1);
+    assert_eq!(bench.script.script().retain_calls.len(), 2);
+    assert_eq!(bench.stats.store.size_bytes.get(), 1_001);
+}

@@ -1,0 +1,151 @@
+//! What `DbWriter` does for its store between two commits: retention, the size on the disk, and
+//! compaction.
+//!
+//! Place in the pipeline: beside the commits, on the same thread and the same `Committer`.
+//! Invariants: commits go first, so retention works in portions with a pause between them; nothing
+//! of this runs while the store is away; a failure costs nothing but the try, unless the store is
+//! not ours any more.
+
+use std::time::Duration;
+
+use actix::prelude::*;
+use slog::{info, warn};
+
+use super::{DbWriter, Phase};
+use crate::{
+    event::Timestamp,
+    store::{Retained, RetentionLimits, StoreError, StoreSize},
+};
+
+/// Time from the start to the first look for what is too old.
+const FIRST_RETENTION: Duration = Duration::from_secs(5);
+
+/// Rows that retention deletes in one transaction: about ten milliseconds.
+pub(super) const PORTION: usize = 1_000;
+
+/// Time between two portions, in which commits go first.
+const PORTION_PAUSE: Duration = Duration::from_millis(10);
+
+/// How often the size of the store and the free space are looked at.
+const DISK_CHECK: Duration = Duration::from_secs(10);
+
+/// How often the ledger's rows are merged.
+const COMPACTION: Duration = Duration::from_secs(60);
+
+/// How far retention is.
+#[derive(Debug, Default)]
+pub(super) struct Retention {
+    /// Portions follow each other; a timer that fires meanwhile starts nothing.
+    under_way: bool,
+    /// Whether the full disk, of which retention cannot free more, has been reported.
+    exhausted: bool,
+}
+
+impl DbWriter {
+    /// Sets the timers, and looks at the disk at once: status is to show a true size from the start.
+    pub(super) fn schedule_upkeep(&mut self, ctx: &mut Context<Self>) {
+        ctx.run_later(FIRST_RETENTION, Self::retain);
+        ctx.run_interval(self.config.retention_interval, Self::retain);
+        ctx.run_interval(DISK_CHECK, Self::check_disk);
+        ctx.run_interval(COMPACTION, Self::compact);
+        self.check_disk(ctx);
+    }
+
+    /// Starts deleting what is due, portion by portion.
+    fn retain(&mut self, ctx: &mut Context<Self>) {
+        if !self.retention.under_way {
+            self.retain_portion(ctx);
+        }
+    }
+
+    fn retain_portion(&mut self, ctx: &mut Context<Self>) {
+        // A store that is away is not bothered; the next timer comes back.
+        self.retention.under_way = self.phase == Phase::Running;
+        if !self.retention.under_way {
+            return;
+        }
+        let now = Timestamp::now();
+        let limits = RetentionLimits {
+            now,
+            // Before the first block nothing is too old.
+            edge: self.horizon.edge(now).unwrap_or(Timestamp(i64::MIN)),
+            max_bytes: (self.config.max_bytes > 0).then_some(self.config.max_bytes),
+            min_free_bytes: self.config.min_free_bytes,
+            portion: PORTION,
+        };
+        self.run(ctx, async move |committer| committer.writer.retain(limits).await, Self::retained);
+    }
+
+    fn retained(&mut self, result: Result<Retained, StoreError>, ctx: &mut Context<Self>) {
+        self.retention.under_way = false;
+        let Some(retained) = self.upkeep("retention failed", result) else { return };
+        self.stats.store.deleted.add(retained.deleted as u64);
+        let was_shortened = self.stats.store.retention_shortened.get() != 0;
+        if retained.shortened != was_shortened {
+            self.stats.store.retention_shortened.set(i64::from(retained.shortened));
+            if retained.shortened {
+                warn!(self.logger, "retention shortened for want of disk space");
+            } else {
+                info!(self.logger, "retention is no longer shortened");
+            }
+        }
+        if retained.exhausted && !self.retention.exhausted {
+            warn!(
+                self.logger,
+                "disk space is short, and what is left of the store is too young to be deleted"
+            );
+        }
+        self.retention.exhausted = retained.exhausted;
+        if retained.more {
+            self.retention.under_way = true;
+            ctx.run_later(PORTION_PAUSE, Self::retain_portion);
+        }
+        // What waits has become due in the meantime.
+        self.turn(ctx);
+    }
+
+    fn check_disk(&mut self, ctx: &mut Context<Self>) {
+        if self.phase == Phase::Running {
+            self.run(ctx, async |committer| committer.writer.size().await, Self::disk_checked);
+        }
+    }
+
+    fn disk_checked(&mut self, result: Result<StoreSize, StoreError>, ctx: &mut Context<Self>) {
+        let Some(size) = self.upkeep("size of the store is not known", result) else { return };
+        self.stats.store.size_bytes.set(size.bytes as i64);
+        self.stats.store.free_disk_bytes.set(size.free_disk_bytes as i64);
+        let over = self.config.max_bytes > 0 && size.bytes > self.config.max_bytes;
+        if over || size.free_disk_bytes < self.config.min_free_bytes {
+            self.retain(ctx);
+        }
+    }
+
+    fn compact(&mut self, ctx: &mut Context<Self>) {
+        if self.phase == Phase::Running {
+            self.run(
+                ctx,
+                async |committer| committer.writer.compact().await,
+                |actor, result, _| {
+                    actor.upkeep("compaction failed", result);
+                },
+            );
+        }
+    }
+
+    /// Judges a piece of work besides the commits: its failure costs nothing but this try, unless
+    /// the store is not ours any more.
+    fn upkeep<T>(&mut self, what: &'static str, result: Result<T, StoreError>) -> Option<T> {
+        match result {
+            Ok(done) => Some(done),
+            Err(error @ (StoreError::LeaseLost(_) | StoreError::Unusable(_))) => {
+                self.fail(error);
+                None
+            }
+            Err(error) => {
+                warn!(self.logger, "{}", what; "error" => %error);
+                self.stats.store.failures.add(1);
+                None
+            }
+        }
+    }
+}
