@@ -57,6 +57,7 @@ pub struct Begin {
 #[rtype(result = "()")]
 pub struct StopSupervising;
 
+/// Leads the whole pipeline back to the last commit when a batch was lost.
 pub struct Supervisor {
     pipeline: Option<Begin>,
     log: Arc<Log>,

@@ -13,6 +13,7 @@ use crate::event::{Address, Event, Topic};
 /// A session in its shard; never used twice.
 pub type SessionId = u64;
 
+/// The interested sessions of one shard, by topic and user.
 #[derive(Debug, Default)]
 pub struct Index {
     topics: HashMap<Topic, TopicIndex, RandomState>,

@@ -50,6 +50,7 @@ struct Member {
     closing: bool,
 }
 
+/// The sessions of one shard and their places in the log.
 pub struct Members {
     casting: Arc<Casting>,
     /// Our bell; there as soon as the shard has started.

@@ -32,6 +32,7 @@ pub struct Tally {
     pub waiting_bytes: i64,
 }
 
+/// Frames that wait for the socket of one session, bounded in bytes.
 #[derive(Debug)]
 pub struct Outbox {
     max_bytes: usize,

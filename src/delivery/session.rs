@@ -53,6 +53,7 @@ pub struct Start {
     pub casting: Arc<Casting>,
 }
 
+/// One client with one socket.
 pub struct Session {
     wire: Rc<Wire>,
     door: Door,

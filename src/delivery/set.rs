@@ -29,6 +29,7 @@ pub enum EnterError {
     Closing,
 }
 
+/// All sessions of the daemon, of every HTTP worker: how many there may be, and their common end.
 pub struct SessionSet {
     max: usize,
     open: AtomicUsize,

@@ -23,6 +23,7 @@ pub struct CloseAll {
     pub reason: CloseReason,
 }
 
+/// Casts the log to the sessions of one HTTP worker.
 pub struct Shard {
     casting: Arc<Casting>,
     members: Rc<RefCell<Members>>,

@@ -33,6 +33,8 @@ pub enum Flush {
     Broken,
 }
 
+/// The socket of one session with the frames that wait for it; shared by the session and its shard,
+/// which live on one thread.
 pub struct Wire {
     socket: TcpStream,
     outbox: RefCell<Outbox>,

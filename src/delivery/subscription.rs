@@ -38,6 +38,7 @@ fn is_written_as(text: &str, raw: &str) -> bool {
     serde_json::from_str::<String>(&format!("\"{raw}\"")).is_ok_and(|decoded| decoded == text)
 }
 
+/// Whose events a subscription asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Users {
     All,
@@ -54,6 +55,7 @@ impl Users {
     }
 }
 
+/// What a client asked for under one id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscription {
     /// Its number in this session; never used twice.
@@ -74,6 +76,7 @@ pub struct Change {
     pub conditions: Option<Arc<Conditions>>,
 }
 
+/// Whether the users of a change are to be followed from now on or no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChangeKind {
     Follow,

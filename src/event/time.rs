@@ -60,7 +60,7 @@ impl Timestamp {
     }
 
     /// The calendar form, for paths and people.
-    pub fn to_utc(self) -> UtcDateTime {
+    fn to_utc(self) -> UtcDateTime {
         UtcDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000)
             .unwrap_or(UtcDateTime::UNIX_EPOCH)
     }
@@ -70,10 +70,12 @@ impl Timestamp {
         Duration::from_micros(self.0.saturating_sub(earlier.0).max(0) as u64)
     }
 
+    /// Goes back; stops at the earliest time that there is.
     pub fn minus(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)))
     }
 
+    /// Goes forward; stops at the latest time that there is.
     pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)))
     }

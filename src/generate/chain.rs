@@ -26,6 +26,7 @@ enum Purpose {
     Statuses,
 }
 
+/// The blocks of one chain, which every node of it writes.
 pub struct Chain {
     seed: u64,
     users: Users,

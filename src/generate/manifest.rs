@@ -46,6 +46,7 @@ pub struct Gap {
     pub last: u64,
 }
 
+/// Sums over everything that was written; kept also when the rows are not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     /// Different blocks.

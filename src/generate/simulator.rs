@@ -36,6 +36,7 @@ pub enum StartError {
     Manifest(#[source] io::Error),
 }
 
+/// One node of the chain, with its files and its mishaps.
 pub struct Simulator {
     plan: Plan,
     chain: Chain,

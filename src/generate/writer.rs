@@ -61,6 +61,7 @@ impl fmt::Display for HourFile {
     }
 }
 
+/// The hour files of one simulated node.
 pub struct NodeWriter {
     kinds: Vec<KindFiles>,
     /// Decides the pieces when lines arrive torn.

@@ -51,6 +51,7 @@ pub trait StoredIds: Send + Sync {
     async fn stored(&self, ids: Vec<EventId>) -> Result<HashSet<EventId>, String>;
 }
 
+/// Gives the events of all node directories one order.
 pub struct Router {
     generation: u64,
     ledgers: HashMap<Topic, Ledger>,

@@ -43,6 +43,7 @@ pub struct LogState {
     pub uncommitted_events: usize,
 }
 
+/// The ring; shared by the Router and all readers.
 pub struct Log {
     /// Committed segments may stay up to this many bytes.
     max_bytes: usize,

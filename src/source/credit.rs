@@ -79,6 +79,7 @@ impl Budget {
         self.in_flight_bytes.load(Ordering::Acquire) < self.limit_bytes
     }
 
+    /// Bytes of the batches that are neither committed nor lost.
     pub fn in_flight_bytes(&self) -> usize {
         self.in_flight_bytes.load(Ordering::Acquire)
     }

@@ -39,6 +39,7 @@ impl Gauge {
         self.0.fetch_add(change, Ordering::Relaxed);
     }
 
+    /// Sets it to the larger of what it is and `value`.
     pub fn raise(&self, value: i64) {
         self.0.fetch_max(value, Ordering::Relaxed);
     }
@@ -112,6 +113,7 @@ pub struct FilterStats {
     pub malformed: Counter,
 }
 
+/// Events that came from the filters; `received` = `sequenced` + `duplicates` + `stale`.
 #[derive(Debug, Default)]
 pub struct RouterStats {
     pub received: Counter,
@@ -136,6 +138,7 @@ pub struct RouterStats {
 #[derive(Debug, Default)]
 pub struct OpenGaps(Mutex<Vec<Gap>>);
 
+/// Events that came from the log, by what became of them, and the state of the store.
 #[derive(Debug, Default)]
 pub struct StoreStats {
     pub commits: Counter,
@@ -148,6 +151,7 @@ pub struct StoreStats {
     pub failures: Counter,
     /// Events that wait for their commit.
     pub queued: Gauge,
+    /// Microseconds since 1970; 0 before the first commit.
     pub last_commit_at: Gauge,
     /// Duration of the last commit, microseconds.
     pub last_commit_micros: Gauge,
@@ -160,6 +164,7 @@ pub struct StoreStats {
     pub free_disk_bytes: Gauge,
 }
 
+/// Sessions of all HTTP workers together.
 #[derive(Debug, Default)]
 pub struct SessionStats {
     pub open: Gauge,

@@ -86,6 +86,7 @@ enum Phase {
     Over,
 }
 
+/// Commits the log to the store, one batch at a time.
 pub struct DbWriter {
     /// Away only while one of its futures runs; the actor handles nothing then.
     committer: Option<Committer>,

@@ -25,6 +25,7 @@ use crate::{
     stats::Stats,
 };
 
+/// How a kind of client writes and is written to. It holds no state: sessions share it.
 pub trait Dialect: Sync {
     /// Its number among the encodings of an event, below [`ENCODINGS`].
     fn encoding(&self) -> usize;

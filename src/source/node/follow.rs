@@ -57,6 +57,7 @@ pub struct OversizedLine {
     pub line: Oversized,
 }
 
+/// The files of one stream, and what of them is still to be read.
 pub struct Follower {
     stream: Arc<Stream>,
     settings: Settings,

@@ -60,7 +60,7 @@ impl HourFile {
 }
 
 /// Reads the name of a day directory. Whether the calendar has that day is the node's business.
-pub fn parse_day(name: &str) -> Option<u32> {
+fn parse_day(name: &str) -> Option<u32> {
     let well_formed = name.len() == 8 && name.bytes().all(|byte| byte.is_ascii_digit());
     name.parse().ok().filter(|_| well_formed)
 }

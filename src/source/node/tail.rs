@@ -19,7 +19,7 @@ use serde::de::IgnoredAny;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// A checkpoint's digest covers at most this many bytes before its offset.
-pub const WINDOW_BYTES: usize = 4_096;
+const WINDOW_BYTES: usize = 4_096;
 
 /// Of an over-long line this much is kept for quarantine.
 const HEAD_BYTES: usize = 64 << 10;

@@ -50,6 +50,7 @@ pub struct Restart {
 #[rtype(result = "()")]
 pub struct StopReading;
 
+/// Follows the streams of one node directory by turns.
 pub struct FileWatcher {
     node: PathBuf,
     config: SourceConfig,

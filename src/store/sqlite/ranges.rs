@@ -9,7 +9,7 @@ use crate::router::ledger::BlockRange;
 
 /// Blocks of a topic, counted back from its newest, of which the digests and the partial blocks
 /// are kept.
-pub const KEPT_BLOCKS: u64 = 100_000;
+const KEPT_BLOCKS: u64 = 100_000;
 
 /// Blocks in one row that has digests, so that growing the newest row rewrites 32 KiB and not the
 /// digests of all kept blocks.

@@ -200,7 +200,7 @@ pub fn save_progress(
 type RangeRow = (String, i64, i64, Option<i64>, Vec<u8>);
 
 /// Reads the rows of the ledger as they are.
-pub fn load_ranges(connection: &mut SqliteConnection) -> Result<Vec<BlockRange>, Fault> {
+fn load_ranges(connection: &mut SqliteConnection) -> Result<Vec<BlockRange>, Fault> {
     let rows: Vec<RangeRow> = blocks::table.load(connection)?;
     let ranges = rows.into_iter().map(|(topic, first, last, next_index, digests)| {
         Ok(BlockRange {

@@ -35,6 +35,7 @@ pub struct Followed {
     pub problem: Option<String>,
 }
 
+/// What a look at a file tells without reading it: other values mean that it has changed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
     pub size: u64,
@@ -42,6 +43,7 @@ pub struct Seen {
     pub inode: Inode,
 }
 
+/// Why the open file is not the one that its path means any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Displaced {
     Removed,

@@ -43,6 +43,7 @@ impl FileWatcher {
         }
     }
 
+    /// Looks at every file of one stream, named by its place in `streams`.
     pub(super) fn rescan_stream(&mut self, stream: usize) {
         let Some(watched) = self.streams.get(stream) else { return };
         let directory = watched.follower.stream().directory.clone();
