@@ -104,13 +104,18 @@ fn a_second_signal_stops_at_once() {
     eventually("it is read", || daemon.status()["router"]["sequenced"] == 3);
 
     daemon.signal(Signal::TERM);
-    // The port is closed last: this is in the middle of the stop.
     let start = Instant::now();
-    daemon.signal(Signal::INT);
+    let status = loop {
+        daemon.signal(Signal::INT);
+        if let Some(status) = daemon.wait_exit_for(Duration::from_millis(10)) {
+            break status;
+        }
+    };
 
-    let status = daemon.wait_exit().expect("it goes on");
     assert_eq!(status.code(), Some(130), "{}", daemon.log_tail());
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    // Those that came at once were the first one told twice.
+    let took = start.elapsed();
+    assert!((Duration::from_millis(200)..Duration::from_secs(2)).contains(&took), "{took:?}");
     // Nothing is lost: the next start reads it again.
     let _daemon = setup.start();
     eventually("it is stored", || stored(&setup) == 3);

@@ -64,6 +64,40 @@ async fn a_query_that_takes_too_long_is_broken_off_and_disturbs_no_other() {
     Content::of(history(3_000, 3)).commit(2, &mut *writer).await.unwrap();
 }
 
+#[actix_rt::test]
+async fn after_a_close_the_file_alone_is_the_whole_database() {
+    let (store, directory) = new_store();
+    let (mut writer, _) = store.open_writer().await.unwrap();
+    Content::of(history(50, 3)).commit(1, &mut *writer).await.unwrap();
+    let all = store.events(page(1_000)).await.unwrap().len();
+
+    writer.close().await.unwrap();
+
+    let copy = tempfile::tempdir().unwrap();
+    let name = "nodecast.db";
+    fs::copy(directory.path().join(name), copy.path().join(name)).unwrap();
+    let copied = open_in(&copy).unwrap();
+    assert_eq!(copied.events(page(1_000)).await.unwrap().len(), all);
+}
+
+#[actix_rt::test]
+async fn nothing_is_committed_into_a_file_that_was_deleted_or_replaced() {
+    let (store, directory) = new_store();
+    let (mut writer, _) = store.open_writer().await.unwrap();
+    Content::of(history(2, 1)).commit(1, &mut *writer).await.unwrap();
+    let path = directory.path().join("nodecast.db");
+    let set_aside = directory.path().join("aside.db");
+
+    fs::rename(&path, &set_aside).unwrap();
+    for replaced in [false, true] {
+        if replaced {
+            fs::copy(&set_aside, &path).unwrap();
+        }
+        let refused = Content::of(history(4, 1)).commit(2, &mut *writer).await;
+        assert!(matches!(refused, Err(StoreError::Unusable(_))), "{refused:?}");
+    }
+}
+
 #[derive(QueryableByName)]
 struct Plan {
     #[diesel(sql_type = Text)]

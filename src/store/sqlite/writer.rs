@@ -1,9 +1,13 @@
 //! The writer: one connection, one transaction a batch, under the lease of its run.
 
-use std::path::PathBuf;
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
 use async_trait::async_trait;
-use diesel::prelude::*;
+use diesel::{connection::SimpleConnection, prelude::*};
 
 use super::{
     connection::{connect, immediate},
@@ -27,6 +31,9 @@ use crate::{
 /// The [`StoreWriter`] of SQLite. Its calls block, so it lives on a thread of its own.
 pub struct SqliteWriter {
     path: PathBuf,
+    /// The file that the path meant when it was opened. SQLite writes on into a file that was
+    /// deleted, and everything would seem well until the next start.
+    file: FileId,
     durable: bool,
     run: Run,
     /// `None` after a failure: a connection whose transaction may still be open is not used again.
@@ -40,9 +47,11 @@ impl SqliteWriter {
     pub fn open(path: PathBuf, durable: bool) -> Result<(Self, Recovered), StoreError> {
         let lock = Lock::take(&path)?;
         let mut connection = connect(&path, durable)?;
+        let file = FileId::of(&path).map_err(|error| gone(&path, &error.to_string()))?;
         let run = state::start_run(&mut connection, Timestamp::now())?;
         let recovered = state::recover(&mut connection, run)?;
-        let writer = Self { path, durable, run, connection: Some(connection), lock: Some(lock) };
+        let writer =
+            Self { path, file, durable, run, connection: Some(connection), lock: Some(lock) };
         Ok((writer, recovered))
     }
 
@@ -60,6 +69,14 @@ impl SqliteWriter {
     ) -> Result<T, StoreError> {
         if self.lock.is_none() {
             return Err(StoreError::Unusable("the writer is closed".into()));
+        }
+        match FileId::of(&self.path) {
+            Ok(file) if file == self.file => {}
+            Ok(_) => return Err(gone(&self.path, "another file is in its place")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(gone(&self.path, "it was deleted"));
+            }
+            Err(error) => return Err(StoreError::Unavailable(error.to_string())),
         }
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
@@ -113,11 +130,31 @@ impl StoreWriter for SqliteWriter {
     }
 
     async fn close(&mut self) -> Result<(), StoreError> {
-        // The last connection of a database moves the write-ahead log into the file as it closes.
-        self.connection = None;
+        if let Some(mut connection) = self.connection.take() {
+            // Then the file alone is the whole database. Who holds it, or a full disk, can keep the
+            // rest in the log: it is as good there, and not worth waiting for.
+            connection
+                .batch_execute("PRAGMA busy_timeout = 100; PRAGMA wal_checkpoint(TRUNCATE)")
+                .unwrap_or_default();
+        }
         self.lock = None;
         Ok(())
     }
+}
+
+/// Device and inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FileId(u64, u64);
+
+impl FileId {
+    fn of(path: &Path) -> io::Result<Self> {
+        let metadata = fs::metadata(path)?;
+        Ok(Self(metadata.dev(), metadata.ino()))
+    }
+}
+
+fn gone(path: &Path, what: &str) -> StoreError {
+    StoreError::Unusable(format!("the database {} is gone: {what}", path.display()))
 }
 
 /// Writes a batch within an open transaction.
