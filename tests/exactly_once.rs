@@ -423,6 +423,25 @@ fn a_failed_batch_starts_a_new_generation_and_loses_nothing() {
     database::assert_equals_manifest(&setup.database(), manifest.rows.iter());
 }
 
+/// What lost batches held of the budget is free again: otherwise nothing could be read any more.
+#[test]
+fn a_failed_batch_that_filled_the_budget_does_not_end_the_reading() {
+    let mut setup = Setup::new();
+    setup.failpoints = "store.commit=fail@2".to_owned();
+    setup.config = "[source]\nbudget_bytes = \"1MiB\"\n".to_owned();
+    let mut file = Kind::fills(setup.node()).open(20_260_315, 9);
+    for block in 1..=2_000 {
+        append(&mut file, &(fills_line(block, ALICE, 5) + "\n"));
+    }
+
+    let daemon = setup.start();
+
+    eventually("all is stored", || database::rows(&setup.database()).len() == 10_000);
+    let status = daemon.status();
+    assert_eq!(status["router"]["generations"], 1, "{status}");
+    assert_eq!(daemon.stop().code(), Some(0));
+}
+
 /// A half-dead daemon is worse than a dead one.
 #[test]
 fn a_panic_in_any_pipeline_actor_ends_the_process() {

@@ -144,7 +144,8 @@ mod tests {
         readers.wake();
         assert_eq!(heard().await, ["shard", "writer"]);
 
-        [&storing, &delivery].map(|reader| reader.answered());
+        storing.answered();
+        delivery.answered();
         delivery.listen(false);
         readers.wake();
         assert_eq!(heard().await, ["writer"]);
