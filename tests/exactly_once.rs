@@ -127,8 +127,8 @@ impl Nodes {
     /// Replaces a finished hour file by a new file with the same content. With two nodes this is
     /// one of the second, and in turn with it a file of the first is pruned whose blocks the second
     /// has written too: each node leaves out blocks of its own, and one that only the pruned file
-    /// held could not be read by anybody.
-    fn spoil(&mut self, turn: u64, rng: &mut fastrand::Rng) {
+    /// held could not be read by anybody. Gives whether there was such a file.
+    fn spoil(&mut self, turn: u64, rng: &mut fastrand::Rng) -> bool {
         // Bytes that a simulated node still holds back for an old hour would go into a file that
         // nobody can see any more.
         for node in [Some(&mut self.ahead), self.lagging.as_mut()].into_iter().flatten() {
@@ -142,7 +142,7 @@ impl Nodes {
             let has = |block| second.manifest().has(block);
             files.retain(|file| blocks_of(file).into_iter().all(has));
         }
-        let Some(file) = rng.choice(&files) else { return };
+        let Some(file) = rng.choice(&files) else { return false };
         if prune {
             fs::remove_file(file).unwrap();
         } else {
@@ -150,6 +150,7 @@ impl Nodes {
             fs::copy(file, &copy).unwrap();
             fs::rename(&copy, file).unwrap();
         }
+        true
     }
 }
 
@@ -285,7 +286,7 @@ fn kill_again_and_again(mut setup: Setup) {
     let mut nodes = Nodes::new(&plan, &setup.data_dirs);
     nodes.write(3);
 
-    let (mut at_points, mut in_flight) = (0, 0);
+    let (mut at_points, mut in_flight, mut spoilt) = (0, 0, 0);
     for kill in 0..kills {
         if kill % RANDOM_EVERY == RANDOM_EVERY - 1 {
             setup.failpoints.clear();
@@ -301,9 +302,11 @@ fn kill_again_and_again(mut setup: Setup) {
             println!("{}: {bytes} bytes in flight", setup.failpoints);
         }
         if kill % SPOIL_EVERY == SPOIL_EVERY - 1 {
-            nodes.spoil(kill / SPOIL_EVERY, &mut rng);
+            spoilt += u64::from(nodes.spoil(kill / SPOIL_EVERY, &mut rng));
         }
     }
+    // At the first turns there may be no finished file yet.
+    assert!(spoilt * 2 >= kills / SPOIL_EVERY, "{spoilt} files were replaced or pruned");
     let manifest = nodes.finish();
 
     setup.failpoints.clear();
@@ -442,6 +445,25 @@ fn a_kill_while_a_new_generation_begins_loses_nothing_and_repeats_nothing() {
 
     assert_eq!(daemon.stop().code(), Some(0));
     database::assert_equals_manifest(&setup.database(), manifest.rows.iter());
+}
+
+/// What lost batches held of the budget is free again: otherwise nothing could be read any more.
+#[test]
+fn a_failed_batch_that_filled_the_budget_does_not_end_the_reading() {
+    let mut setup = Setup::new();
+    setup.failpoints = "store.commit=fail@2".to_owned();
+    setup.config = "[source]\nbudget_bytes = \"1MiB\"\n".to_owned();
+    let mut file = Kind::fills(setup.node()).open(20_260_315, 9);
+    for block in 1..=2_000 {
+        append(&mut file, &(fills_line(block, ALICE, 5) + "\n"));
+    }
+
+    let daemon = setup.start();
+
+    eventually("all is stored", || database::rows(&setup.database()).len() == 10_000);
+    let status = daemon.status();
+    assert_eq!(status["router"]["generations"], 1, "{status}");
+    assert_eq!(daemon.stop().code(), Some(0));
 }
 
 /// A half-dead daemon is worse than a dead one.

@@ -369,6 +369,18 @@ mod tests {
     }
 
     #[test]
+    fn runs_that_were_forgotten_are_left_to_the_store_too() {
+        let mut ledger = Ledger::new(FILLS);
+        // Every second block, so that no two make one run.
+        for step in 0..=MAX_REMEMBERED as u64 {
+            ledger.observe(&whole(2 * step, 0));
+        }
+
+        assert_eq!(ledger.observe(&whole(0, 0)), Verdict::Uncertain);
+        assert_eq!(ledger.observe(&whole(2, 0)), Verdict::Seen { conflict: false });
+    }
+
+    #[test]
     fn below_the_oldest_that_was_loaded_nothing_is_certain() {
         let mut ledger = Ledger::new(FILLS);
         for (first, last) in [(50, 60), (10, 20)] {

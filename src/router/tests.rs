@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::{
     Restart, Router, StoredIds,
+    ledger::Gap,
     log::{Heads, Log, Notice},
     readers::Readers,
 };
@@ -118,11 +119,74 @@ async fn a_second_node_directory_brings_only_what_is_missing() {
 
     assert_eq!(bench.cast(), [(5, false), (6, false), (8, false), (7, true)]);
     assert_eq!(bench.stats.router.duplicates.get(), 2);
+    assert_eq!(bench.stats.router.conflicts.get(), 0);
+    // A late event takes no cursor back.
+    let late = bench.log.read(1, 1).segments[0].events[0].cursor();
+    assert_eq!(late.positions, [(FILLS, 8)]);
     let notices: Vec<_> =
         bench.log.read(0, 100).segments.iter().flat_map(|s| s.notices.clone()).collect();
     assert!(matches!(&notices[0], Notice::GapOpened(gap) if (gap.first, gap.last) == (7, 7)));
     assert!(matches!(&notices[1], Notice::GapClosed(gap) if (gap.first, gap.last) == (7, 7)));
     assert_eq!(bench.stats.router.gaps.list(), []);
+}
+
+#[actix_rt::test]
+async fn events_of_one_block_are_not_late_behind_each_other() {
+    let bench = Bench::new(Arc::default());
+    bench.restart(1, Vec::new()).await;
+    let mut two = block(5);
+    let id = EventId { index: 1, ..two.events[0].id };
+    two.events.push(Event { id, ..two.events[0].clone() });
+
+    bench.router.send(bench.batch("a", 1, vec![two])).await.unwrap();
+
+    assert_eq!(bench.cast(), [(5, false), (5, false)]);
+}
+
+#[actix_rt::test]
+async fn other_content_for_a_block_is_counted_and_not_delivered() {
+    let bench = Bench::new(Arc::default());
+    bench.restart(1, Vec::new()).await;
+
+    bench.router.send(bench.batch("a", 1, vec![block(5)])).await.unwrap();
+    let other = Block { digest: 1_000, ..block(5) };
+    bench.router.send(bench.batch("b", 1, vec![other])).await.unwrap();
+
+    assert_eq!(bench.cast(), [(5, false)]);
+    assert_eq!(bench.stats.router.conflicts.get(), 1);
+}
+
+#[actix_rt::test]
+async fn a_gap_of_an_earlier_life_is_closed_when_its_blocks_come() {
+    let bench = Bench::new(Arc::default());
+    let gap = Gap { topic: FILLS, first: 4, last: 5, opened: Timestamp(1), closed: None };
+    let (streams, seen, heads) = (Vec::new(), Vec::new(), vec![(FILLS, 6)]);
+    let restart = Restart { generation: 1, streams, seen, gaps: vec![gap.clone()], heads };
+    bench.router.send(restart).await.unwrap();
+    assert_eq!(bench.stats.router.gaps.list(), [gap]);
+
+    bench.router.send(bench.batch("b", 1, vec![block(4), block(5)])).await.unwrap();
+
+    let notices = bench.log.read(0, 100).segments[0].notices.clone();
+    assert!(matches!(&notices[..], [Notice::GapClosed(gap)] if gap.first == 4), "{notices:?}");
+    assert_eq!(bench.stats.router.gaps.list(), []);
+}
+
+#[actix_rt::test]
+async fn a_new_generation_knows_a_hole_again_that_the_lost_one_had_passed() {
+    let bench = Bench::new(Arc::default());
+    let state = StreamState { last_position: Some(5), ..StreamState::default() };
+    let checkpoint = StreamCheckpoint { name: "a/fills".into(), state, files: Vec::new() };
+    bench.restart(1, vec![checkpoint.clone()]).await;
+    bench.router.send(bench.batch("a", 1, vec![block(9)])).await.unwrap();
+
+    // The batch was lost, and its gap with it.
+    bench.restart(2, vec![checkpoint]).await;
+    assert_eq!(bench.stats.router.gaps.list(), []);
+    bench.router.send(bench.batch("a", 2, vec![block(9)])).await.unwrap();
+
+    let gaps = bench.stats.router.gaps.list();
+    assert_eq!((gaps[0].first, gaps[0].last), (6, 8));
 }
 
 #[actix_rt::test]
@@ -195,13 +259,21 @@ async fn a_block_older_than_the_ledger_is_asked_for_at_the_store() {
         next_index: Some(1),
         digests: Vec::new(),
     };
-    let (streams, gaps, heads) = (Vec::new(), Vec::new(), vec![(FILLS, 100)]);
-    let restart = Restart { generation: 1, streams, seen: vec![old], gaps, heads };
-    bench.router.send(restart).await.unwrap();
+    let restart = || {
+        let (streams, gaps, heads) = (Vec::new(), Vec::new(), vec![(FILLS, 100)]);
+        Restart { generation: 1, streams, seen: vec![old.clone()], gaps, heads }
+    };
+    bench.router.send(restart()).await.unwrap();
 
     bench.router.send(bench.batch("a", 1, vec![block(3), block(4)])).await.unwrap();
     bench.router.send(bench.batch("a", 1, vec![block(5)])).await.unwrap();
 
     assert_eq!(bench.cast(), [(4, true), (5, true)]);
     assert!(known.asked.lock().unwrap().contains(&stored));
+
+    // The ledger has forgotten the block again, and the store does not have it yet.
+    bench.router.send(restart()).await.unwrap();
+    bench.router.send(bench.batch("b", 1, vec![block(4)])).await.unwrap();
+
+    assert_eq!(bench.cast(), [(4, true), (5, true)]);
 }

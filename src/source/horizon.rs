@@ -75,4 +75,13 @@ mod tests {
 
         assert_eq!(horizon.edge(NOW), Some(NOW.minus(7 * DAY)));
     }
+
+    #[test]
+    fn a_time_that_is_ahead_and_passes_shortens_nobodys_retention() {
+        let horizon = Horizon::new(7 * DAY, None);
+
+        assert!(horizon.admit(NOW.plus(DAY / 2), NOW));
+
+        assert_eq!(horizon.edge(NOW), Some(NOW.minus(7 * DAY)));
+    }
 }

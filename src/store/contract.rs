@@ -241,7 +241,9 @@ pub async fn a_start_finds_what_the_last_run_committed(store: &dyn EventStore) {
         Content {
             seen: vec![open_block(7, 4), open_block(7, 3), range(6, 6)],
             closed: vec![gap(6, 6, Some(START))],
+            // Of one commit the last counts.
             progress: vec![
+                progress(vec![at("20260315/1", 7)], 6),
                 progress(vec![at("20260315/1", 9)], 6),
                 progress(vec![FileMark::Gone { file: "20260315/0".into() }], 7),
             ],
@@ -434,6 +436,31 @@ pub async fn retention_deletes_the_oldest_in_portions_and_remembers_how_far(
     assert_eq!(writer.recover().await.unwrap().last_seq, kept.last().unwrap().seq);
 }
 
+pub async fn the_highest_seq_is_known_when_its_event_is_gone(store: &dyn EventStore) {
+    let (mut writer, _) = store.open_writer().await.unwrap();
+    Content::of(vec![event(FILLS, 5, 0, 10)]).commit(1, &mut *writer).await.unwrap();
+    writer.retain(limits(block_time(6))).await.unwrap();
+    assert!(store.events(page(10)).await.unwrap().is_empty());
+
+    // A commit without events says nothing against it.
+    Content::default().commit(2, &mut *writer).await.unwrap();
+
+    assert_eq!(writer.recover().await.unwrap().last_seq, 10);
+}
+
+pub async fn an_event_dated_ahead_gives_no_younger_one_away(store: &dyn EventStore) {
+    let (mut writer, _) = store.open_writer().await.unwrap();
+    let events = vec![event(FILLS, 0, 0, 1), event(FILLS, 80_000, 0, 2)];
+    Content::of(events.clone()).commit(1, &mut *writer).await.unwrap();
+    let now = block_time(60);
+    let short = RetentionLimits { now, min_free_bytes: u64::MAX, ..limits(Timestamp(i64::MIN)) };
+
+    let retained = writer.retain(short).await.unwrap();
+
+    assert!(retained.deleted == 0 && retained.exhausted, "{retained:?}");
+    assert_eq!(store.events(page(10)).await.unwrap(), events);
+}
+
 pub async fn a_short_disk_takes_the_oldest_but_never_the_last_hour(store: &dyn EventStore) {
     let (mut writer, _) = store.open_writer().await.unwrap();
     // Two hours of events; a block is a second.
@@ -526,6 +553,8 @@ macro_rules! contract_tests {
             every_condition_holds_together_with_the_others
             stored_tells_what_is_there
             retention_deletes_the_oldest_in_portions_and_remembers_how_far
+            the_highest_seq_is_known_when_its_event_is_gone
+            an_event_dated_ahead_gives_no_younger_one_away
             a_short_disk_takes_the_oldest_but_never_the_last_hour
             a_store_above_its_size_gives_up_the_oldest
         }

@@ -61,6 +61,28 @@ fn a_subscription_starts_behind_the_cursor_of_its_ack_and_ends_with_that_of_unsu
     assert_eq!(client.json()["block"], 4);
 }
 
+/// A shard without subscribers is woken by nobody, so it has to catch up when the first comes.
+#[test]
+fn the_first_subscription_starts_behind_what_was_appended_while_nobody_listened() {
+    let server = Server::start(|_| {});
+    let subscribe = r#"{"type":"subscribe","id":"a","topic":"fills"}"#;
+    // On each shard somebody had listened, and left.
+    for mut client in (0..8).map(|_| server.native()).collect::<Vec<_>>() {
+        client.ask(subscribe);
+    }
+    server.settle();
+    let mut clients: Vec<_> = (0..8).map(|_| server.native()).collect();
+    server.append_unseen(vec![fill(1, ALICE, "BTC")], vec![]);
+
+    for client in &mut clients {
+        assert_eq!(client.ask(subscribe)["cursor"], "1.e.f.65");
+    }
+    server.append(vec![fill(2, ALICE, "BTC")]);
+    for client in &mut clients {
+        assert_eq!(client.json()["block"], 2);
+    }
+}
+
 #[test]
 fn users_and_where_choose_and_an_event_comes_once() {
     let server = Server::start(|_| {});

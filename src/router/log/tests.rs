@@ -69,6 +69,24 @@ async fn what_is_not_committed_never_leaves() {
 }
 
 #[actix_rt::test]
+async fn what_the_store_has_is_told_apart_from_what_was_read() {
+    let lost = Probe::<BatchLost>::start();
+    let budget = Budget::new(1_000, lost.recipient());
+    let log = Log::new(1 << 20, 0, Heads::default());
+    for seq in 1..=2 {
+        let heads = Heads { epoch: 1, run: 2, positions: vec![(FILLS, seq)] };
+        log.append(NewSegment { heads: Arc::new(heads), ..segment(&budget, &[seq]) });
+    }
+
+    log.commit(1);
+
+    let place = |cursor: Cursor| (cursor.seq, cursor.positions);
+    assert_eq!(place(log.committed_head()), (1, vec![(FILLS, 1)]));
+    assert_eq!(place(log.head()), (2, vec![(FILLS, 2)]));
+    log.commit(2);
+}
+
+#[actix_rt::test]
 async fn a_committed_event_stays_for_readers_while_there_is_room() {
     let lost = Probe::<BatchLost>::start();
     let budget = Budget::new(1_000, lost.recipient());

@@ -190,6 +190,15 @@ mod tests {
     }
 
     #[test]
+    fn what_differs_from_the_block_that_is_repeated_comes_behind_all_of_it() {
+        let mut indexes = BlockIndexes::default();
+        indexes.place(7, &elements(7, 0..3));
+
+        assert_eq!(indexes.place(7, &elements(7, 0..1)), 0);
+        assert_eq!(indexes.place(7, &elements(7, 5..6)), 3);
+    }
+
+    #[test]
     fn a_repeated_block_starts_anew_and_may_grow() {
         let mut indexes = BlockIndexes::default();
         indexes.place(7, &elements(7, 0..2));

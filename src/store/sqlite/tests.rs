@@ -266,6 +266,18 @@ async fn a_writer_whose_run_was_overtaken_commits_nothing() {
     assert!(store.events(page(10)).await.unwrap().is_empty());
 }
 
+#[test]
+fn a_run_is_above_all_earlier_ones_when_the_clock_has_stepped_back() {
+    let (_store, directory) = new_store();
+    let mut connection = connection_to(&directory);
+
+    let first = state::start_run(&mut connection, Timestamp(1_000)).unwrap();
+    let second = state::start_run(&mut connection, Timestamp(5)).unwrap();
+
+    assert_eq!((first.id, second.id), (1_000, 1_001));
+    assert_eq!(first.epoch, second.epoch);
+}
+
 #[actix_rt::test]
 async fn a_database_that_is_locked_is_unavailable_and_works_afterwards() {
     let (store, directory) = new_store();

@@ -461,6 +461,47 @@ async fn after_a_lost_batch_nothing_is_committed_until_the_new_generation() {
     assert_eq!(bench.stats.store.inserted.get() + bench.stats.store.stale.get(), bench.seq);
 }
 
+/// What came behind a lost batch holds checkpoints beyond it: committed, they would skip it.
+#[actix_rt::test]
+async fn after_a_lost_batch_the_last_flush_commits_nothing_that_came_behind_it() {
+    tokio::time::pause();
+    let mut bench =
+        Bench::with(StoreConfig { min_free_bytes: 0, ..StoreConfig::default() }, |script| {
+            script.answers.push_back(StoreError::Failed("?".into()))
+        });
+    bench.append(2, 1);
+    bench.pass(60).await;
+    bench.append(1, 1);
+
+    bench.flush().await.unwrap();
+
+    assert_eq!(bench.tried().len(), 1);
+    assert_eq!(bench.script.script().offsets, Vec::<u64>::new());
+    assert!(bench.script.script().closed);
+}
+
+#[actix_rt::test]
+async fn a_new_generation_drops_what_waited_behind_the_lost_batch() {
+    tokio::time::pause();
+    let config = StoreConfig { batch_events: 2, min_free_bytes: 0, ..StoreConfig::default() };
+    let mut bench =
+        Bench::with(config, |script| script.answers.push_back(StoreError::Failed("?".into())));
+    for _ in 0..3 {
+        bench.append(1, 1);
+    }
+    bench.pass(60).await;
+    assert_eq!(bench.tried(), vec![(1, vec![1, 2])]);
+    assert_eq!(bench.stats.store.queued.get(), 1);
+
+    bench.log.abandon_uncommitted();
+    bench.writer.send(NewGeneration { generation: 2 }).await.unwrap().unwrap();
+    bench.append(1, 2);
+    bench.pass(60).await;
+
+    assert_eq!(bench.stored(), vec![4]);
+    assert_eq!(bench.stats.store.stale.get(), 3);
+}
+
 #[actix_rt::test]
 async fn a_lost_lease_stops_the_daemon_and_all_writing() {
     tokio::time::pause();
@@ -546,13 +587,18 @@ async fn the_real_store_holds_what_was_in_the_log() {
     }
     let mut bad = event(Topic::new("misc"), 1, 1, 100);
     bad.event.body = bytes::Bytes::from_static(b"\"\xff\"");
-    bench.append_segment(vec![bad], Vec::new(), 1, Some(1));
+    // The second is there already, as seq 1.
+    let repeated = event(FILLS, 1, 0, 99);
+    bench.append_segment(vec![bad, repeated], Vec::new(), 1, Some(1));
 
     bench.flush().await.unwrap();
 
     let seqs: Vec<_> = store.events(page(100)).await.unwrap().iter().map(|e| e.seq).collect();
     assert_eq!(seqs, (1..=6).collect::<Vec<_>>());
     assert_eq!(bench.stats.store.quarantined.get(), 1);
+    assert_eq!(bench.stats.store.inserted.get(), 6);
+    assert_eq!(bench.stats.store.duplicates.get(), 1);
+    assert!(bench.stats.store.last_commit_micros.get() > 0);
     let (_writer, recovered) = store.open_writer().await.unwrap();
     let offset = bench.offset;
     assert_eq!(

@@ -134,6 +134,23 @@ async fn listed_users_keep_their_events_and_others_lose_them() {
     assert_eq!(rejected + false_positives, 2);
 }
 
+// H24
+#[actix_rt::test]
+async fn who_only_passes_the_bloom_filter_is_counted_and_dropped() {
+    let config =
+        WhitelistConfig { false_positive_rate: 0.5, min_capacity: 1, ..Default::default() };
+    let list = Whitelist::build((0..100).map(address).collect(), &config);
+    let fixture = start(Arc::new(list));
+    let events: Vec<_> = (0..=255).map(|user| (Some(user), "{}")).collect();
+
+    let passed = fixture.filter(&events).await;
+
+    assert_eq!(passed.blocks[0].events.len(), 100);
+    let [received, accepted, rejected, false_positives, _] = fixture.counts();
+    assert_eq!((received, accepted, rejected + false_positives), (256, 100, 156));
+    assert!(false_positives > 0);
+}
+
 #[actix_rt::test]
 async fn an_emptied_batch_still_carries_its_blocks_and_its_progress() {
     let fixture = start(list(&[]));

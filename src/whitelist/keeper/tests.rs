@@ -128,6 +128,25 @@ async fn a_file_is_not_read_while_it_is_written() {
     assert_eq!(fixture.status.get().problem, None);
 }
 
+#[test]
+fn the_timer_reads_a_file_only_when_it_has_come_to_rest() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("list");
+    fs::write(&path, text_of(1..4)).unwrap();
+    let mut keeper = WhitelistKeeper::load(&config(&path, NEVER), &log()).unwrap();
+    let mut seen = |content: &str| {
+        fs::write(&path, content).unwrap();
+        keeper.reload_if_changed();
+        keeper.list().size()
+    };
+
+    assert_eq!(seen(&text_of(1..5)), Some(3));
+    assert_eq!(seen(&text_of(1..6)), Some(3));
+    keeper.reload_if_changed();
+
+    assert_eq!(keeper.list().size(), Some(5));
+}
+
 #[actix_rt::test]
 async fn the_timer_finds_what_the_watch_cannot_see() {
     let (links, files) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -371,6 +371,25 @@ fn a_file_that_vanishes_unread_is_a_discontinuity_of_known_size() {
     assert!(!bench.batches()[0].discontinuity, "told once");
 }
 
+/// Committed alone, the mark would take the hole along: after a restart nobody would know of it.
+#[test]
+fn the_mark_of_a_file_that_vanished_unread_waits_for_the_lines_that_tell_of_the_hole() {
+    let mut bench = Bench::started();
+    bench.append("20260315/9", "lost\n");
+    bench.follower.rescan(bench.now);
+    fs::remove_file(bench.path("20260315/9")).unwrap();
+    bench.follower.rescan(bench.now);
+    assert!(bench.batches().is_empty());
+
+    bench.append("20260315/10", "a\n");
+    bench.follower.rescan(bench.now);
+
+    let batches = bench.batches();
+    assert_eq!(batches.len(), 1);
+    assert!(batches[0].discontinuity);
+    assert_eq!(batches[0].marks[0], FileMark::Gone { file: "20260315/9".into() });
+}
+
 #[test]
 fn a_pruned_file_that_was_read_is_no_loss_and_is_read_from_zero_when_it_comes_again() {
     let mut bench = Bench::started();
@@ -420,6 +439,24 @@ fn a_replaced_file_is_drained_before_the_new_one_is_read_from_zero() {
     assert_eq!(bench.turn(), "b\nc\nd\n");
     assert_eq!(bench.stats.replacements.get(), 1);
     assert_eq!(bench.turn(), "");
+}
+
+#[test]
+fn the_unfinished_line_of_a_replaced_file_is_a_discontinuity() {
+    // H12
+    let mut bench = Bench::started();
+    bench.append("20260315/9", "a\ncut off");
+    bench.turn();
+    let new = bench.directory.path().join("new");
+    fs::write(&new, "c\n").unwrap();
+    fs::rename(new, bench.path("20260315/9")).unwrap();
+
+    bench.follower.rescan(bench.now);
+    let batches = bench.batches();
+
+    assert_eq!(&batches[0].lines[..], b"c\n");
+    assert!(batches[0].discontinuity);
+    assert_eq!(bench.stats.lost_bytes.get(), 7);
 }
 
 #[test]

@@ -41,6 +41,17 @@ fn a_ledger_update_concerns_each_of_its_users_once() {
     assert_eq!(read(&text), expected);
 }
 
+#[test]
+fn each_of_many_users_is_concerned_once() {
+    let twice = (0..40).chain(0..40).map(|ordinal| format!("\"{}\"", user(ordinal)));
+    let users = twice.collect::<Vec<_>>().join(",");
+
+    let read = read(&element(&format!(r#"{{"LedgerUpdate":{{"users":[{users}]}}}}"#)));
+
+    let expected: Vec<_> = (0..40).map(address).collect();
+    assert_eq!(read.into_iter().map(|(_, user, _)| user).collect::<Vec<_>>(), expected);
+}
+
 // H05
 #[test]
 fn funding_is_split_into_the_entries_of_each_user() {
