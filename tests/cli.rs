@@ -83,6 +83,8 @@ fn show_says_where_each_value_is_from() {
         nodecast(home.path(), &args).env("NODECAST_STORE__RETENTION", "36h").output().unwrap();
 
     assert_eq!(shown.status.code(), Some(0), "{}", stderr(&shown));
+    let older = output(&["config", "show", "--origin", "-port=9"]);
+    assert!(stdout(&older).contains("listen = \"0.0.0.0:9\"  # flag -port"), "{}", stderr(&older));
     for line in [
         "listen = \"[::1]:9\"  # flag --listen",
         "all = true  # flag --whitelist",

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use crate::{
-    cli::{flags::Flags, output::print},
-    config::{DEFAULT_FILE, Inputs, Loaded, Need},
+    cli::{flags::Flags, legacy::LegacyFlags, output::print},
+    config::{DEFAULT_FILE, Inputs, Need},
 };
 
 const EXAMPLES: &str = "\
@@ -43,20 +43,23 @@ enum ConfigCommand {
 
 /// # Errors
 /// With [`Faults`](crate::config::Faults), or when standard output cannot be written.
-pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: Args, legacy: LegacyFlags) -> anyhow::Result<ExitCode> {
     match args.command {
         ConfigCommand::Check { flags } => {
-            load(flags)?;
+            inputs(flags, legacy).load(Need::Nothing)?;
             print("ok\n")?;
         }
-        ConfigCommand::Show { origin, flags } => print(&load(flags)?.to_toml(origin))?,
+        ConfigCommand::Show { origin, flags } => {
+            print(&inputs(flags, legacy).load(Need::Nothing)?.to_toml(origin))?;
+        }
         ConfigCommand::Default => print(DEFAULT_FILE)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn load(flags: Flags) -> anyhow::Result<Loaded> {
+fn inputs(flags: Flags, legacy: LegacyFlags) -> Inputs {
     let mut inputs = Inputs::of_process();
     flags.add_to(&mut inputs);
-    Ok(inputs.load(Need::Nothing)?)
+    legacy.add_to(&mut inputs);
+    inputs
 }
