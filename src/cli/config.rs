@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use crate::{
-    cli::{flags::Flags, legacy::LegacyFlags, output::print},
+    cli::{flags::Flags, legacy::LegacyFlags, output::print, preflight},
     config::{DEFAULT_FILE, Inputs, Need},
 };
 
@@ -25,6 +25,10 @@ pub struct Args {
 #[derive(Clone, Debug, Subcommand)]
 enum ConfigCommand {
     /// Print every fault at once and exit with 78, or print ok
+    ///
+    /// Looks at the whitelist file, the state directory and the place of the database too, and
+    /// changes nothing. Not looked at: whether the port is free, and the data directories, which
+    /// `run` waits for.
     Check {
         #[command(flatten)]
         flags: Flags,
@@ -46,7 +50,7 @@ enum ConfigCommand {
 pub fn run(args: Args, legacy: LegacyFlags) -> anyhow::Result<ExitCode> {
     match args.command {
         ConfigCommand::Check { flags } => {
-            inputs(flags, legacy).load(Need::Nothing)?;
+            inputs(flags, legacy).load_and_look(Need::Nothing, preflight::look)?;
             print("ok\n")?;
         }
         ConfigCommand::Show { origin, flags } => {
