@@ -10,7 +10,7 @@ fn main() -> ExitCode {
         Command::Run(args) => cli::run::run(args, legacy),
         Command::Demo(args) => cli::demo::run(args),
         Command::Generate(args) => cli::generate::run(args),
-        Command::Config(args) => cli::config::run(args),
+        Command::Config(args) => cli::config::run(args, legacy),
     };
     cli::exit_code(outcome)
 }

@@ -60,6 +60,75 @@ fn check_tells_every_fault_and_exits_with_78() {
     assert_eq!(stdout(&checked), "");
 }
 
+/// What `run` would trip over is told by `config check`, all of it at once.
+#[test]
+fn check_looks_at_what_the_configuration_names_and_changes_nothing() {
+    let home = TempDir::new().unwrap();
+    let path = |name: &str| home.path().join(name).display().to_string();
+    fs::write(path("list"), "# ours\nnobody\n0x010461c14e146ac35fe42271bdc1134ee31c703a\n0x12\n")
+        .unwrap();
+    fs::write(path("n.toml"), format!("[whitelist]\nfile = {:?}\n", path("list"))).unwrap();
+    let state = path("list/state");
+    let database = format!("sqlite:{}", path("absent/n.db"));
+
+    let args = ["config", "check", "--config", &path("n.toml"), "--state-dir", &state];
+    let args = [&args[..], &["--database-url", &database]].concat();
+    let checked = run_to_end(&mut nodecast(home.path(), &args));
+
+    assert_eq!(checked.status.code(), Some(78));
+    let said = stderr(&checked);
+    for part in [
+        "3 faults in the configuration",
+        &format!("{}:2:8: whitelist.file = {}: 2 bad lines, ", path("n.toml"), path("list")),
+        "line 2: \"nobody\", line 4: \"0x12\"",
+        &format!("flag --state-dir: state_dir = {state}: {} is not a directory", path("list")),
+        &format!("flag --database-url: store.url = {database}: the directory {}", path("absent")),
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(!home.path().join("absent").exists());
+}
+
+#[test]
+fn check_refuses_what_run_refuses() {
+    let home = TempDir::new().unwrap();
+    for (faulty, part) in [
+        (
+            ["--whitelist", "/nope", "--listen", "127.0.0.1:0"],
+            "whitelist.file = /nope: No such file",
+        ),
+        (["--whitelist", "/dev/null", "--listen", "127.0.0.1:0"], "/dev/null: not a regular file"),
+        (["--whitelist", "all", "--listen", "127.0.0.1:99999"], "http.listen"),
+        (["--whitelist", "all", "--database-url", "sqlite::memory:"], "names no file"),
+        (["--whitelist", "all", "--database-url", "sqlite:///"], "names no file"),
+        (["--whitelist", "all", "--database-url", "/n.db"], "store.url"),
+    ] {
+        let command = |words: &[&str]| {
+            let args = [words, &["--data-dir", "/nowhere"], &faulty].concat();
+            run_to_end(&mut nodecast(home.path(), &args))
+        };
+
+        let (checked, run) = (command(&["config", "check"]), command(&["run"]));
+
+        assert_eq!(checked.status.code(), Some(78), "{faulty:?}");
+        assert!(stderr(&checked).contains(part), "{part}: {}", stderr(&checked));
+        assert_eq!(run.status.code(), Some(78), "{faulty:?}: {}", stderr(&run));
+    }
+}
+
+#[test]
+fn check_makes_no_state_directory_and_finds_no_fault_in_one_that_can_be_made() {
+    let home = TempDir::new().unwrap();
+    let state = home.path().join("a/b").display().to_string();
+    let database = format!("sqlite:{}", home.path().join("a/n.db").display());
+
+    let args = ["config", "check", "--state-dir", &state, "--database-url", &database];
+    let checked = run_to_end(&mut nodecast(home.path(), &args));
+
+    assert_eq!(stdout(&checked), "ok\n", "{}", stderr(&checked));
+    assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
+}
+
 #[test]
 fn the_default_file_checks_ok() {
     let home = TempDir::new().unwrap();
@@ -83,6 +152,8 @@ fn show_says_where_each_value_is_from() {
         nodecast(home.path(), &args).env("NODECAST_STORE__RETENTION", "36h").output().unwrap();
 
     assert_eq!(shown.status.code(), Some(0), "{}", stderr(&shown));
+    let older = output(&["config", "show", "--origin", "-port=9"]);
+    assert!(stdout(&older).contains("listen = \"0.0.0.0:9\"  # flag -port"), "{}", stderr(&older));
     for line in [
         "listen = \"[::1]:9\"  # flag --listen",
         "all = true  # flag --whitelist",

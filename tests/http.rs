@@ -319,6 +319,8 @@ async fn faults_of_the_older_route_are_its_own_plain_texts() {
         ),
         (r#"{"startBlock":"1"}"#, "Invalid JSON"),
         (r#"{"startBlock":-1,"endBlock":2,"page":1,"pageSize":1}"#, "Invalid JSON"),
+        ("[0,2000000000,1,1]", "Invalid JSON"),
+        ("null", "Invalid JSON"),
         ("{", "Invalid JSON"),
         ("", "Invalid JSON"),
     ] {

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use crate::{
-    cli::{flags::Flags, output::print},
-    config::{DEFAULT_FILE, Inputs, Loaded, Need},
+    cli::{flags::Flags, legacy::LegacyFlags, output::print, preflight},
+    config::{DEFAULT_FILE, Inputs, Need},
 };
 
 const EXAMPLES: &str = "\
@@ -25,6 +25,10 @@ pub struct Args {
 #[derive(Clone, Debug, Subcommand)]
 enum ConfigCommand {
     /// Print every fault at once and exit with 78, or print ok
+    ///
+    /// Looks at the whitelist file, the state directory and the place of the database too, and
+    /// changes nothing. Not looked at: whether the port is free, and the data directories, which
+    /// `run` waits for.
     Check {
         #[command(flatten)]
         flags: Flags,
@@ -43,20 +47,23 @@ enum ConfigCommand {
 
 /// # Errors
 /// With [`Faults`](crate::config::Faults), or when standard output cannot be written.
-pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: Args, legacy: LegacyFlags) -> anyhow::Result<ExitCode> {
     match args.command {
         ConfigCommand::Check { flags } => {
-            load(flags)?;
+            inputs(flags, legacy).load_and_look(Need::Nothing, preflight::look)?;
             print("ok\n")?;
         }
-        ConfigCommand::Show { origin, flags } => print(&load(flags)?.to_toml(origin))?,
+        ConfigCommand::Show { origin, flags } => {
+            print(&inputs(flags, legacy).load(Need::Nothing)?.to_toml(origin))?;
+        }
         ConfigCommand::Default => print(DEFAULT_FILE)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn load(flags: Flags) -> anyhow::Result<Loaded> {
+fn inputs(flags: Flags, legacy: LegacyFlags) -> Inputs {
     let mut inputs = Inputs::of_process();
     flags.add_to(&mut inputs);
-    Ok(inputs.load(Need::Nothing)?)
+    legacy.add_to(&mut inputs);
+    inputs
 }

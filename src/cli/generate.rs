@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write},
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     pin::pin,
     process::{self, ExitCode},
@@ -13,15 +14,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::ArgAction;
 use futures_util::future::select;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     event::Timestamp,
-    generate::{self, Faults, MANIFEST_FILE, Plan, Rows, Simulator, Totals, USERS_FILE},
+    generate::{self, Faults, MANIFEST_FILE, Plan, PlanError, Rows, Simulator, Totals, USERS_FILE},
 };
+
+/// Blocks a second that are accepted, beside 0.
+const RATES: RangeInclusive<f64> = 0.001..=1e6;
 
 /// Exit code of a process that a second signal stopped.
 const EXIT_INTERRUPTED: i32 = 130;
@@ -36,10 +40,11 @@ pub struct Args {
     /// Directory to write to: a new or empty one, or that of an earlier run, which is replaced.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Blocks written per second, and per second of simulated time. 0 is --max-speed.
+    /// Blocks written per second, and per second of simulated time: 0.001 to 1000000. 0 is
+    /// --max-speed.
     #[arg(long, value_name = "R", default_value_t = Plan::REAL_RATE)]
     pub blocks_per_second: f64,
-    /// How many users trade.
+    /// How many users trade, at most 10 million.
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     pub users: usize,
     /// Decides the content.
@@ -120,8 +125,10 @@ impl Args {
     }
 
     fn wanted_blocks(&self) -> anyhow::Result<Option<u64>> {
-        if !self.blocks_per_second.is_finite() || !(0.0..=1e6).contains(&self.blocks_per_second) {
-            bail!("--blocks-per-second {} is not within 0 to 1000000", self.blocks_per_second);
+        let rate = self.blocks_per_second;
+        if rate != 0.0 && !RATES.contains(&rate) {
+            // Printed by `Debug`, which does not write out the zeros of 1e300.
+            bail!("--blocks-per-second {rate:?} is neither 0 nor within 0.001 to 1000000");
         }
         let blocks = match self.duration {
             Some(duration) => Some((duration.as_secs_f64() * self.rate()).round() as u64),
@@ -152,12 +159,23 @@ impl Args {
             },
             ..Plan::default()
         };
-        plan.validate().context("the options do not fit together")?;
+        plan.validate().map_err(|error| match error {
+            PlanError::NoUsers | PlanError::TooManyUsers(_) => anyhow!("--users: {error}"),
+            PlanError::StartOutOfRange(_) => anyhow!("--start: {error}"),
+            PlanError::BlockTooHigh(_) | PlanError::IntervalTooShort => anyhow!(error),
+        })?;
+        let span = plan.block_interval.as_secs_f64() * blocks.unwrap_or_default() as f64;
+        let span = Duration::try_from_secs_f64(span).unwrap_or(Duration::MAX);
+        let now = Timestamp::now();
         if plan.start.is_none() && !self.is_paced() {
             // Written at once, the last blocks would otherwise lie in the future.
-            let span = plan.block_interval.as_secs_f64() * blocks.unwrap_or_default() as f64;
-            let span = Duration::try_from_secs_f64(span).context("so many blocks take too long")?;
-            plan.start = Some(Timestamp::now().minus(span + 2 * plan.node_lag));
+            plan.start = Some(now.minus(span.saturating_add(2 * plan.node_lag)));
+        }
+        let start = plan.start.unwrap_or(now);
+        if start < Timestamp(0) || start.plus(span) >= Plan::END_OF_TIME {
+            bail!(
+                "so many blocks do not fit between 1970 and 2199: give fewer, or another --start"
+            );
         }
         Ok(plan)
     }
@@ -248,6 +266,31 @@ mod tests {
         assert!(args("generate --out x --blocks-per-second 0").wanted_blocks().is_err());
         let hour = args("generate --out x --no-pace --duration 1h --blocks-per-second 2");
         assert_eq!(hour.wanted_blocks().unwrap(), Some(7_200));
+    }
+
+    #[test]
+    fn what_cannot_be_simulated_is_refused_in_one_short_sentence_that_names_the_option() {
+        for (options, said) in [
+            ("--users 0", "--users: a chain needs at least one user"),
+            ("--users 10000001", "--users: 10000001 users are more than are simulated"),
+            ("--users 99999999999", "--users: 99999999999 users are more than are simulated"),
+            ("--start 1900-01-01T00:00:00", "--start: the first block is of 1900-01-01T00:00:00"),
+            ("--start 9999-01-01T00:00:00", "--start: the first block is of 9999-01-01T00:00:00"),
+            ("--blocks-per-second 1e300", "--blocks-per-second 1e300 is neither"),
+            ("--blocks-per-second 1e-300", "--blocks-per-second 1e-300 is neither"),
+            ("--blocks-per-second=-1", "--blocks-per-second -1.0 is neither"),
+            ("--blocks-per-second NaN", "--blocks-per-second NaN is neither"),
+            ("--max-speed --blocks 99999999999", "so many blocks do not fit"),
+            ("--duration 99999999h", "so many blocks do not fit"),
+        ] {
+            let args = args(&format!("generate --out x {options}"));
+            let plan = args.wanted_blocks().and_then(|blocks| args.plan(blocks));
+
+            let error = plan.unwrap_err().to_string();
+
+            assert!(error.starts_with(said) && error.len() < 120, "{options}: {error}");
+        }
+        assert!(args("generate --out x --users 10000000").plan(None).is_ok());
     }
 
     #[test]

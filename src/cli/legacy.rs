@@ -2,7 +2,8 @@
 //!
 //! They are taken out of the command line before the rest is read, in all the forms that the older
 //! service knows: `-name=value`, `-name value` and the same with two dashes. Without a command
-//! they mean `run`. Flags of both kinds can be mixed.
+//! they mean `run`; `config check` and `config show` take them as `run` does. Flags of both kinds
+//! can be mixed.
 
 use std::ffi::{OsStr, OsString};
 
@@ -24,18 +25,25 @@ struct LegacyFlag {
 }
 
 /// Commands whose arguments are not ours to read.
-const OTHER_COMMANDS: [&str; 4] = ["demo", "generate", "config", "help"];
+const OTHER_COMMANDS: [&str; 3] = ["demo", "generate", "help"];
+
+/// Commands that take these flags, by the words they begin with.
+const COMMANDS: [&[&str]; 3] = [&["run"], &["config", "check"], &["config", "show"]];
 
 /// Separates the older service's flags from the rest, and puts `run` in front of the rest when no
 /// command is given.
 pub fn take(args: impl Iterator<Item = OsString>) -> (Vec<OsString>, LegacyFlags) {
-    let mut args = args.peekable();
-    let mut rest: Vec<OsString> = args.next().into_iter().collect();
-    let first = args.peek().and_then(|arg| arg.to_str()).unwrap_or_default();
-    if OTHER_COMMANDS.contains(&first) {
-        rest.extend(args);
-        return (rest, LegacyFlags::default());
+    let all: Vec<OsString> = args.collect();
+    let words: &[OsString] = all.get(1..).unwrap_or_default();
+    let starts = |command: &[&str]| {
+        words.len() >= command.len() && words.iter().zip(command).all(|(word, part)| word == part)
+    };
+    let has_command = COMMANDS.iter().any(|command| starts(command));
+    if !has_command && (starts(&["config"]) || OTHER_COMMANDS.iter().any(|name| starts(&[name]))) {
+        return (all, LegacyFlags::default());
     }
+    let mut args = all.into_iter().peekable();
+    let mut rest: Vec<OsString> = args.next().into_iter().collect();
     let mut taken = Vec::new();
     while let Some(arg) = args.next() {
         if arg == "--" {
@@ -49,7 +57,8 @@ pub fn take(args: impl Iterator<Item = OsString>) -> (Vec<OsString>, LegacyFlags
             rest.push(arg);
         }
     }
-    if !taken.is_empty() && rest.get(1).is_none_or(|arg| arg != "run") {
+    // The command may stand behind the flags too, as in `nodecast -port=1 run`.
+    if !taken.is_empty() && !has_command && rest.get(1).is_none_or(|arg| arg != "run") {
         rest.insert(1, "run".into());
     }
     (rest, LegacyFlags(taken))
@@ -186,6 +195,16 @@ mod tests {
         let (rest, legacy) = split("nodecast -data_dir=/d --whitelist all -port 1 --from now");
         assert_eq!(rest, ["nodecast", "run", "--whitelist", "all", "--from", "now"]);
         assert_eq!(legacy.0.len(), 2);
+
+        for command in ["check", "show"] {
+            let (rest, legacy) = split(&format!("nodecast config {command} --from now -port=1"));
+            assert_eq!(rest, ["nodecast", "config", command, "--from", "now"]);
+            assert_eq!(legacy.0.len(), 1);
+        }
+
+        for line in ["nodecast config default -port=1", "nodecast help run -port=1"] {
+            assert_eq!(split(line).1, LegacyFlags::default(), "{line}");
+        }
 
         let (rest, legacy) = split("nodecast generate -port=1");
         assert_eq!(rest, ["nodecast", "generate", "-port=1"]);

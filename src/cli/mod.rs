@@ -1,7 +1,8 @@
 //! The command line: one file per command.
 //!
 //! Exit codes: 0, done; 1, a fault while running; 2, the command line was not understood; 78, the
-//! configuration is faulty (`EX_CONFIG`, which a service manager can be told not to retry).
+//! configuration or the whitelist is faulty (`EX_CONFIG`, which a service manager can be told not
+//! to retry); 130, a second signal ended the orderly stop.
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -15,6 +16,7 @@ pub mod flags;
 pub mod generate;
 pub mod legacy;
 pub mod output;
+mod preflight;
 pub mod run;
 
 use legacy::LegacyFlags;

@@ -5,9 +5,10 @@ use std::{env, ffi::OsString, process::ExitCode};
 use slog::{crit, error, info, o};
 
 use crate::{
-    cli::{flags::Flags, legacy::LegacyFlags},
+    cli::{EXIT_CONFIG, flags::Flags, legacy::LegacyFlags},
     config::{Inputs, Need},
     daemon, logging,
+    whitelist::WhitelistError,
 };
 
 /// A node panics when another process has this in its command line, and takes both down.
@@ -36,7 +37,7 @@ pub struct Args {
 ///
 /// # Errors
 /// With [`Faults`](crate::config::Faults) before anything has started. What stops the daemon later
-/// is logged, and gives exit code 1.
+/// is logged, and gives exit code 1; a faulty whitelist, without which nothing starts, gives 78.
 pub fn run(args: Args, legacy: LegacyFlags) -> anyhow::Result<ExitCode> {
     let mut inputs = Inputs::of_process();
     args.flags.add_to(&mut inputs);
@@ -63,7 +64,11 @@ pub fn run(args: Args, legacy: LegacyFlags) -> anyhow::Result<ExitCode> {
         // Into the log, in its format: there the reader looks for why a service stopped.
         Err(error) => {
             crit!(log, "stopped by a fault"; "error" => format!("{error:#}"));
-            Ok(ExitCode::FAILURE)
+            // Nothing mends itself by trying again there. Later faults of the whitelist stop nobody.
+            Ok(match error.downcast_ref::<WhitelistError>() {
+                Some(_) => ExitCode::from(EXIT_CONFIG),
+                None => ExitCode::FAILURE,
+            })
         }
     }
 }

@@ -55,6 +55,14 @@ pub enum Need {
     Run,
 }
 
+/// What somebody who looked at the machine found wrong with a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The key at fault, such as `whitelist.file`.
+    pub key: &'static str,
+    pub message: String,
+}
+
 /// A valid configuration, and where each value is from.
 #[derive(Clone, Debug)]
 pub struct Loaded {
@@ -139,7 +147,20 @@ impl Inputs {
     ///
     /// # Errors
     /// With every fault of every layer.
-    pub fn load(mut self, need: Need) -> Result<Loaded, Faults> {
+    pub fn load(self, need: Need) -> Result<Loaded, Faults> {
+        self.load_and_look(need, |_| Vec::new())
+    }
+
+    /// Makes the configuration and has somebody look at what it names. `look` is given a
+    /// configuration that may have faults; what it finds about a refused value is not repeated.
+    ///
+    /// # Errors
+    /// With every fault of every layer, then with every finding.
+    pub fn load_and_look(
+        mut self,
+        need: Need,
+        look: impl FnOnce(&Config) -> Vec<Finding>,
+    ) -> Result<Loaded, Faults> {
         let mut layers = Layers {
             keys: super::keys(),
             config: Config::default(),
@@ -154,6 +175,12 @@ impl Inputs {
         check::no_conflicts(&mut layers);
         if need == Need::Run {
             check::can_run(&mut layers);
+        }
+        for Finding { key, message } in look(&layers.config) {
+            if !layers.refused.contains(key) {
+                let origin = layers.origins.get(key).cloned();
+                layers.faults.push(Fault { origin, message });
+            }
         }
         if layers.faults.is_empty() {
             Ok(Loaded { config: layers.config, origins: layers.origins, file })

@@ -31,12 +31,12 @@ mod whitelist;
 pub use fault::{Fault, Faults, Origin};
 pub use health::HealthConfig;
 pub use http::HttpConfig;
-pub use load::{FlagValue, Inputs, Loaded, Need};
+pub use load::{Finding, FlagValue, Inputs, Loaded, Need};
 pub use log::{LogConfig, LogFormat, level_name};
 pub use router::RouterConfig;
 pub use session::SessionConfig;
 pub use source::{SourceConfig, StartFrom};
-pub use store::{StoreConfig, without_password};
+pub use store::{StoreConfig, sqlite_path, without_password};
 pub use whitelist::WhitelistConfig;
 
 use key::{Key, Refused};

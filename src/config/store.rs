@@ -1,6 +1,6 @@
 //! `[store]`: where events are kept, and for how long.
 
-use std::{fmt, time::Duration};
+use std::{fmt, path::Path, time::Duration};
 
 use super::{
     check::Conflict,
@@ -136,12 +136,24 @@ impl StoreConfig {
 
 fn read_url(text: &str) -> Result<String, Refused> {
     match text.split_once(':') {
-        Some(("sqlite", path)) if !path.is_empty() => Ok(text.to_owned()),
+        Some(("sqlite", _)) => match sqlite_path(text) {
+            Some(_) => Ok(text.to_owned()),
+            None => Err(Refused::because("names no file")),
+        },
         Some(("postgres" | "postgresql", _)) => {
             Err(Refused::because("is not possible yet: PostgreSQL arrives with the next release"))
         }
         _ => Err(Refused::not_understood()),
     }
+}
+
+/// The file that `sqlite:PATH` or `sqlite://PATH` names, with the path as it is written there.
+/// Nothing that lives in memory only: what is stored has to outlive the process.
+pub fn sqlite_path(url: &str) -> Option<&Path> {
+    let path = url.strip_prefix("sqlite:")?;
+    let path = path.strip_prefix("//").unwrap_or(path);
+    let path = Some(Path::new(path)).filter(|path| *path != Path::new(":memory:"))?;
+    path.file_name().is_some().then_some(path)
 }
 
 /// The address with `***` in the place of a password, both in `user:password@host` and in
@@ -174,6 +186,24 @@ pub fn without_password(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_of_sqlite_names_a_file() {
+        for (url, path) in [
+            ("sqlite:/a/n.db", Some("/a/n.db")),
+            ("sqlite:///a/n.db", Some("/a/n.db")),
+            ("sqlite:n.db", Some("n.db")),
+            ("sqlite:", None),
+            ("sqlite://", None),
+            ("sqlite:/", None),
+            ("sqlite:/a/..", None),
+            ("sqlite::memory:", None),
+            ("sqlite://:memory:", None),
+        ] {
+            assert_eq!(sqlite_path(url), path.map(Path::new), "{url}");
+            assert_eq!(read_url(url).is_ok(), path.is_some(), "{url}");
+        }
+    }
 
     #[test]
     fn a_password_is_never_shown() {

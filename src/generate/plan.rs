@@ -11,9 +11,10 @@ pub struct Plan {
     pub seed: u64,
     /// Decides what differs between two nodes of one chain: delays, cuts, the moments of faults.
     pub node_seed: u64,
-    /// How many users trade. At least 1.
+    /// How many users trade. 1 to [`Plan::MAX_USERS`].
     pub users: usize,
-    /// Time of the first block; without one, such that the first line is written now.
+    /// Time of the first block, from 1970 to 2199; without one, such that the first line is
+    /// written now.
     pub start: Option<Timestamp>,
     /// Number of the first block. At most `u32::MAX`, because hashes hold it in four bytes.
     pub first_block: u64,
@@ -71,6 +72,10 @@ impl Faults {
 pub enum PlanError {
     #[error("a chain needs at least one user")]
     NoUsers,
+    #[error("{0} users are more than are simulated, at most {max}", max = Plan::MAX_USERS)]
+    TooManyUsers(usize),
+    #[error("the first block is of {0}, accepted are times from 1970 to 2199")]
+    StartOutOfRange(Timestamp),
     #[error("the first block is {0}, but block numbers have to fit into 32 bits")]
     BlockTooHigh(u64),
     #[error("the block interval must be at least one microsecond")]
@@ -81,9 +86,23 @@ impl Plan {
     /// Blocks a second of the real network in 2026.
     pub const REAL_RATE: f64 = 14.5;
 
+    /// Each takes about a hundred bytes of memory.
+    pub const MAX_USERS: usize = 10_000_000;
+
+    /// 2200-01-01T00:00:00. Times are nanoseconds in lines, and overflow in 2262.
+    pub const END_OF_TIME: Timestamp = Timestamp(7_258_118_400_000_000);
+
     pub fn validate(&self) -> Result<(), PlanError> {
         if self.users == 0 {
             return Err(PlanError::NoUsers);
+        }
+        if self.users > Self::MAX_USERS {
+            return Err(PlanError::TooManyUsers(self.users));
+        }
+        if let Some(start) = self.start
+            && !(Timestamp(0)..Self::END_OF_TIME).contains(&start)
+        {
+            return Err(PlanError::StartOutOfRange(start));
         }
         if u32::try_from(self.first_block).is_err() {
             return Err(PlanError::BlockTooHigh(self.first_block));

@@ -13,7 +13,10 @@ use slog::warn;
 
 use super::{ApiState, State, json};
 use crate::{
-    delivery::dialect::encode::{self, OLDER_TOPICS},
+    delivery::dialect::{
+        encode::{self, OLDER_TOPICS},
+        object,
+    },
     store::{EventQuery, StoreError},
 };
 
@@ -72,7 +75,8 @@ async fn answer(state: &ApiState, body: web::Payload) -> Result<Vec<u8>, Fault> 
         Fault(StatusCode::PAYLOAD_TOO_LARGE, text)
     })?;
     let body = body.map_err(|_| bad("the body cannot be read"))?;
-    let request: Request = serde_json::from_slice(&body).map_err(|_| bad("Invalid JSON"))?;
+    // Also what is JSON but no object is called so there.
+    let request: Request = object::read(&body).map_err(|_| bad("Invalid JSON"))?;
     let query = request.query(state.http.max_page_size)?;
     let events = state.store.events(query).await.map_err(|error| {
         warn!(state.logger, "history cannot be read"; "error" => %error);

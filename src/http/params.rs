@@ -19,7 +19,12 @@ pub struct Params {
 
 impl Params {
     pub fn new(query: &str) -> Self {
-        let mut faults = Vec::new();
+        // The reader of pairs would take the first as text and replace what the second stands for.
+        let mut faults: Vec<_> = query
+            .split('&')
+            .filter(|pair| !pair.split('=').all(is_percent_encoded))
+            .map(|pair| format!("{}: not percent-encoded UTF-8", echo(pair)))
+            .collect();
         let pairs = match Query::<Vec<(String, String)>>::from_query(query) {
             Ok(pairs) => pairs.into_inner(),
             Err(error) => {
@@ -94,6 +99,22 @@ fn echo(text: &str) -> String {
         write!(shown, "... ({} bytes)", text.len()).expect("a String takes everything");
     }
     format!("{shown:?}")
+}
+
+/// Whether two hexadecimal digits follow every `%`, and all of it stands for UTF-8.
+fn is_percent_encoded(text: &str) -> bool {
+    let mut pieces = text.split('%');
+    let mut bytes = pieces.next().unwrap_or_default().as_bytes().to_vec();
+    for piece in pieces {
+        let Some((digits, rest)) = piece.split_at_checked(2) else { return false };
+        // `from_str_radix` would take a plus sign too.
+        if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return false;
+        }
+        bytes.extend(u8::from_str_radix(digits, 16));
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    std::str::from_utf8(&bytes).is_ok()
 }
 
 /// Reads a whole number without sign.
@@ -180,6 +201,24 @@ mod tests {
         fn no_text_makes_reading_a_time_panic(text in "\\PC*", rest in "[-+:Zz 0-9é]{0,10}") {
             assert!(time(&text).is_none() || !text.is_empty());
             time(&format!("2026-03-15T00:00:00{rest}"));
+        }
+    }
+
+    #[test]
+    fn what_is_not_percent_encoded_utf8_is_refused_and_named() {
+        for query in ["coin=%zz", "coin=%ff", "coin=a%", "coin=%+1", "a=1&coin=%4", "%ff=1&b=2"] {
+            let mut params = Params::new(query);
+            params.one("coin", "a name", |name| Some(name.to_owned()));
+
+            let error = params.finish().unwrap_err().to_string();
+
+            assert!(error.contains("not percent-encoded UTF-8"), "{query}: {error}");
+        }
+        for query in ["coin=BTC", "coin=%C3%A4%e2%82%ac", "coin=%40a+b%25=c", ""] {
+            let mut params = Params::new(query);
+            params.one("coin", "a name", |name| Some(name.to_owned()));
+
+            assert!(params.finish().is_ok(), "{query}");
         }
     }
 

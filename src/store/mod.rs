@@ -10,14 +10,14 @@ mod contract;
 pub mod sqlite;
 mod writer;
 
-use std::{collections::HashSet, fmt, ops::RangeInclusive, path::Path, sync::Arc, time::Duration};
+use std::{collections::HashSet, fmt, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
 use self::sqlite::SqliteStore;
 pub use self::writer::{AttachReader, DbWriter, Flush, Hurry, NewGeneration, Shared, StoreFault};
 use crate::{
-    config::StoreConfig,
+    config::{StoreConfig, sqlite_path},
     event::{Address, EventId, SequencedEvent, Timestamp, Topic},
     router::ledger::{BlockRange, Gap},
     source::{Progress, StreamCheckpoint},
@@ -181,13 +181,12 @@ pub fn open(url: &str, config: &StoreConfig) -> Result<Arc<dyn EventStore>, Stor
     // Only the scheme is repeated: what is behind it may hold a password.
     let accepted = "accepted is sqlite:PATH";
     match url.split_once(':') {
-        Some(("sqlite", "" | ":memory:")) => {
-            Err(StoreError::Unusable(format!("the database URL names no file; {accepted}")))
-        }
-        Some(("sqlite", path)) => {
-            let path = path.strip_prefix("//").unwrap_or(path);
-            Ok(Arc::new(SqliteStore::open(Path::new(path), config)?))
-        }
+        Some(("sqlite", _)) => match sqlite_path(url) {
+            Some(path) => Ok(Arc::new(SqliteStore::open(path, config)?)),
+            None => {
+                Err(StoreError::Unusable(format!("the database URL names no file; {accepted}")))
+            }
+        },
         Some((scheme, _)) => Err(StoreError::Unusable(format!(
             "database URLs of the scheme `{scheme}` are not known; {accepted}"
         ))),

@@ -47,11 +47,9 @@ pub struct BadLines {
 
 impl fmt::Display for BadLines {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} bad lines, an address is 0x and 40 hexadecimal digits: ",
-            self.numbers.len()
-        )?;
+        let count = self.numbers.len();
+        let plural = if count == 1 { "" } else { "s" };
+        write!(f, "{count} bad line{plural}, an address is 0x and 40 hexadecimal digits: ")?;
         for (ordinal, (number, text)) in self.numbers.iter().zip(&self.shown).enumerate() {
             let separator = if ordinal > 0 { ", " } else { "" };
             write!(f, "{separator}line {number}: {text:?}")?;
@@ -130,7 +128,13 @@ mod tests {
         let bad = parse(content.as_bytes()).unwrap_err();
 
         assert_eq!(bad.numbers, [2, 4, 5, 6]);
+        assert!(bad.to_string().starts_with("4 bad lines, "), "{bad}");
         assert!(bad.to_string().contains("line 2: \"nobody\""), "{bad}");
+
+        let bad = parse(format!("{ONE}\nnobody\n{TWO}").as_bytes()).unwrap_err();
+
+        let said = "1 bad line, an address is 0x and 40 hexadecimal digits: line 2: \"nobody\"";
+        assert_eq!(bad.to_string(), said);
     }
 
     #[test]

@@ -47,6 +47,29 @@ fn a_list_that_shrinks_too_much_waits_for_a_hangup() {
 }
 
 #[test]
+fn a_bad_line_in_a_changed_list_changes_nothing_and_is_named_in_log_and_status() {
+    let mut setup = Setup::new();
+    setup.whitelist = format!("{ALICE}\n");
+    let daemon = setup.start();
+
+    fs::write(setup.whitelist_file(), format!("{ALICE}\n{BOB}\nnobody\n")).unwrap();
+
+    let said = r#"1 bad line, an address is 0x and 40 hexadecimal digits: line 3: "nobody""#;
+    eventually("status names the line", || {
+        daemon.status()["whitelist"]["problem"].as_str().is_some_and(|p| p.contains(said))
+    });
+    assert_eq!(daemon.status()["whitelist"]["addresses"], 1);
+    eventually("the log names the line", || {
+        log_lines(&daemon.log(), "whitelist not replaced, the old one stays")
+            .iter()
+            .any(|line| line.contains("1 bad line, ") && line.contains(r#"line 3: \"nobody\""#))
+    });
+    fs::write(setup.whitelist_file(), format!("{ALICE}\n{BOB}\n")).unwrap();
+    eventually("a mended list is taken", || daemon.status()["whitelist"]["addresses"] == 2);
+    assert_eq!(daemon.status()["whitelist"]["problem"], Value::Null);
+}
+
+#[test]
 fn a_plain_directory_is_refused_with_the_flag_that_the_node_needs() {
     let setup = Setup::new();
     for kind in ["node_fills", "misc_events"] {

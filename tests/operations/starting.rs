@@ -14,9 +14,13 @@ use crate::{
 
 /// Starts a daemon that has to end by itself with code 1, and gives all that its log says.
 fn log_of_a_refused_start(setup: &Setup) -> String {
+    log_of_a_start_refused_with(1, setup)
+}
+
+fn log_of_a_start_refused_with(code: i32, setup: &Setup) -> String {
     let mut daemon = setup.spawn();
     let status = daemon.wait_exit().expect("it runs");
-    assert_eq!(status.code(), Some(1), "{}", daemon.log_tail());
+    assert_eq!(status.code(), Some(code), "{}", daemon.log_tail());
     daemon.log()
 }
 
@@ -87,7 +91,7 @@ fn every_bad_line_of_the_whitelist_is_reported_at_the_start() {
     let mut setup = Setup::new();
     setup.whitelist = format!("{ALICE}\n0x12\n# a comment\n{BOB}\nnobody\n{ALICE}ff\n");
 
-    let log = log_of_a_refused_start(&setup);
+    let log = log_of_a_start_refused_with(78, &setup);
 
     let said = log_lines(&log, "whitelist file");
     assert_eq!(said.len(), 1, "{log}");

@@ -95,6 +95,28 @@ fn who_asked_for_everybody_and_for_one_user_gets_an_event_once() {
     client.sync();
 }
 
+/// Both fields are ours: to the older service such a request is one without users.
+#[test]
+fn no_user_and_an_empty_list_of_users_ask_for_everybody_as_leaving_them_out_does() {
+    let server = Server::start(|_| {});
+    for nobody in
+        [r#""users":[]"#, r#""users":null"#, r#""user":null"#, r#""user":null,"users":[]"#]
+    {
+        let mut client = server.connect("/ws");
+        client.say(&format!(r#"{{"action":"subscribe","event":"fill",{nobody}}}"#));
+        client.say(r#"{"action":"subscribe","event":"misc"}"#);
+        client.sync();
+        server.append(vec![fill(1, ALICE, "BTC"), fill(2, BOB, "BTC")]);
+        assert_eq!(client.json()["block"], 1, "{nobody}");
+        assert_eq!(client.json()["block"], 2, "{nobody}");
+
+        client.say(&format!(r#"{{"action":"unsubscribe","event":"fill",{nobody}}}"#));
+        client.sync();
+        server.append(vec![fill(3, ALICE, "BTC"), misc(4, Some(ALICE))]);
+        assert_eq!(client.json()["block"], 4, "{nobody}");
+    }
+}
+
 #[test]
 fn mistakes_are_answered_and_the_connection_stays() {
     // H31.
@@ -107,11 +129,23 @@ fn mistakes_are_answered_and_the_connection_stays() {
         r#"{"action":"subscribe","event":"fills"}"#,
         r#"{"action":"subscribe"}"#,
         r#"{"action":"subscribe","event":"fill","user":"0x12"}"#,
+        r#"["subscribe","fill",null,null]"#,
+        r#""subscribe""#,
+        "null",
+        r#"{"action":{"subscribe":null},"event":"fill"}"#,
+        r#"{"action":["subscribe"],"event":"fill"}"#,
+        r#"{"action":"subscribe","event":"fill","users":"0x12"}"#,
     ] {
         let reply = client.ask(mistake);
         let reply = reply.as_object().unwrap();
         assert_eq!(reply.len(), 1);
-        assert!(reply["error"].as_str().is_some_and(|error| !error.is_empty()), "{mistake}");
+        let error = reply["error"].as_str().unwrap();
+        assert!(!error.is_empty(), "{mistake}");
+        if mistake.starts_with('[') {
+            assert_eq!(error, "a JSON object is expected", "{mistake}");
+        }
+        // Names of our own types are no help to anybody.
+        assert!(!error.contains("struct") && !error.contains("variant"), "{mistake}: {error}");
     }
 
     client.say(r#"{"action":"subscribe","event":"fill"}"#);

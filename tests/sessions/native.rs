@@ -149,7 +149,12 @@ fn every_mistake_has_its_code_and_the_connection_stays() {
 
     for (mistake, code, id) in [
         ("{", "invalid_json", None),
+        ("", "invalid_json", None),
+        (r#"["list",1]"#, "invalid_frame", None),
+        (r#""list""#, "invalid_frame", None),
+        ("null", "invalid_frame", None),
         (r#"{"id":"q"}"#, "invalid_frame", None),
+        (r#"{"type":["list"],"id":"q"}"#, "invalid_frame", None),
         (r#"{"type":"dance","id":"q"}"#, "unknown_type", Some("q")),
         (r#"{"type":"subscribe","id":"q","topic":"fill"}"#, "unknown_topic", Some("q")),
         (r#"{"type":"subscribe","id":"q"}"#, "invalid_frame", Some("q")),
@@ -192,6 +197,12 @@ fn every_mistake_has_its_code_and_the_connection_stays() {
         assert_eq!(error["type"], "error", "{mistake}: {error}");
         assert_eq!(error["code"], code, "{mistake}: {error}");
         assert_eq!(error.get("id").and_then(|id| id.as_str()), id, "{mistake}: {error}");
+        let message = error["message"].as_str().unwrap();
+        if code == "invalid_frame" && !mistake.starts_with('{') {
+            assert_eq!(message, "a JSON object is expected", "{mistake}");
+        }
+        // Names of our own types are no help to anybody.
+        assert!(!message.contains("struct") && !message.contains("variant"), "{message}");
     }
 
     client.ask(r#"{"type":"subscribe","id":"b","topic":"misc"}"#);

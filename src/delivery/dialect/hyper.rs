@@ -9,7 +9,10 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use serde::Deserialize;
 
-use super::{Desk, Dialect, encode};
+use super::{
+    Desk, Dialect, encode,
+    object::{self, ObjectError},
+};
 use crate::{
     delivery::{
         close::CloseReason,
@@ -24,17 +27,20 @@ pub const ENCODING: usize = 0;
 
 pub struct Hyper;
 
+/// Longest part of an unknown name that is repeated to the client, in characters.
+const ECHO_CHARS: usize = 64;
+
 /// Unknown fields are passed over, as the older service does.
 #[derive(Deserialize)]
 struct Request {
-    action: Action,
+    action: String,
     event: String,
+    /// The users of both fields count together. Null and an empty list are as good as left out:
+    /// the older service knows neither field, and everybody is meant.
     user: Option<Address>,
     users: Option<Vec<Address>>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
 enum Action {
     Subscribe,
     Unsubscribe,
@@ -44,7 +50,9 @@ enum Action {
 #[derive(Debug, thiserror::Error)]
 enum RequestError {
     #[error("{0}")]
-    Json(#[from] serde_json::Error),
+    Object(#[from] ObjectError),
+    #[error("unknown action {0:?}: subscribe and unsubscribe are known")]
+    UnknownAction(String),
     #[error("unknown event {0:?}: fill and misc are known")]
     UnknownEvent(String),
     #[error("{0}")]
@@ -53,15 +61,21 @@ enum RequestError {
 
 impl Hyper {
     fn answer(text: &str, desk: &mut Desk<'_>) -> Result<(), RequestError> {
-        let request: Request = serde_json::from_str(text)?;
+        let request: Request = object::read(text.as_bytes())?;
+        let echo = |name: &str| name.chars().take(ECHO_CHARS).collect();
+        let action = match &*request.action {
+            "subscribe" => Action::Subscribe,
+            "unsubscribe" => Action::Unsubscribe,
+            other => return Err(RequestError::UnknownAction(echo(other))),
+        };
         let topic = topic(&request.event, desk.topics)
-            .ok_or_else(|| RequestError::UnknownEvent(request.event.clone()))?;
+            .ok_or_else(|| RequestError::UnknownEvent(echo(&request.event)))?;
         let users: BTreeSet<Address> =
             request.users.into_iter().flatten().chain(request.user).collect();
         // Two subscriptions a topic: "everybody", and the users that were named one by one.
         let (all, listed) = ("all ".to_owned() + topic.as_str(), topic.as_str());
         let subscriptions = &mut *desk.subscriptions;
-        match request.action {
+        match action {
             Action::Subscribe if users.is_empty() => {
                 match subscriptions.subscribe(&all, topic, Users::All, None, desk.limits) {
                     Ok(change) => desk.changes.push(change),

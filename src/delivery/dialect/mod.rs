@@ -8,6 +8,7 @@
 pub mod encode;
 mod hyper;
 mod native;
+pub mod object;
 
 use bytes::Bytes;
 

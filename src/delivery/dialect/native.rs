@@ -9,7 +9,10 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::{Desk, Dialect, encode};
+use super::{
+    Desk, Dialect, encode,
+    object::{self, ObjectError},
+};
 use crate::{
     delivery::{
         close::CloseReason,
@@ -148,7 +151,7 @@ struct Listed<'a> {
 #[derive(Debug, thiserror::Error)]
 enum FrameError {
     #[error("{0}")]
-    Invalid(#[from] serde_json::Error),
+    Invalid(#[from] ObjectError),
     #[error("unknown type {0:?}: subscribe, unsubscribe, list and ping are known")]
     UnknownType(String),
     #[error("unknown topic {0:?}: {1} are known")]
@@ -186,16 +189,16 @@ impl FrameError {
 impl Native {
     fn answer(kind: &str, text: &str, desk: &mut Desk<'_>) -> Result<(), FrameError> {
         match kind {
-            "subscribe" => Self::subscribe(serde_json::from_str(text)?, desk),
+            "subscribe" => Self::subscribe(object::read(text.as_bytes())?, desk),
             "unsubscribe" => {
-                let request: Unsubscribe = serde_json::from_str(text)?;
+                let request: Unsubscribe = object::read(text.as_bytes())?;
                 let gone = desk.subscriptions.unsubscribe(request.id.get());
                 desk.changes.push(gone.ok_or(FrameError::UnknownId)?);
                 desk.say(&Say::Ack { id: &request.id, cursor: (desk.cursor)().to_string() });
                 Ok(())
             }
             "list" => {
-                let request: Plain = serde_json::from_str(text)?;
+                let request: Plain = object::read(text.as_bytes())?;
                 let id = request.id()?;
                 let subscriptions = desk.subscriptions.iter().map(Listed::from).collect();
                 let reply = Say::Subscriptions { id, subscriptions }.frame();
@@ -203,7 +206,7 @@ impl Native {
                 Ok(())
             }
             "ping" => {
-                let request: Plain = serde_json::from_str(text)?;
+                let request: Plain = object::read(text.as_bytes())?;
                 desk.say(&Say::Pong { id: request.id()? });
                 Ok(())
             }
@@ -299,7 +302,7 @@ impl Dialect for Native {
     }
 
     fn receive(&self, text: &str, desk: &mut Desk<'_>) {
-        let head: Result<Head, _> = serde_json::from_str(text);
+        let head: Result<Head, _> = object::read(text.as_bytes());
         let (id, outcome) = match head {
             Ok(head) => (head.id, Self::answer(&head.kind, text, desk)),
             Err(error) => (None, Err(error.into())),

@@ -1,0 +1,90 @@
+//! What `config check` looks at beyond the text of the configuration.
+//!
+//! Invariant: nothing is created, written or locked, and what a running daemon holds is no fault.
+//! So the port is not tried, and a missing node directory is none either: `run` waits for it.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{Access, access};
+
+use crate::{
+    config::{Config, Finding, sqlite_path, without_password},
+    whitelist::read_list,
+};
+
+/// Looks at what the configuration names.
+pub fn look(config: &Config) -> Vec<Finding> {
+    let found = [
+        whitelist_file(config).map(|why| ("whitelist.file", why)),
+        state_dir(&config.state_dir).map(|why| ("state_dir", why)),
+        database(config).map(|why| ("store.url", why)),
+    ];
+    found.into_iter().flatten().map(|(key, message)| Finding { key, message }).collect()
+}
+
+fn whitelist_file(config: &Config) -> Option<String> {
+    let path = config.whitelist.file.as_deref().filter(|_| !config.whitelist.all)?;
+    let fault = read_list(path).err()?;
+    Some(format!("whitelist.file = {}: {fault}", path.display()))
+}
+
+fn state_dir(directory: &Path) -> Option<String> {
+    // The loader has said so already.
+    if directory.as_os_str().is_empty() {
+        return None;
+    }
+    let why = usable(directory).err()?;
+    Some(format!("state_dir = {}: {why}", directory.display()))
+}
+
+/// The file itself is not opened: even a look leaves a write-ahead log behind.
+fn database(config: &Config) -> Option<String> {
+    let path = sqlite_path(&config.store.url)?;
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let why = match fs::metadata(path) {
+        Ok(found) if !found.is_file() => "not a regular file".to_owned(),
+        Ok(_) if access(path, Access::READ_OK | Access::WRITE_OK).is_err() => {
+            "this user may not read and write it".to_owned()
+        }
+        _ if directory == config.state_dir => return None,
+        _ => match directory.metadata() {
+            // The start makes the state directory and those above it, no other one.
+            Err(_) if config.state_dir.starts_with(directory) => return None,
+            Err(error) => format!("the directory {}: {error}", directory.display()),
+            Ok(_) => usable(directory).err()?,
+        },
+    };
+    Some(format!("store.url = {}: {why}", without_password(&config.store.url)))
+}
+
+/// Whether files can be made in a directory, once it and the missing ones above it are made.
+fn usable(directory: &Path) -> Result<(), String> {
+    let absolute = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
+    let (nearest, found) = nearest_existing(absolute).map_err(|error| error.to_string())?;
+    if !found.is_dir() {
+        return Err(format!("{} is not a directory", nearest.display()));
+    }
+    access(&nearest, Access::WRITE_OK | Access::EXEC_OK)
+        .map_err(|_| format!("this user may not write in {}", nearest.display()))
+}
+
+fn nearest_existing(mut path: PathBuf) -> io::Result<(PathBuf, fs::Metadata)> {
+    loop {
+        match fs::metadata(&path) {
+            Ok(found) => return Ok((path, found)),
+            // Something above is a file.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) && path.pop() => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
