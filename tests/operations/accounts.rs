@@ -60,7 +60,9 @@ fn nothing_disappears_uncounted() {
         + fs::metadata(Kind::fills(&second).path(30_000_101, 0)).unwrap().len();
     eventually("everything is read and committed", || {
         let status = daemon.status();
-        sum(&status, "read_bytes") >= written && status["log"]["uncommitted_segments"] == 0
+        sum(&status, "read_bytes") >= written
+            && status["log"]["uncommitted_segments"] == 0
+            && status["budget"]["in_flight_bytes"] == 0
     });
     let status = daemon.status();
     let (filter, router, store) = (&status["filter"], &status["router"], &status["store"]);
