@@ -153,6 +153,7 @@ impl Inputs {
         self.fill_in(&mut layers);
         check::no_conflicts(&mut layers);
         if need == Need::Run {
+            check::distinct_directories(&mut layers);
             check::can_run(&mut layers);
         }
         if layers.faults.is_empty() {

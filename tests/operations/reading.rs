@@ -141,3 +141,23 @@ fn what_happens_to_a_followed_file_is_told_in_the_log_and_status_follows() {
     eventually("the log says it", || daemon.log().contains("file removed, it was read"));
     assert_eq!(log_lines(&daemon.log(), "file truncated").len(), 1, "{}", daemon.log());
 }
+
+#[test]
+fn one_directory_under_two_names_is_refused_at_the_start() {
+    for linked in [false, true] {
+        let mut setup = Setup::new();
+        let again = match linked {
+            true => setup.root.path().join("link"),
+            false => setup.node().to_owned(),
+        };
+        if linked {
+            std::os::unix::fs::symlink(setup.node(), &again).unwrap();
+        }
+        setup.data_dirs.push(again);
+
+        let mut daemon = setup.spawn();
+
+        assert_eq!(daemon.wait_exit().and_then(|status| status.code()), Some(78));
+        assert!(daemon.log().contains("are the same directory"), "{}", daemon.log());
+    }
+}
