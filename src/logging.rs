@@ -13,7 +13,8 @@ use std::{
 };
 
 use slog::{
-    Drain, FnValue, Key, Level, Logger, Never, OwnedKVList, PushFnValue, Record, b, o, record,
+    Drain, FnValue, Key, Level, Logger, Never, OwnedKVList, PushFnValue, Record, RecordStatic, b,
+    o, record,
 };
 use slog_async::{AsyncCore, AsyncGuard};
 
@@ -24,6 +25,12 @@ use crate::{
 
 /// Dependencies are heard from here on; below it they tell of single connections and statements.
 const DEPENDENCIES: log::Level = log::Level::Warn;
+
+/// The `log` target of the HTTP protocol, and how its records about the connection of a client begin.
+/// It calls each request that is no HTTP an error; a port scan must not fill the log with them. What
+/// it says of our own answers begins otherwise and keeps its level.
+const HTTP_PROTOCOL: &str = "actix_http";
+const OF_A_CLIENT: &str = "stream error: ";
 
 /// Keys by which a logger names its component. The innermost logger's counts.
 const COMPONENT_KEYS: [&str; 2] = ["actor", "component"];
@@ -174,6 +181,15 @@ impl<D: Drain<Ok = (), Err = Never>> Drain for LevelFilter<D> {
     type Err = Never;
 
     fn log(&self, record: &Record, values: &OwnedKVList) -> Result<(), Never> {
+        if record.level().is_at_least(Level::Info) && is_of_a_client(record) {
+            let lowered = RecordStatic {
+                location: record.location(),
+                tag: record.tag(),
+                level: Level::Debug,
+            };
+            let kv = record.kv();
+            return self.log(&Record::new(&lowered, record.msg(), kv), values);
+        }
         let wanted = |limit: Level| record.level().is_at_least(limit);
         let passes =
             wanted(self.narrowest) || wanted(self.widest) && wanted(self.level_of(record, values));
@@ -183,6 +199,10 @@ impl<D: Drain<Ok = (), Err = Never>> Drain for LevelFilter<D> {
     fn is_enabled(&self, level: Level) -> bool {
         level.is_at_least(self.widest)
     }
+}
+
+fn is_of_a_client(record: &Record) -> bool {
+    record.tag().starts_with(HTTP_PROTOCOL) && record.msg().to_string().starts_with(OF_A_CLIENT)
 }
 
 impl<D> LevelFilter<D> {
@@ -313,6 +333,23 @@ mod tests {
         });
 
         assert!(!text.contains("quiet") && text.contains("loud"), "{text}");
+    }
+
+    #[test]
+    fn what_the_http_protocol_says_of_its_clients_is_debug_and_of_itself_stays_an_error() {
+        let speak = |log: &Logger| {
+            slog::error!(log, # "actix_http::h1::dispatcher", "stream error: request parse error");
+            slog::error!(log, # "actix_http::h1::dispatcher", "Response payload stream error: disk");
+            slog::error!(log, "stream error: of our own");
+        };
+
+        let text = written(&json_config(), speak);
+        assert!(!text.contains("request parse error"), "{text}");
+        assert!(text.contains("payload stream error") && text.contains("of our own"), "{text}");
+
+        let text = written(&LogConfig { level: Level::Debug, ..json_config() }, speak);
+        let line = text.lines().find(|line| line.contains("request parse error")).unwrap();
+        assert!(line.contains("\"debug\""), "{line}");
     }
 
     /// Blocks its writer until it is released.

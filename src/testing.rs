@@ -8,7 +8,7 @@ use std::{
 };
 
 use actix::prelude::*;
-use slog::{Discard, Logger, o};
+use slog::{Discard, Drain, KV, Logger, Never, OwnedKVList, Record, Serializer, o};
 
 /// An actor that keeps every message it gets.
 pub struct Probe<M> {
@@ -80,4 +80,45 @@ impl<M: Message<Result = ()> + Send + Unpin + 'static> Handler<M> for Probe<M> {
 /// A logger that says nothing.
 pub fn log() -> Logger {
     Logger::root(Discard, o!())
+}
+
+/// What a [`recorded_log`] was told: a line a record, the message and then `key=value`.
+#[derive(Clone, Default)]
+pub struct Records(Arc<Mutex<Vec<String>>>);
+
+impl Records {
+    /// The lines that hold this text.
+    pub fn with(&self, text: &str) -> Vec<String> {
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().filter(|line| line.contains(text)).cloned().collect()
+    }
+}
+
+struct Pairs(String);
+
+impl Serializer for Pairs {
+    fn emit_arguments(&mut self, key: slog::Key, value: &std::fmt::Arguments) -> slog::Result {
+        self.0 += &format!(" {key}={value}");
+        Ok(())
+    }
+}
+
+impl Drain for Records {
+    type Ok = ();
+    type Err = Never;
+
+    fn log(&self, record: &Record, _values: &OwnedKVList) -> Result<(), Never> {
+        let mut pairs = Pairs(format!("{} {}", record.level(), record.msg()));
+        if record.kv().serialize(record, &mut pairs).is_err() {
+            pairs.0 += " (pairs that cannot be shown)";
+        }
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(pairs.0);
+        Ok(())
+    }
+}
+
+/// A logger whose records can be read.
+pub fn recorded_log() -> (Logger, Records) {
+    let records = Records::default();
+    (Logger::root(records.clone(), o!()), records)
 }

@@ -211,3 +211,36 @@ fn a_stream_that_has_shown_itself_dense_stays_so() {
 
     eventually("it is found after a restart", || open_gaps(&daemon) == [(121, 124), (129, 134)]);
 }
+
+// One damaged digit is enough for such a number.
+#[test]
+fn a_block_number_that_no_chain_reaches_moves_nothing_and_is_set_aside() {
+    const FAR: u64 = 9_000_000_000_000_000;
+    let setup = Setup::new();
+    let mut file = Kind::fills(setup.node()).open(DAY, 9);
+    // As the first line of all, among others, and behind a restart.
+    write(&mut file, [FAR, 5_000_001, 5_000_002, FAR, 2_000_000_000, 7, 5_000_003]);
+    let daemon = setup.start();
+    let refused = |daemon: &TestDaemon| {
+        daemon.status()["nodes"][0]["streams"][0]["refused_blocks"].as_u64().unwrap()
+    };
+    eventually("the real blocks are stored", || database::rows(&setup.database()).len() == 3);
+    assert_eq!(refused(&daemon), 4);
+    assert_eq!(daemon.get("/height").1["block"], 5_000_003);
+    assert_eq!(daemon.stop().code(), Some(0));
+    write(&mut file, [2_000_000_000, 5_000_004]);
+
+    let daemon = setup.start();
+    let mut client = daemon.subscribe("fills");
+    eventually("reading goes on", || database::rows(&setup.database()).len() == 4);
+    write(&mut file, [FAR, 5_000_005]);
+
+    assert_eq!(told(&mut client), on_time(5_000_005));
+    assert_eq!(refused(&daemon), 2);
+    assert_eq!(open_gaps(&daemon), []);
+    assert_eq!(daemon.status()["router"]["height"], 5_000_005);
+    let aside = std::fs::read_to_string(setup.state_dir().join("quarantine.jsonl")).unwrap();
+    assert_eq!(aside.lines().count(), 6, "{aside}");
+    assert!(aside.lines().all(|line| line.contains("block_number does not fit")), "{aside}");
+    eventually("the log says it", || daemon.log().matches("block refused").count() == 6);
+}

@@ -1,5 +1,7 @@
 //! Rules that concern more than one key, checked when all layers are laid.
 
+use std::{fs, path::Path};
+
 use super::{
     Config,
     fault::{Fault, Origin},
@@ -44,6 +46,33 @@ pub(super) fn no_conflicts(layers: &mut Layers) {
         };
         let (origin, message) = (origin_of(first), message(first, second));
         layers.faults.push(Fault { origin: Some(origin), message });
+    }
+}
+
+/// Refuses a node directory that is named twice, also through a link: each of its events would be
+/// read twice.
+pub(super) fn distinct_directories(layers: &mut Layers) {
+    let directories = &layers.config.source.data_dirs;
+    let mut faults = Vec::new();
+    for (ordinal, second) in directories.iter().enumerate() {
+        if let Some(first) = directories[..ordinal].iter().find(|first| are_one(first, second)) {
+            let message = format!(
+                "source.data_dirs: {} and {} are the same directory: give it once",
+                first.display(),
+                second.display()
+            );
+            let origin = layers.origins.get("source.data_dirs").cloned();
+            faults.push(Fault { origin, message });
+        }
+    }
+    layers.faults.extend(faults);
+}
+
+/// What does not exist yet is compared as it is written.
+fn are_one(first: &Path, second: &Path) -> bool {
+    match (fs::canonicalize(first), fs::canonicalize(second)) {
+        (Ok(first), Ok(second)) => first == second,
+        _ => first == second,
     }
 }
 

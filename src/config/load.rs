@@ -174,6 +174,7 @@ impl Inputs {
         self.fill_in(&mut layers);
         check::no_conflicts(&mut layers);
         if need == Need::Run {
+            check::distinct_directories(&mut layers);
             check::can_run(&mut layers);
         }
         for Finding { key, message } in look(&layers.config) {

@@ -134,12 +134,15 @@ impl Daemon {
             "last_seq" => recovered.last_seq, "streams" => recovered.streams.len());
 
         let positions = recovered.heads.clone();
+        let reached =
+            recovered.streams.iter().filter_map(|stream| stream.state.last_position).max();
+        let horizon = Horizon::new(config.store.retention, recovered.newest_time);
         let heads = Heads { epoch: run.epoch, run: run.id, positions };
         let commons = Commons {
             log: Log::new(config.router.recent_bytes, recovered.last_seq, heads),
             store,
             readers: Arc::default(),
-            horizon: Arc::new(Horizon::new(config.store.retention, recovered.newest_time)),
+            horizon: Arc::new(horizon.resuming_at(reached)),
             quarantine: Arc::new(quarantine),
             stats: Arc::default(),
             logger: logger.clone(),

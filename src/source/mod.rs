@@ -22,7 +22,7 @@ pub use self::{
         consecutive,
     },
     credit::{BatchLost, Budget, Credit, CreditReturned},
-    horizon::Horizon,
+    horizon::{Disbelief, Horizon},
 };
 use crate::event::Topic;
 

@@ -197,6 +197,11 @@ impl Stats {
         stats
     }
 
+    /// Takes a stream out that was only expected, when it is known what there is.
+    pub fn retire(&self, stream: &Stream) {
+        self.lock().retain(|known| known.stream.name != stream.name);
+    }
+
     pub fn streams(&self) -> Vec<Arc<StreamStats>> {
         self.lock().clone()
     }
@@ -259,6 +264,24 @@ impl StreamStats {
             file.clone_into(&mut current);
         }
         self.offset_bytes.set(offset as i64);
+    }
+
+    /// Notes that a file ends before what was read of it, and is read from another offset.
+    pub fn set_back(&self, file: &str, offset: u64) {
+        let current = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        if *current == file {
+            self.offset_bytes.set(offset as i64);
+        }
+    }
+
+    /// Notes that a file is gone. If it was the one that was read, `newest` is it now.
+    pub fn gone(&self, file: &str, newest: Option<(&str, u64)>) {
+        let mut current = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        if *current == file {
+            let (name, offset) = newest.unwrap_or_default();
+            name.clone_into(&mut current);
+            self.offset_bytes.set(offset as i64);
+        }
     }
 
     pub fn problem(&self) -> String {

@@ -141,3 +141,46 @@ fn a_directory_in_the_place_of_an_hour_file_is_reported_and_stops_nothing() {
     append(&mut kind.open(DAY, 10), &(fills_line(3, ALICE, 1) + "\n"));
     eventually("the file is read", || stored(&setup) == 3);
 }
+
+// H12
+#[test]
+fn what_happens_to_a_followed_file_is_told_in_the_log_and_status_follows() {
+    let setup = Setup::new();
+    let kind = Kind::fills(setup.node());
+    append(&mut kind.open(DAY, 9), &(fills_line(1, ALICE, 1) + "\n"));
+    let daemon = setup.start();
+    eventually("it is stored", || stored(&setup) == 1);
+    let stream = |member: &str| daemon.status()["nodes"][0]["streams"][0][member].clone();
+    assert_eq!(stream("file"), "20260315/9");
+
+    fs::write(kind.path(DAY, 9), "").unwrap();
+    eventually("status follows", || stream("offset_bytes") == 0);
+    eventually("the log says it", || daemon.log().contains("file truncated"));
+    append(&mut kind.open(DAY, 9), &(fills_line(2, ALICE, 1) + "\n"));
+    eventually("it is read again", || stored(&setup) == 2);
+
+    fs::remove_file(kind.path(DAY, 9)).unwrap();
+    eventually("no file is read any more", || stream("file") == Value::Null);
+    eventually("the log says it", || daemon.log().contains("file removed, it was read"));
+    assert_eq!(log_lines(&daemon.log(), "file truncated").len(), 1, "{}", daemon.log());
+}
+
+#[test]
+fn one_directory_under_two_names_is_refused_at_the_start() {
+    for linked in [false, true] {
+        let mut setup = Setup::new();
+        let again = match linked {
+            true => setup.root.path().join("link"),
+            false => setup.node().to_owned(),
+        };
+        if linked {
+            std::os::unix::fs::symlink(setup.node(), &again).unwrap();
+        }
+        setup.data_dirs.push(again);
+
+        let mut daemon = setup.spawn();
+
+        assert_eq!(daemon.wait_exit().and_then(|status| status.code()), Some(78));
+        assert!(daemon.log().contains("are the same directory"), "{}", daemon.log());
+    }
+}

@@ -20,6 +20,7 @@ use std::{
 
 use bytes::Bytes;
 
+pub use self::followed::Change;
 use self::followed::{Displaced, Followed, Seen, digest_of_nothing};
 use super::{
     layout::HourFile,
@@ -57,6 +58,14 @@ pub struct OversizedLine {
     pub line: Oversized,
 }
 
+/// What happened to a file, and how far it had been read.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ChangedFile {
+    pub file: Arc<str>,
+    pub offset: u64,
+    pub change: Change,
+}
+
 /// The files of one stream, and what of them is still to be read.
 pub struct Follower {
     stream: Arc<Stream>,
@@ -73,6 +82,8 @@ pub struct Follower {
     /// Why the directory, or a day of it, could not be listed.
     directory_problem: Option<String>,
     oversized: Vec<OversizedLine>,
+    /// What happened to files since it was last asked for.
+    changes: Vec<ChangedFile>,
 }
 
 /// The way to the first read.
@@ -105,6 +116,7 @@ impl Follower {
             discontinuity: false,
             directory_problem: None,
             oversized: Vec::new(),
+            changes: Vec::new(),
         }
     }
 
@@ -174,6 +186,11 @@ impl Follower {
         std::mem::take(&mut self.oversized)
     }
 
+    /// What happened to files since the last call.
+    pub fn take_changes(&mut self) -> Vec<ChangedFile> {
+        std::mem::take(&mut self.changes)
+    }
+
     /// What is wrong at the moment: with the directory, else with the first of its files.
     pub fn problem(&self) -> Option<&str> {
         let of_files = || self.files.values().find_map(|followed| followed.problem.as_deref());
@@ -205,6 +222,15 @@ impl Follower {
         self.discontinuity |= lost_bytes > 0 || grew_unseen;
         self.unread.remove(&file);
         if let Some(followed) = self.files.remove(&file) {
+            let newest = self.files.values().rev().find(|file| file.seen.is_some());
+            let newest = newest.map(|newest| (&*newest.name, newest.offset));
+            self.stats.gone(&followed.name, newest);
+            let change = match lost_bytes > 0 || grew_unseen {
+                true => Change::RemovedUnread { lost_bytes },
+                false => Change::Pruned,
+            };
+            let (name, offset) = (followed.name.clone(), followed.offset);
+            self.changes.push(ChangedFile { file: name, offset, change });
             self.marks.push(FileMark::Gone { file: followed.name });
         }
     }
@@ -255,8 +281,14 @@ impl Follower {
                     let opened = Tail::open(&path, followed.offset, followed.digest)?;
                     if opened.offset() != followed.offset {
                         self.stats.truncations.add(1);
+                        self.changes.push(ChangedFile {
+                            file: followed.name.clone(),
+                            offset: followed.offset,
+                            change: Change::Truncated,
+                        });
                         followed.offset = opened.offset();
                         followed.digest = opened.digest();
+                        self.stats.set_back(&followed.name, followed.offset);
                     }
                     none.insert(opened)
                 }
@@ -265,6 +297,13 @@ impl Follower {
             followed.problem = None;
             if read.rewritten {
                 self.stats.truncations.add(1);
+                let change = Change::Truncated;
+                self.changes.push(ChangedFile {
+                    file: followed.name.clone(),
+                    offset: before,
+                    change,
+                });
+                self.stats.set_back(&followed.name, read.offset);
             }
             if let Some(line) = read.oversized.take() {
                 self.stats.oversized_lines.add(1);
@@ -326,6 +365,7 @@ impl Follower {
                 followed.finished = false;
                 followed.offset = 0;
                 followed.digest = digest_of_nothing();
+                self.stats.set_back(&followed.name, 0);
             }
         }
     }

@@ -106,7 +106,9 @@ pub enum Found {
 /// have been switched from one to the other, and the identity of an event is the same in both, so
 /// the ledger drops what comes twice. By-block comes first.
 pub fn find_streams(node: &Path) -> io::Result<Vec<Found>> {
-    fs::metadata(node)?;
+    if !fs::metadata(node)?.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::NotADirectory, "is not a directory"));
+    }
     let mut found = Vec::new();
     for kind in &KINDS {
         let by_block = stream(node, kind, BY_BLOCK, Form::ByBlock, kind.density);
@@ -120,6 +122,29 @@ pub fn find_streams(node: &Path) -> io::Result<Vec<Found>> {
         }
     }
     Ok(found)
+}
+
+/// Says what is missing in a node directory that exists and holds no kind.
+pub fn describe_nothing(node: &Path) -> String {
+    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let is_kind = |path: &Path| {
+        let name = name(path).unwrap_or_default();
+        KINDS.iter().any(|kind| {
+            name.strip_prefix(kind.name)
+                .is_some_and(|rest| ["", BY_BLOCK, STREAMING].contains(&rest))
+        })
+    };
+    if let Some(kind) = node.ancestors().take(3).find(|path| is_kind(path))
+        && let Some(parent) = kind.parent()
+    {
+        let (node, kind, parent) = (node.display(), kind.display(), parent.display());
+        return format!("{node}: {kind} is a kind directory, give its parent {parent}");
+    }
+    let looked_for: Vec<String> = KINDS
+        .iter()
+        .flat_map(|kind| [BY_BLOCK, STREAMING].map(|suffix| format!("{}{suffix}", kind.name)))
+        .collect();
+    format!("{}: there is none of {} in it", node.display(), looked_for.join(", "))
 }
 
 /// The directories that are expected on a node that has none yet, for messages about it.

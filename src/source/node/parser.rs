@@ -9,9 +9,9 @@
 use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
 
 use actix::prelude::*;
-use slog::{Logger, error, o, warn};
+use slog::{Logger, error, info, o, warn};
 
-use super::recover::{LineOutcome, LineParser, ParsedLines};
+use super::recover::{LineOutcome, LineParser, ParsedLines, RefusedBlock};
 use crate::{
     event::Timestamp,
     fail_point,
@@ -22,8 +22,8 @@ use crate::{
     stats::{Stats, StreamStats},
 };
 
-/// Damaged lines of one stream that are logged one by one in each [`LOG_PERIOD`]; the others are
-/// logged as a number. A node that writes garbage must not fill the disk with our log.
+/// Damaged lines and refused blocks of one stream that are logged one by one in each
+/// [`LOG_PERIOD`]; the others are logged as a number at its end, and so are blocks that are too old. A node that writes garbage must not fill the disk with our log.
 const LOGGED_LINES: u32 = 10;
 const LOG_PERIOD: Duration = Duration::from_secs(60);
 
@@ -44,12 +44,22 @@ struct Following {
     /// `open` is filled when a batch leaves.
     state: StreamState,
     stats: Arc<StreamStats>,
-    log_limit: LogLimit,
+    said: Said,
 }
 
-/// Bounds how often damaged lines are logged.
+/// What the log was told of one stream in this period, and what it was not.
+#[derive(Debug, Default)]
+struct Said {
+    lines: LogLimit,
+    /// Blocks older than what is kept, not told yet, and the batch of the first of them. Whole
+    /// files of them are ordinary.
+    old_blocks: u64,
+    old_from: Option<(Arc<str>, u64)>,
+}
+
+/// Bounds how often damaged lines and refused blocks are logged.
+#[derive(Debug, Default)]
 struct LogLimit {
-    since: Timestamp,
     logged: u32,
     hushed: u64,
 }
@@ -69,11 +79,21 @@ impl Parser {
     fn parse(&mut self, batch: RawBatch) -> ParsedBatch {
         let stream = batch.stream.clone();
         let mut following = match self.streams.remove(&stream.name) {
-            // A new generation goes on from its checkpoint, whatever came since.
             Some(following) if batch.resume.is_none() => following,
-            _ => self.follow(&batch),
+            // A new generation goes on from its checkpoint, whatever came since; the log knows what
+            // it was told.
+            earlier => {
+                self.follow(&batch, earlier.map(|following| following.said).unwrap_or_default())
+            }
         };
         let parsed = self.parse_lines(&batch, &mut following);
+        for block in &parsed.refused {
+            self.note_refused(&batch, block, &mut following);
+        }
+        if parsed.old_blocks > 0 {
+            following.said.old_blocks += parsed.old_blocks;
+            following.said.old_from.get_or_insert_with(|| (batch.file.clone(), batch.offset));
+        }
         for block in &parsed.blocks {
             following.note(block.position);
         }
@@ -98,21 +118,16 @@ impl Parser {
     }
 
     /// Starts to follow a stream, or starts anew.
-    fn follow(&self, batch: &RawBatch) -> Following {
+    fn follow(&self, batch: &RawBatch, said: Said) -> Following {
         let stream = &batch.stream;
         let state = batch.resume.clone().unwrap_or_default();
         let lines = LineParser::new(stream.topic, stream.form, self.horizon.clone(), &state.open);
-        let log_limit = LogLimit { since: batch.read_at, logged: 0, hushed: 0 };
-        Following { lines, state, stats: self.stats.stream(stream), log_limit }
+        Following { lines, state, stats: self.stats.stream(stream), said }
     }
 
     fn parse_lines(&self, batch: &RawBatch, following: &mut Following) -> ParsedLines {
         // The places of candidates are 32 bits wide.
         assert!(u32::try_from(batch.lines.len()).is_ok(), "a read is far below 4 GiB");
-        if let Some(hushed) = following.log_limit.summary(batch.read_at) {
-            warn!(self.logger, "more damaged lines were not logged one by one";
-                "stream" => %batch.stream.name, "lines" => hushed);
-        }
         let mut parsed = ParsedLines::default();
         let mut start = 0;
         while start < batch.lines.len() {
@@ -148,7 +163,7 @@ impl Parser {
                 for place in lost {
                     self.set_aside("damaged part of a line", batch, place);
                 }
-                if following.log_limit.admit() {
+                if following.said.lines.admit() {
                     warn!(self.logger, "damaged line recovered"; "stream" => %batch.stream.name,
                         "file" => %batch.file, "offset_bytes" => offset, "lost_bytes" => lost_bytes);
                 }
@@ -162,10 +177,37 @@ impl Parser {
                     }
                     None => "NUL bytes only".to_owned(),
                 };
-                if following.log_limit.admit() {
+                if following.said.lines.admit() {
                     warn!(self.logger, "malformed line skipped"; "stream" => %batch.stream.name,
                         "file" => %batch.file, "offset_bytes" => offset, "error" => error);
                 }
+            }
+        }
+    }
+
+    /// Sets a block aside that is not believed, and logs it.
+    fn note_refused(&self, batch: &RawBatch, block: &RefusedBlock, following: &mut Following) {
+        let reason = block.why.to_string();
+        self.set_aside(&format!("refused block: {reason}"), batch, block.place.clone());
+        if following.said.lines.admit() {
+            warn!(self.logger, "block refused"; "stream" => %batch.stream.name,
+                "file" => %batch.file, "offset_bytes" => batch.offset + block.place.start as u64,
+                "block" => block.position, "block_time" => %block.time, "reason" => reason);
+        }
+    }
+
+    /// Ends a period of the log: what was not told one by one is told as a number.
+    fn sum_up(&mut self) {
+        for (stream, following) in &mut self.streams {
+            let Said { lines, old_blocks, old_from } = std::mem::take(&mut following.said);
+            if lines.hushed > 0 {
+                warn!(self.logger, "more damaged lines were not logged one by one";
+                    "stream" => %stream, "lines" => lines.hushed);
+            }
+            if let Some((file, offset)) = old_from {
+                info!(self.logger, "blocks older than what is kept were passed over";
+                    "stream" => %stream, "from_file" => %file, "offset_bytes" => offset,
+                    "blocks" => old_blocks);
             }
         }
     }
@@ -195,7 +237,7 @@ impl Following {
     fn count(&self, parsed: &ParsedLines, read_at: Timestamp) {
         self.stats.elements.add(parsed.elements);
         self.stats.skipped_elements.add(parsed.skipped);
-        self.stats.refused_blocks.add(parsed.refused_blocks);
+        self.stats.refused_blocks.add(parsed.refused_blocks());
         self.stats.candidates.add(parsed.candidates.len() as u64);
         if let Some(last) = parsed.blocks.last() {
             // Only a block that was taken makes a stream fresh: lines of which every one is lost
@@ -218,19 +260,19 @@ impl LogLimit {
         }
         admitted
     }
-
-    /// Starts a new period when it is time; gives how many lines the last one did not log.
-    fn summary(&mut self, now: Timestamp) -> Option<u64> {
-        if now.since(self.since) < LOG_PERIOD {
-            return None;
-        }
-        (self.since, self.logged) = (now, 0);
-        Some(std::mem::take(&mut self.hushed)).filter(|hushed| *hushed > 0)
-    }
 }
 
 impl Actor for Parser {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        // Also when nothing more comes, the log has to say what it does not hold.
+        ctx.run_interval(LOG_PERIOD, |parser, _ctx| parser.sum_up());
+    }
+
+    fn stopped(&mut self, _ctx: &mut Self::Context) {
+        self.sum_up();
+    }
 }
 
 impl Handler<RawBatch> for Parser {

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     event::{KeyReader, Timestamp, Topic},
-    source::{BodyPlace, Candidate, Form, Horizon, OpenBlock, ParsedBlock},
+    source::{BodyPlace, Candidate, Disbelief, Form, Horizon, OpenBlock, ParsedBlock},
 };
 
 /// How every block starts that a node writes.
@@ -41,8 +41,26 @@ pub struct ParsedLines {
     pub elements: u64,
     /// Elements that are not what their topic promises.
     pub skipped: u64,
-    /// Blocks whose time is not believed. Their elements are not counted.
-    pub refused_blocks: u64,
+    /// Blocks that are older than what is kept. The elements of refused blocks are not counted.
+    pub old_blocks: u64,
+    /// Blocks that are not believed for another reason.
+    pub refused: Vec<RefusedBlock>,
+}
+
+/// A whole block that is not believed.
+#[derive(Debug)]
+pub struct RefusedBlock {
+    /// Its bytes in the buffer.
+    pub place: Range<usize>,
+    pub position: u64,
+    pub time: Timestamp,
+    pub why: Disbelief,
+}
+
+impl ParsedLines {
+    pub fn refused_blocks(&self) -> u64 {
+        self.old_blocks + self.refused.len() as u64
+    }
 }
 
 /// What became of a line.
@@ -203,17 +221,25 @@ impl LineParser {
             count += 1;
         });
         let envelope = match envelope {
-            Ok(envelope) if self.horizon.admit(envelope.time, now) => envelope,
-            refused => {
+            Ok(envelope) => envelope,
+            Err(fault) => {
                 parsed.candidates.truncate(first_candidate);
-                let envelope = refused?;
-                parsed.refused_blocks += 1;
-                return Ok(envelope.end);
+                return Err(fault);
             }
         };
+        let Envelope { position, time, end, .. } = envelope;
+        if let Err(why) = self.horizon.admit(position, time, now) {
+            parsed.candidates.truncate(first_candidate);
+            match why {
+                Disbelief::Old => parsed.old_blocks += 1,
+                Disbelief::Ahead | Disbelief::Number => {
+                    parsed.refused.push(RefusedBlock { place: start..end, position, time, why });
+                }
+            }
+            return Ok(end);
+        }
         parsed.elements += u64::from(count);
         parsed.skipped += skipped;
-        let end = envelope.end;
         self.push_block(text, envelope, count, first_candidate, parsed);
         Ok(end)
     }

@@ -170,6 +170,7 @@ impl FileWatcher {
             }
             let watched = &mut self.streams[stream];
             watched.set_oversized_aside(self.quarantine.as_deref(), &self.log);
+            watched.tell_changes(&self.log);
             watched.note_problem(&self.log);
         }
         // A stream whose baseline is under way has no work; the return of its credit wakes us.

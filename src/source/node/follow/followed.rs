@@ -50,6 +50,25 @@ pub enum Displaced {
     Replaced,
 }
 
+/// What a look at a file brought.
+pub struct Look {
+    pub unread: bool,
+    pub change: Option<Change>,
+}
+
+/// What happens to a file besides that it grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is shorter, or holds other content, than what was read.
+    Truncated,
+    /// Another file has its name.
+    Replaced,
+    /// It is gone, and so is what nobody had read of it.
+    RemovedUnread { lost_bytes: u64 },
+    /// It is gone after it was read to its end.
+    Pruned,
+}
+
 impl Followed {
     pub fn new(name: Arc<str>, offset: u64, digest: u64, now: Instant) -> Self {
         Self {
@@ -69,13 +88,14 @@ impl Followed {
         FileMark::At { file: self.name.clone(), offset: self.offset, digest: self.digest }
     }
 
-    /// Compares the file with how it was; tells whether it may hold something unread.
+    /// Compares the file with how it was; tells whether it may hold something unread, and
+    /// whether it became another one.
     pub fn look(
         &mut self,
         metadata: &Metadata,
         now: Instant,
         stats: &StreamStats,
-    ) -> io::Result<bool> {
+    ) -> io::Result<Look> {
         if !metadata.is_file() {
             return Err(io::Error::other("not a file"));
         }
@@ -89,21 +109,23 @@ impl Followed {
         }
         if let Some(tail) = &mut self.tail {
             if tail.inode() != seen.inode {
-                if self.displaced != Some(Displaced::Replaced) {
-                    self.displaced = Some(Displaced::Replaced);
+                let known = self.displaced.replace(Displaced::Replaced);
+                let change = (known != self.displaced).then_some(Change::Replaced);
+                if change.is_some() {
                     stats.replacements.add(1);
                 }
-                return Ok(true);
+                return Ok(Look { unread: true, change });
             }
             self.displaced = None;
             if !tail.check()? {
                 stats.truncations.add(1);
                 self.note_progress();
-                return Ok(true);
+                stats.set_back(&self.name, self.offset);
+                return Ok(Look { unread: true, change: Some(Change::Truncated) });
             }
-            return Ok(seen.size != tail.position());
+            return Ok(Look { unread: seen.size != tail.position(), change: None });
         }
-        Ok(changed)
+        Ok(Look { unread: changed, change: None })
     }
 
     /// Takes over where its tail stands.

@@ -8,8 +8,8 @@
 use std::{fs::Metadata, io, time::Instant};
 
 use super::{
-    Follower, Phase, describe,
-    followed::{Displaced, Followed, digest_of_nothing},
+    ChangedFile, Follower, Phase, describe,
+    followed::{Displaced, Followed, Look, digest_of_nothing},
 };
 use crate::source::{
     FileMark,
@@ -55,9 +55,16 @@ impl Follower {
             let followed = self.files.entry(file).or_insert_with(|| {
                 Followed::new(file.to_string().into(), 0, digest_of_nothing(), now)
             });
+            let (name, offset) = (followed.name.clone(), followed.offset);
             match metadata.and_then(|metadata| followed.look(&metadata, now, &self.stats)) {
-                Ok(true) => _ = self.unread.insert(file),
-                Ok(false) => {}
+                Ok(Look { unread, change }) => {
+                    if unread {
+                        self.unread.insert(file);
+                    }
+                    if let Some(change) = change {
+                        self.changes.push(ChangedFile { file: name, offset, change });
+                    }
+                }
                 Err(error) => self.note_error(file, &error),
             }
         }

@@ -637,3 +637,50 @@ fn a_store_without_offsets_is_sought_by_its_last_block() {
 
     assert_eq!(bench.turn(), line(12) + &line(13));
 }
+
+/// What happened, as file, offset and change.
+fn changes(bench: &mut Bench) -> Vec<(String, u64, Change)> {
+    let changes = bench.follower.take_changes();
+    changes.into_iter().map(|it| (it.file.to_string(), it.offset, it.change)).collect()
+}
+
+// H12
+#[test]
+fn each_change_of_a_file_is_told_once_and_status_follows_it() {
+    let mut bench = Bench::started();
+    let shown = |bench: &Bench| (bench.stats.file(), bench.stats.offset_bytes.get());
+    bench.append("20260315/0", "first\nsecond\n");
+    bench.turn();
+    assert_eq!(changes(&mut bench), []);
+    assert_eq!(shown(&bench), ("20260315/0".to_owned(), 13));
+
+    fs::write(bench.path("20260315/0"), "").unwrap();
+    bench.turn();
+    bench.turn();
+    assert_eq!(changes(&mut bench), [("20260315/0".to_owned(), 13, Change::Truncated)]);
+    assert_eq!(shown(&bench), ("20260315/0".to_owned(), 0));
+
+    bench.append("20260315/0", "third\n");
+    bench.turn();
+    fs::write(bench.directory.path().join("other"), "a new file\n").unwrap();
+    fs::rename(bench.directory.path().join("other"), bench.path("20260315/0")).unwrap();
+    assert_eq!(bench.turn(), "a new file\n");
+    bench.turn();
+    assert_eq!(changes(&mut bench), [("20260315/0".to_owned(), 6, Change::Replaced)]);
+
+    bench.append("20260315/1", "next\n");
+    bench.turn();
+    fs::remove_file(bench.path("20260315/1")).unwrap();
+    bench.turn();
+    assert_eq!(changes(&mut bench), [("20260315/1".to_owned(), 5, Change::Pruned)]);
+    assert_eq!(shown(&bench), ("20260315/0".to_owned(), 11));
+
+    // An unfinished line that nobody will finish.
+    bench.append("20260315/0", "torn");
+    bench.turn();
+    fs::remove_file(bench.path("20260315/0")).unwrap();
+    bench.turn();
+    let lost = Change::RemovedUnread { lost_bytes: 4 };
+    assert_eq!(changes(&mut bench), [("20260315/0".to_owned(), 11, lost)]);
+    assert_eq!(shown(&bench), (String::new(), 0));
+}

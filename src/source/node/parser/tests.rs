@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     event::Topic,
     source::{Budget, Density, FileMark, Form, OpenBlock, Stream, node::FILLS},
-    testing::{Probe, ProbeHandle, log},
+    testing::{Probe, ProbeHandle, Records, recorded_log},
 };
 
 const NOW: Timestamp = Timestamp(1_773_532_800_000_000);
@@ -35,6 +35,7 @@ struct Fixture {
     stats: Arc<Stats>,
     budget: Arc<Budget>,
     state: tempfile::TempDir,
+    said: Records,
 }
 
 fn start() -> Fixture {
@@ -42,9 +43,10 @@ fn start() -> Fixture {
     let quarantine = Arc::new(Quarantine::open(state.path(), 1 << 20).unwrap());
     let horizon = Arc::new(Horizon::new(Duration::from_secs(7 * 86_400), None));
     let (next, stats) = (Probe::start(), Arc::<Stats>::default());
-    let parser = Parser::new(next.recipient(), horizon, quarantine, stats.clone(), &log()).start();
+    let (log, said) = recorded_log();
+    let parser = Parser::new(next.recipient(), horizon, quarantine, stats.clone(), &log).start();
     let budget = Budget::new(1 << 20, Probe::start().recipient());
-    Fixture { parser, next, stats, budget, state }
+    Fixture { parser, next, stats, budget, state, said }
 }
 
 impl Fixture {
@@ -199,14 +201,77 @@ async fn streams_keep_their_states_apart_and_a_generation_takes_it_anew() {
     assert_eq!(passed.progress.state.consecutive, 1);
 }
 
-#[test]
-fn damaged_lines_are_logged_one_by_one_up_to_a_number() {
-    let mut limit = LogLimit { since: NOW, logged: 0, hushed: 0 };
+// H11
+#[actix_rt::test]
+async fn a_block_that_is_not_believed_is_logged_and_set_aside() {
+    let fixture = start();
+    let stream = stream("fills", FILLS, Form::ByBlock);
+    let ahead = line(7, &["BTC"]).replace("\"2026-", "\"2999-");
+    let far = line(9_000_000_000_000_000, &["BTC"]);
+    let lines = format!("{}{ahead}{far}{}", line(6, &[]), line(7, &[]));
+    let offsets = [&ahead, &far].map(|bad| 1_000 + lines.find(bad.as_str()).unwrap());
 
-    let logged = (0..25).filter(|_| limit.admit()).count();
+    let passed = fixture.parse(&stream, lines, None).await;
 
-    assert_eq!(logged, 10);
-    assert_eq!(limit.summary(NOW.plus(LOG_PERIOD / 2)), None);
-    assert_eq!(limit.summary(NOW.plus(LOG_PERIOD)), Some(15));
-    assert!(limit.admit());
+    let positions: Vec<_> = passed.blocks.iter().map(|block| block.position).collect();
+    assert_eq!(positions, [6, 7]);
+    assert_eq!(fixture.stats.stream(&stream).refused_blocks.get(), 2);
+    let kept = std::fs::read_to_string(fixture.state.path().join("quarantine.jsonl")).unwrap();
+    let kept: Vec<serde_json::Value> =
+        kept.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let said = fixture.said.with("block refused");
+    assert_eq!((kept.len(), said.len()), (2, 2), "{kept:?} {said:?}");
+    for (ordinal, (line, reason)) in
+        [(&ahead, "block_time is more than a day ahead"), (&far, "block_number does not fit")]
+            .into_iter()
+            .enumerate()
+    {
+        assert_eq!(kept[ordinal]["content"], line.trim_end());
+        assert_eq!(kept[ordinal]["offset_bytes"], offsets[ordinal]);
+        assert!(kept[ordinal]["reason"].as_str().unwrap().contains(reason), "{kept:?}");
+        let said = &said[ordinal];
+        assert!(said.contains(reason) && said.starts_with("WARN"), "{said}");
+        assert!(said.contains(&format!("offset_bytes={}", offsets[ordinal])), "{said}");
+        assert!(said.contains("file=20260315/0") && said.contains("stream=fills"), "{said}");
+    }
+}
+
+#[actix_rt::test]
+async fn blocks_that_are_too_old_are_told_as_a_number_and_fill_no_quarantine() {
+    let fixture = start();
+    tokio::time::pause();
+    let stream = stream("fills", FILLS, Form::ByBlock);
+    fixture.parse(&stream, line(500, &[]), None).await;
+    let old = line(7, &["BTC"]).replace("\"2026-", "\"2025-");
+
+    fixture.parse(&stream, old.repeat(300), None).await;
+    tokio::time::sleep(2 * LOG_PERIOD).await;
+
+    assert_eq!(fixture.stats.stream(&stream).refused_blocks.get(), 300);
+    let said = fixture.said.with("");
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].starts_with("INFO") && said[0].contains("blocks=300"), "{said:?}");
+    let kept = std::fs::read_to_string(fixture.state.path().join("quarantine.jsonl")).unwrap();
+    assert_eq!(kept, "");
+}
+
+#[actix_rt::test]
+async fn damaged_lines_beyond_a_number_are_told_at_the_end_of_the_period() {
+    let fixture = start();
+    tokio::time::pause();
+    let stream = stream("fills", FILLS, Form::ByBlock);
+    let summary = "more damaged lines were not logged";
+
+    fixture.parse(&stream, "broken\n".repeat(20), None).await;
+    // A new generation does not forget what was not said.
+    fixture.parse(&stream, "broken\n".repeat(5), Some(StreamState::default())).await;
+    assert_eq!(fixture.said.with("malformed line skipped").len(), 10);
+    assert!(fixture.said.with(summary).is_empty());
+    // Nothing more comes.
+    tokio::time::sleep(LOG_PERIOD + Duration::from_secs(1)).await;
+
+    let said = fixture.said.with(summary);
+    assert!(said.len() == 1 && said[0].contains("lines=15"), "{said:?}");
+    fixture.parse(&stream, "broken\n".into(), None).await;
+    assert_eq!(fixture.said.with("malformed line skipped").len(), 11);
 }

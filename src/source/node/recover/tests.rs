@@ -134,7 +134,7 @@ fn a_block_time_that_is_not_believed_is_refused_and_counted() {
     }
 
     assert_eq!(positions(&parsed), [7, 9]);
-    assert_eq!(parsed.refused_blocks, 1);
+    assert_eq!(parsed.refused_blocks(), 1);
     assert_eq!((parsed.elements, parsed.candidates.len()), (2, 2));
     assert_eq!(parsed.blocks[1].candidates, 1..2);
 }

@@ -29,12 +29,16 @@ impl FileWatcher {
         self.watch(|wakeups, node| wakeups.watch_node(node));
         match layout::find_streams(&self.node) {
             Ok(found) => {
-                self.note_node_problem(None);
+                // A stream that vanishes says so itself.
+                let nothing = found.is_empty() && self.streams.is_empty();
+                self.note_node_problem(nothing.then(|| layout::describe_nothing(&self.node)));
                 found.into_iter().for_each(|found| self.meet(found));
                 self.looked = true;
             }
             Err(error) => {
-                self.looked |= error.kind() == io::ErrorKind::NotFound;
+                let kind = error.kind();
+                self.looked |=
+                    matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
                 self.note_node_problem(Some(format!("{}: {error}", self.node.display())));
             }
         }
@@ -54,6 +58,7 @@ impl FileWatcher {
             let name = watched.follower.stream().name.clone();
             self.baselines.entry(name).or_insert_with(|| baseline.to_vec());
         }
+        watched.tell_changes(&self.log);
         watched.note_problem(&self.log);
     }
 
@@ -122,14 +127,18 @@ impl FileWatcher {
         }
         match &problem {
             Some(problem) => {
-                warn!(self.log, "node directory cannot be read, waiting"; "error" => problem);
+                warn!(self.log, "node directory cannot be followed, waiting"; "error" => problem);
             }
-            None => info!(self.log, "node directory can be read"),
+            None => info!(self.log, "node directory can be followed"),
         }
         if self.streams.is_empty() {
             // Without any stream status would show nothing at all.
             for stream in layout::expected_streams(&self.node) {
-                self.stats.stream(&stream).set_problem(problem.as_deref().unwrap_or_default());
+                match &problem {
+                    Some(problem) => self.stats.stream(&stream).set_problem(problem),
+                    // Those that are there enter by themselves.
+                    None => self.stats.retire(&stream),
+                }
             }
         }
         self.problem = problem;

@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     config::StartFrom,
     source::{BatchLost, StreamState},
-    testing::{Probe, ProbeHandle, log},
+    testing::{Probe, ProbeHandle, log, recorded_log},
 };
 
 const FILLS: &str = "node_fills_by_block";
@@ -392,4 +392,49 @@ async fn the_head_of_an_over_long_line_goes_to_quarantine() {
     assert!(bench.batches.take().await.is_empty());
     let kept = fs::read_to_string(state.path().join("quarantine.jsonl")).unwrap();
     assert!(kept.contains("over-long line") && kept.contains("20260315/0"), "{kept}");
+}
+
+#[actix_rt::test]
+async fn a_wrong_node_directory_is_said_with_what_is_wrong_and_leaves_nothing_when_mended() {
+    let bench = Bench::new(1 << 20);
+    let root = bench.node.path();
+    fs::write(root.join("file"), "").unwrap();
+    fs::create_dir(root.join("empty")).unwrap();
+    fs::create_dir_all(root.join("node_fills_by_block/hourly/20260315")).unwrap();
+    let config = SourceConfig { rescan_interval: Duration::from_millis(20), ..config() };
+
+    let parent = format!("give its parent {}", root.display());
+    for (name, expected) in [
+        ("file", "is not a directory"),
+        ("empty", "none of node_fills_by_block, node_fills_streaming, misc_events_by_block"),
+        ("node_fills_by_block", parent.as_str()),
+        ("node_fills_by_block/hourly", parent.as_str()),
+    ] {
+        let (log, said) = recorded_log();
+        let stats = Arc::<Stats>::default();
+        let (budget, next) = (bench.budget.clone(), bench.batches.recipient());
+        let node = root.join(name);
+        let seen = stats.clone();
+        let watcher = FileWatcher::new(&node, &config, Vec::new(), 1, budget, next, stats, &log);
+        let address = watcher.start();
+        address.send(CreditReturned).await.unwrap();
+        // It looks again, and has said it.
+        address.send(Restart { generation: 1, checkpoints: Vec::new() }).await.unwrap();
+
+        let told = said.with("WARN");
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains(expected) && told[0].contains(name), "{told:?}");
+        let problems: Vec<_> = seen.streams().iter().map(|stream| stream.problem()).collect();
+        assert!(problems.len() == 2 && problems[0].contains(expected), "{problems:?}");
+
+        if name == "empty" {
+            // A kind comes that nobody expected there: the others are no longer shown as missing.
+            fs::create_dir(node.join("node_fills_streaming")).unwrap();
+            bench.batches.take_at_least(1).await.into_iter().for_each(|it| it.credit.done());
+            let names: Vec<_> =
+                seen.streams().iter().map(|stream| stream.stream.name.to_string()).collect();
+            assert_eq!(names, [node.join("node_fills_streaming").display().to_string()]);
+        }
+        address.send(StopReading).await.unwrap();
+    }
 }

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use slog::{Logger, info, warn};
 
-use super::super::{follow::Follower, start::Start};
+use super::super::{
+    follow::{Change, Follower},
+    start::Start,
+};
 use crate::{
     source::{
         Budget, StreamState,
@@ -69,6 +72,26 @@ impl Watched {
         }
         self.stats.set_problem(problem.unwrap_or_default());
         self.problem = problem.map(str::to_owned);
+    }
+
+    /// Tells what happened to files besides that they grow.
+    pub fn tell_changes(&mut self, log: &Logger) {
+        for changed in self.follower.take_changes() {
+            let (file, offset) = (&*changed.file, changed.offset);
+            let stream = &self.follower.stream().name;
+            match changed.change {
+                Change::Truncated => warn!(log, "file truncated, it is read again from where it \
+                    differs"; "stream" => %stream, "file" => file, "offset_bytes" => offset),
+                Change::Replaced => warn!(log, "file replaced by another, which is read from its \
+                    start"; "stream" => %stream, "file" => file, "offset_bytes" => offset),
+                Change::RemovedUnread { lost_bytes } => {
+                    warn!(log, "file removed before it was read to its end"; "stream" => %stream,
+                        "file" => file, "offset_bytes" => offset, "lost_bytes" => lost_bytes)
+                }
+                Change::Pruned => info!(log, "file removed, it was read to its end";
+                    "stream" => %stream, "file" => file, "offset_bytes" => offset),
+            }
+        }
     }
 
     /// Puts the heads of over-long lines into quarantine.
