@@ -61,7 +61,7 @@ fn store(criterion: &mut Criterion) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let url = format!("sqlite:{}", directory.path().join("bench.db").display());
     let runtime = actix_rt::Runtime::new().expect("a runtime");
-    let store = store::open(&url, &StoreConfig::default()).expect("a store");
+    let store = runtime.block_on(store::open(&url, &StoreConfig::default())).expect("a store");
     let (mut writer, _) = runtime.block_on(store.open_writer()).expect("a writer");
     let mut number = 0;
     for _ in 0..DEPTH {

@@ -12,7 +12,7 @@
 //!   FileWatcher -> Parser -> WhitelistFilter --+-> Router   |   (on each HTTP worker)
 //!   (one chain per node directory,             |     |      |
 //!    each on its own thread)                   |     v      |
-//!                                              |    log ----+-> DbWriter -> SQLite -> HTTP history
+//!                                              |    log ----+-> DbWriter -> store -> HTTP history
 //!          ^                                   |                   |
 //!          +------ credit: bytes in flight come back with the commit
 //! ```

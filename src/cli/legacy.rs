@@ -115,8 +115,8 @@ impl LegacyFlags {
                         .to_owned(),
                 )),
                 _ => inputs.faults.push(fault(
-                    "PostgreSQL arrives with the next release; until then remove the flag: events \
-                     go to SQLite, see --database-url"
+                    "remove it and give the database as --database-url \
+                     postgres://USER:PASSWORD@HOST:PORT/DATABASE"
                         .to_owned(),
                 )),
             }
@@ -177,7 +177,8 @@ mod tests {
             ["-redis_host", "-redis_pasword", "-redis_password", "-postgres_user", "-postgres_p"];
         for (fault, flag) in faults.iter().zip(flags) {
             assert!(fault.starts_with(&format!("flag {flag}")), "{fault}");
-            assert!(fault.contains("arrives with the next release"), "{fault}");
+            let remedy = if flag.starts_with("-redis") { "--whitelist" } else { "--database-url" };
+            assert!(fault.contains(remedy), "{fault}");
             assert!(!fault.contains("hunter2"), "{fault}");
         }
     }

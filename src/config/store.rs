@@ -93,7 +93,8 @@ pub(super) fn keys() -> Vec<Key> {
     vec![
         Key::text(
             "store.url",
-            "sqlite:PATH, such as \"sqlite:/var/lib/nodecast/nodecast.db\"",
+            "sqlite:PATH, such as \"sqlite:/var/lib/nodecast/nodecast.db\", or \
+             postgres://USER:PASSWORD@HOST:PORT/DATABASE",
             read_url,
             |url| without_password(url),
             |config| &mut config.store.url,
@@ -140,9 +141,7 @@ fn read_url(text: &str) -> Result<String, Refused> {
             Some(_) => Ok(text.to_owned()),
             None => Err(Refused::because("names no file")),
         },
-        Some(("postgres" | "postgresql", _)) => {
-            Err(Refused::because("is not possible yet: PostgreSQL arrives with the next release"))
-        }
+        Some(("postgres" | "postgresql", rest)) if rest.starts_with("//") => Ok(text.to_owned()),
         _ => Err(Refused::not_understood()),
     }
 }

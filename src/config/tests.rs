@@ -326,8 +326,8 @@ fn every_fault_says_where_it_is_and_what_is_accepted() {
             "true or false",
         ),
         (
-            "[store]\nurl = \"postgres://u:secret@h/db\"",
-            "n.toml:2:7: store.url = \"postgres://u:***@h/db\" is not possible yet: PostgreSQL arrives with the next release",
+            "[store]\nurl = \"mysql://u:secret@h/db\"",
+            "n.toml:2:7: store.url = \"mysql://u:***@h/db\" is not understood",
             "sqlite:PATH",
         ),
         (

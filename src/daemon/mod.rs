@@ -127,12 +127,15 @@ impl Daemon {
         let whitelist = keeper.status();
         let quarantine = Quarantine::open(&config.state_dir, config.source.quarantine_max_bytes)
             .context("cannot open the quarantine in the state directory")?;
-        let store = store::open(&config.store.url, &config.store)?;
+        let store = store::open(&config.store.url, &config.store).await?;
         let (writer, recovered) = store.open_writer().await?;
         let run = recovered.run;
         info!(logger, "store opened"; "store" => store.describe(),
             "last_seq" => recovered.last_seq, "streams" => recovered.streams.len());
 
+        for warning in store.warnings() {
+            warn!(logger, "store opened with a restriction"; "reason" => warning);
+        }
         let positions = recovered.heads.clone();
         let reached =
             recovered.streams.iter().filter_map(|stream| stream.state.last_position).max();

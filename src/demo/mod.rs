@@ -177,7 +177,7 @@ impl Demo {
         let Scene { daemon, client, .. } = scene;
         let (stats, closed_early) = (daemon.stats().clone(), client.closed());
         daemon.stop().await.context("the daemon did not stop in order")?;
-        let store = store::open(&url, &store_config)?;
+        let store = store::open(&url, &store_config).await?;
         let verdict = audit::compare(&manifest, &self.listed, &*store).await?;
 
         let broken: u64 = stats.streams().iter().map(|stream| broken_lines(stream)).sum();

@@ -369,7 +369,7 @@ fn store(state: &ApiState, size: Result<StoreSize, StoreError>, now: Timestamp) 
         retention_shortened: stats.retention_shortened.get() != 0,
         size_bytes: size.map(|size| size.bytes).or_else(|| kept(&stats.size_bytes)),
         free_disk_bytes: size
-            .map(|size| size.free_disk_bytes)
+            .and_then(|size| size.free_disk_bytes)
             .or_else(|| kept(&stats.free_disk_bytes)),
         oldest_seq: size.and_then(|size| size.oldest_seq),
         oldest_time: size.and_then(|size| size.oldest_time),

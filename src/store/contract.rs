@@ -533,7 +533,7 @@ macro_rules! contract_tests {
         $(
             #[actix_rt::test]
             async fn $name() {
-                let (store, _guard) = $open();
+                let (store, _guard) = $open().await;
                 crate::store::contract::$name(&*store).await;
             }
         )*
@@ -552,6 +552,15 @@ macro_rules! contract_tests {
             pages_neither_repeat_nor_skip_in_either_direction
             every_condition_holds_together_with_the_others
             stored_tells_what_is_there
+        }
+    };
+}
+pub(crate) use contract_tests;
+
+/// What a store must do besides that takes single rows away, and not whole days.
+macro_rules! row_retention_tests {
+    ($open:path) => {
+        crate::store::contract::contract_tests! { $open:
             retention_deletes_the_oldest_in_portions_and_remembers_how_far
             the_highest_seq_is_known_when_its_event_is_gone
             an_event_dated_ahead_gives_no_younger_one_away
@@ -560,4 +569,4 @@ macro_rules! contract_tests {
         }
     };
 }
-pub(crate) use contract_tests;
+pub(crate) use row_retention_tests;

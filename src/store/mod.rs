@@ -7,6 +7,9 @@
 mod committer;
 #[cfg(test)]
 mod contract;
+pub mod postgres;
+mod ranges;
+mod records;
 pub mod sqlite;
 mod writer;
 
@@ -14,8 +17,8 @@ use std::{collections::HashSet, fmt, ops::RangeInclusive, sync::Arc, time::Durat
 
 use async_trait::async_trait;
 
-use self::sqlite::SqliteStore;
 pub use self::writer::{AttachReader, DbWriter, Flush, Hurry, NewGeneration, Shared, StoreFault};
+use self::{postgres::PostgresStore, sqlite::SqliteStore};
 use crate::{
     config::{StoreConfig, sqlite_path},
     event::{Address, EventId, SequencedEvent, Timestamp, Topic},
@@ -166,20 +169,21 @@ pub struct Retained {
 pub struct StoreSize {
     /// What the stored rows take; space that waits to be used again does not count.
     pub bytes: u64,
-    pub free_disk_bytes: u64,
+    /// Of the file system that the store is on; `None` when that cannot be seen from here.
+    pub free_disk_bytes: Option<u64>,
     pub oldest_seq: Option<u64>,
     pub oldest_time: Option<Timestamp>,
     /// Highest `seq` that retention has deleted: a cursor before it has expired.
     pub deleted_seq: Option<u64>,
 }
 
-/// Opens the store that a URL names: `sqlite:PATH`.
+/// Opens the store that a URL names: `sqlite:PATH` or `postgres://..`.
 ///
 /// # Errors
 /// [`StoreError::Unusable`] for a scheme that is not known, among others; nothing is created then.
-pub fn open(url: &str, config: &StoreConfig) -> Result<Arc<dyn EventStore>, StoreError> {
+pub async fn open(url: &str, config: &StoreConfig) -> Result<Arc<dyn EventStore>, StoreError> {
     // Only the scheme is repeated: what is behind it may hold a password.
-    let accepted = "accepted is sqlite:PATH";
+    let accepted = "accepted are sqlite:PATH and postgres://HOST/DATABASE";
     match url.split_once(':') {
         Some(("sqlite", _)) => match sqlite_path(url) {
             Some(path) => Ok(Arc::new(SqliteStore::open(path, config)?)),
@@ -187,6 +191,9 @@ pub fn open(url: &str, config: &StoreConfig) -> Result<Arc<dyn EventStore>, Stor
                 Err(StoreError::Unusable(format!("the database URL names no file; {accepted}")))
             }
         },
+        Some(("postgres" | "postgresql", _)) => {
+            Ok(Arc::new(PostgresStore::open(url, config).await?))
+        }
         Some((scheme, _)) => Err(StoreError::Unusable(format!(
             "database URLs of the scheme `{scheme}` are not known; {accepted}"
         ))),
@@ -199,6 +206,11 @@ pub fn open(url: &str, config: &StoreConfig) -> Result<Arc<dyn EventStore>, Stor
 pub trait EventStore: Send + Sync {
     /// A name for logs and status, without secrets.
     fn describe(&self) -> String;
+
+    /// What an operator should know of how it was opened.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Takes the writer's lease and reads what a start needs.
     ///
@@ -236,6 +248,11 @@ pub trait StoreWriter: Send {
 
     /// Tells how much is stored, for the budget of the disk.
     async fn size(&mut self) -> Result<StoreSize, StoreError>;
+
+    /// Keeps the lease while there is nothing to commit; called every few seconds.
+    async fn renew(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// Gives the lease back and flushes, as part of stopping.
     async fn close(&mut self) -> Result<(), StoreError>;

@@ -74,7 +74,7 @@ pub fn size(connection: &mut SqliteConnection, path: &Path) -> Result<StoreSize,
     let deleted_seq = state::load(connection)?.and_then(|state| state.deleted_seq);
     Ok(StoreSize {
         bytes: Pages::read(connection)?.used_bytes(),
-        free_disk_bytes: free_disk_bytes(path)?,
+        free_disk_bytes: Some(free_disk_bytes(path)?),
         oldest_seq: oldest.map(|(seq, _)| seq as u64),
         oldest_time: oldest.map(|(_, time)| Timestamp(time)),
         deleted_seq: deleted_seq.map(|seq| seq as u64),

@@ -1,4 +1,4 @@
-//! What SQLite's errors mean for us, and the limits of its integers.
+//! What SQLite's errors mean for us.
 
 use diesel::result::{DatabaseErrorKind, Error};
 
@@ -71,21 +71,4 @@ pub fn classify_text(text: &str) -> StoreError {
     } else {
         StoreError::Failed(text.to_owned())
     }
-}
-
-/// SQLite's integers are signed: what does not fit is refused and never wrapped.
-pub fn signed(number: u64, what: &str) -> Result<i64, StoreError> {
-    i64::try_from(number)
-        .map_err(|_| StoreError::Refused(format!("{what} {number} is beyond 63 bits")))
-}
-
-/// Reads a number that [`signed`] wrote.
-pub fn unsigned(number: i64, what: &str) -> Result<u64, StoreError> {
-    u64::try_from(number).map_err(|_| StoreError::Unusable(format!("{what} {number} is negative")))
-}
-
-/// Reads a number of 32 bits.
-pub fn unsigned_32(number: i64, what: &str) -> Result<u32, StoreError> {
-    u32::try_from(number)
-        .map_err(|_| StoreError::Unusable(format!("{what} {number} is beyond 32 bits")))
 }

@@ -6,7 +6,6 @@
 
 use std::{collections::HashSet, fmt::Write};
 
-use bytes::Bytes;
 use diesel::{
     prelude::*,
     query_builder::{BoxedSqlQuery, SqlQuery},
@@ -14,14 +13,13 @@ use diesel::{
     sqlite::Sqlite,
 };
 
-use super::{
-    fault::{Fault, unsigned, unsigned_32},
-    schema::events,
-    state,
-};
+use super::{fault::Fault, schema::events, state};
 use crate::{
-    event::{Address, Event, EventId, Keys, SequencedEvent, Timestamp, Topic},
-    store::{EventQuery, StoreError},
+    event::{Address, EventId, SequencedEvent, Timestamp},
+    store::{
+        EventQuery, StoreError,
+        records::{EventRow, clamp},
+    },
 };
 
 /// Most branches of one statement (SQLite allows 500). More users than this are looked for along
@@ -292,28 +290,7 @@ pub fn stored(
     })
 }
 
-fn clamp(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
 fn event(row: Row) -> Result<SequencedEvent, StoreError> {
-    let user = row.user.map(|user| user.try_into().map(Address)).transpose().map_err(|_| {
-        StoreError::Unusable(format!("the user of event {} is not 20 bytes", row.seq))
-    })?;
-    Ok(SequencedEvent {
-        seq: unsigned(row.seq, "seq")?,
-        late: row.late,
-        event: Event {
-            id: EventId {
-                topic: Topic::intern(&row.topic),
-                position: unsigned(row.position, "position")?,
-                index: unsigned_32(row.idx, "index")?,
-                part: unsigned_32(row.part, "part")?,
-            },
-            time: Timestamp(row.time),
-            user,
-            keys: Keys::default(),
-            body: Bytes::from(row.body),
-        },
-    })
+    let Row { seq, topic, position, idx, part, time, user, late, body } = row;
+    EventRow { seq, topic, position, idx, part, time, user, late, body }.try_into()
 }

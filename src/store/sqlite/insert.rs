@@ -11,8 +11,11 @@ use diesel::{
     sqlite::{Sqlite, SqliteConnection},
 };
 
-use super::fault::{Fault, signed};
-use crate::{event::SequencedEvent, store::StoreError};
+use super::fault::Fault;
+use crate::{
+    event::SequencedEvent,
+    store::{StoreError, records::signed},
+};
 
 /// The conflict is named: a `seq` that was given twice must fail and not pass for a duplicate.
 const BEFORE: &str = "INSERT INTO events \

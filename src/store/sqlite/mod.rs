@@ -12,7 +12,6 @@ mod fault;
 mod history;
 mod insert;
 mod lease;
-mod ranges;
 mod retention;
 mod schema;
 mod state;

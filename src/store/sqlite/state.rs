@@ -1,7 +1,5 @@
 //! What the store knows besides events: whose it is, how far it came, ledger and checkpoints.
 
-use std::{collections::HashMap, sync::Arc};
-
 use diesel::{
     prelude::*,
     sql_types::{BigInt, Binary, Nullable, Text},
@@ -9,15 +7,18 @@ use diesel::{
 
 use super::{
     connection::immediate,
-    fault::{Fault, signed, unsigned, unsigned_32},
-    ranges::merge,
+    fault::Fault,
     schema::{blocks, checkpoints, events, gaps, store_state, streams},
 };
 use crate::{
     event::{Timestamp, Topic},
     router::ledger::{BlockRange, Gap},
-    source::{FileMark, Progress, StreamCheckpoint, StreamState},
-    store::{Recovered, Run, StoreError},
+    source::{FileMark, Progress, StreamCheckpoint},
+    store::{
+        Recovered, Run, StoreError,
+        ranges::merge,
+        records::{self, FinalProgress, RangeRow, signed, unsigned},
+    },
 };
 
 /// The one row of `store_state`.
@@ -95,23 +96,17 @@ fn load_heads(
     connection: &mut SqliteConnection,
     seen: &[BlockRange],
 ) -> Result<Vec<(Topic, u64)>, Fault> {
-    let mut heads: HashMap<Topic, u64> = HashMap::new();
+    let mut newest_events = Vec::new();
     for topic in topics(connection)? {
         let newest: Option<i64> = events::table
             .filter(events::topic.eq(&topic))
             .select(diesel::dsl::max(events::position))
             .first(connection)?;
         if let Some(newest) = newest {
-            heads.insert(Topic::intern(&topic), unsigned(newest, "position")?);
+            newest_events.push((Topic::intern(&topic), unsigned(newest, "position")?));
         }
     }
-    for range in seen {
-        let head = heads.entry(range.topic).or_default();
-        *head = range.last.max(*head);
-    }
-    let mut heads: Vec<_> = heads.into_iter().collect();
-    heads.sort_unstable();
-    Ok(heads)
+    Ok(records::heads(newest_events, seen))
 }
 
 /// The topics that have events: one step in the index each, however many events there are.
@@ -134,21 +129,15 @@ fn load_streams(connection: &mut SqliteConnection) -> Result<Vec<StreamCheckpoin
     let rows: Vec<(String, String)> = streams::table.order(streams::name).load(connection)?;
     let mut found = Vec::with_capacity(rows.len());
     for (name, state) in rows {
-        let state: StreamState = serde_json::from_str(&state).map_err(|error| {
-            StoreError::Unusable(format!("the state of stream {name} cannot be read: {error}"))
-        })?;
+        let state = records::state_of(&name, &state)?;
         let marks: Vec<(String, i64, i64)> = checkpoints::table
             .filter(checkpoints::stream.eq(&name))
             .order(checkpoints::file)
             .select((checkpoints::file, checkpoints::file_offset, checkpoints::digest))
             .load(connection)?;
-        let files = marks
-            .into_iter()
-            .map(|(file, offset, digest)| {
-                let offset = unsigned(offset, "offset")?;
-                Ok(FileMark::At { file: file.into(), offset, digest: digest as u64 })
-            })
-            .collect::<Result<_, StoreError>>()?;
+        let files =
+            marks.into_iter().map(|(file, offset, digest)| records::mark(file, offset, digest));
+        let files = files.collect::<Result<_, StoreError>>()?;
         found.push(StreamCheckpoint { name: name.into(), state, files });
     }
     Ok(found)
@@ -159,25 +148,14 @@ pub fn save_progress(
     connection: &mut SqliteConnection,
     progress: &[&Progress],
 ) -> Result<(), Fault> {
-    // A commit may hold thousands of small batches of one stream: only what they end with is
-    // written.
-    let mut states: HashMap<&str, &StreamState> = HashMap::new();
-    let mut marks: HashMap<(&str, &Arc<str>), &FileMark> = HashMap::new();
-    for step in progress {
-        states.insert(&step.stream.name, &step.state);
-        for mark in &step.files {
-            let (FileMark::At { file, .. } | FileMark::Gone { file }) = mark;
-            marks.insert((&step.stream.name, file), mark);
-        }
-    }
-    for (name, state) in states {
-        let state = serde_json::to_string(state)
-            .map_err(|error| StoreError::Refused(format!("the state of stream {name}: {error}")))?;
+    let last = FinalProgress::of(progress);
+    for (name, state) in last.states {
+        let state = records::state_text(name, state)?;
         diesel::replace_into(streams::table)
             .values((streams::name.eq(name), streams::state.eq(state)))
             .execute(connection)?;
     }
-    for ((stream, file), mark) in marks {
+    for ((stream, file), mark) in last.marks {
         match mark {
             FileMark::At { offset, digest, .. } => {
                 diesel::replace_into(checkpoints::table)
@@ -197,26 +175,10 @@ pub fn save_progress(
     Ok(())
 }
 
-type RangeRow = (String, i64, i64, Option<i64>, Vec<u8>);
-
 /// Reads the rows of the ledger as they are.
 fn load_ranges(connection: &mut SqliteConnection) -> Result<Vec<BlockRange>, Fault> {
     let rows: Vec<RangeRow> = blocks::table.load(connection)?;
-    let ranges = rows.into_iter().map(|(topic, first, last, next_index, digests)| {
-        Ok(BlockRange {
-            topic: Topic::intern(&topic),
-            first: unsigned(first, "position")?,
-            last: unsigned(last, "position")?,
-            next_index: next_index.map(|index| unsigned_32(index, "index")).transpose()?,
-            digests: digests
-                .as_chunks::<8>()
-                .0
-                .iter()
-                .map(|bytes| u64::from_le_bytes(*bytes))
-                .collect(),
-        })
-    });
-    Ok(ranges.collect::<Result<_, StoreError>>()?)
+    Ok(rows.into_iter().map(records::range).collect::<Result<_, StoreError>>()?)
 }
 
 /// A row that says more than the new one stays: it is complete, or reaches further.
@@ -231,7 +193,7 @@ const SAVE_RANGE: &str = "\
 
 /// Adds a range, or widens the row of the same first block.
 pub fn save_range(connection: &mut SqliteConnection, range: &BlockRange) -> Result<(), Fault> {
-    let digests: Vec<u8> = range.digests.iter().flat_map(|digest| digest.to_le_bytes()).collect();
+    let digests = records::digest_bytes(range);
     let next_index = range.next_index.map(i64::from);
     diesel::sql_query(SAVE_RANGE)
         .bind::<Text, _>(range.topic.as_str())
@@ -245,24 +207,12 @@ pub fn save_range(connection: &mut SqliteConnection, range: &BlockRange) -> Resu
 
 /// Replaces the rows of the ledger by fewer that say the same.
 pub fn compact_ranges(connection: &mut SqliteConnection) -> Result<(), Fault> {
-    let rows = load_ranges(connection)?;
-    let merged = merge(rows.clone());
-    let key = |range: &BlockRange| (range.topic, range.first);
-    let before: HashMap<_, _> = rows.iter().map(|range| (key(range), range)).collect();
-    let after: HashMap<_, _> = merged.iter().map(|range| (key(range), range)).collect();
-    for (key, range) in &before {
-        if after.get(key) != Some(range) {
-            let first = signed(range.first, "position")?;
-            diesel::delete(blocks::table.find((range.topic.as_str(), first)))
-                .execute(connection)?;
-        }
+    let (replaced, new) = records::compaction(load_ranges(connection)?);
+    for range in replaced {
+        let first = signed(range.first, "position")?;
+        diesel::delete(blocks::table.find((range.topic.as_str(), first))).execute(connection)?;
     }
-    for (key, range) in &after {
-        if before.get(key) != Some(range) {
-            save_range(connection, range)?;
-        }
-    }
-    Ok(())
+    new.iter().try_for_each(|range| save_range(connection, range))
 }
 
 fn load_gaps(connection: &mut SqliteConnection) -> Result<Vec<Gap>, Fault> {
@@ -271,16 +221,7 @@ fn load_gaps(connection: &mut SqliteConnection) -> Result<Vec<Gap>, Fault> {
         .order((gaps::topic, gaps::first))
         .select((gaps::topic, gaps::first, gaps::last, gaps::opened))
         .load(connection)?;
-    let open = rows.into_iter().map(|(topic, first, last, opened)| {
-        Ok(Gap {
-            topic: Topic::intern(&topic),
-            first: unsigned(first, "position")?,
-            last: unsigned(last, "position")?,
-            opened: Timestamp(opened),
-            closed: None,
-        })
-    });
-    Ok(open.collect::<Result<_, StoreError>>()?)
+    Ok(rows.into_iter().map(records::gap).collect::<Result<_, StoreError>>()?)
 }
 
 pub fn open_gap(connection: &mut SqliteConnection, gap: &Gap) -> Result<(), Fault> {

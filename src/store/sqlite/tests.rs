@@ -17,23 +17,26 @@ use crate::{
         self, PageKey, RetentionLimits,
         contract::{
             Content, FILLS, MISC, Model, all_pages, block_time, contract_tests, event, history,
-            page, range, user,
+            page, range, row_retention_tests, user,
         },
     },
 };
 
-fn new_store() -> (Arc<dyn EventStore>, TempDir) {
+async fn new_store() -> (Arc<dyn EventStore>, TempDir) {
     let directory = tempfile::tempdir().unwrap();
-    (open_in(&directory).unwrap(), directory)
+    (open_in(&directory).await.unwrap(), directory)
 }
 
-fn open_in(directory: &TempDir) -> Result<Arc<dyn EventStore>, StoreError> {
-    open_with(directory, StoreConfig::default())
+async fn open_in(directory: &TempDir) -> Result<Arc<dyn EventStore>, StoreError> {
+    open_with(directory, StoreConfig::default()).await
 }
 
-fn open_with(directory: &TempDir, config: StoreConfig) -> Result<Arc<dyn EventStore>, StoreError> {
+async fn open_with(
+    directory: &TempDir,
+    config: StoreConfig,
+) -> Result<Arc<dyn EventStore>, StoreError> {
     let url = format!("sqlite:{}", directory.path().join("nodecast.db").display());
-    store::open(&url, &StoreConfig { durable: false, ..config })
+    store::open(&url, &StoreConfig { durable: false, ..config }).await
 }
 
 fn connection_to(directory: &TempDir) -> SqliteConnection {
@@ -41,6 +44,7 @@ fn connection_to(directory: &TempDir) -> SqliteConnection {
 }
 
 contract_tests!(new_store);
+row_retention_tests!(new_store);
 
 #[actix_rt::test]
 async fn a_query_that_takes_too_long_is_broken_off_and_disturbs_no_other() {
@@ -48,7 +52,7 @@ async fn a_query_that_takes_too_long_is_broken_off_and_disturbs_no_other() {
     let limit = Duration::ZERO;
     let config =
         StoreConfig { query_timeout: limit, read_connections: 1, ..StoreConfig::default() };
-    let store = open_with(&directory, config).unwrap();
+    let store = open_with(&directory, config).await.unwrap();
     let (mut writer, _) = store.open_writer().await.unwrap();
     Content::of(history(1_000, 3)).commit(1, &mut *writer).await.unwrap();
 
@@ -66,7 +70,7 @@ async fn a_query_that_takes_too_long_is_broken_off_and_disturbs_no_other() {
 
 #[actix_rt::test]
 async fn after_a_close_the_file_alone_is_the_whole_database() {
-    let (store, directory) = new_store();
+    let (store, directory) = new_store().await;
     let (mut writer, _) = store.open_writer().await.unwrap();
     Content::of(history(50, 3)).commit(1, &mut *writer).await.unwrap();
     let all = store.events(page(1_000)).await.unwrap().len();
@@ -76,13 +80,13 @@ async fn after_a_close_the_file_alone_is_the_whole_database() {
     let copy = tempfile::tempdir().unwrap();
     let name = "nodecast.db";
     fs::copy(directory.path().join(name), copy.path().join(name)).unwrap();
-    let copied = open_in(&copy).unwrap();
+    let copied = open_in(&copy).await.unwrap();
     assert_eq!(copied.events(page(1_000)).await.unwrap().len(), all);
 }
 
 #[actix_rt::test]
 async fn nothing_is_committed_into_a_file_that_was_deleted_or_replaced() {
-    let (store, directory) = new_store();
+    let (store, directory) = new_store().await;
     let (mut writer, _) = store.open_writer().await.unwrap();
     Content::of(history(2, 1)).commit(1, &mut *writer).await.unwrap();
     let path = directory.path().join("nodecast.db");
@@ -106,7 +110,7 @@ struct Plan {
 
 #[actix_rt::test]
 async fn every_page_walks_an_index_in_its_order() {
-    let (store, directory) = new_store();
+    let (store, directory) = new_store().await;
     let (mut writer, _) = store.open_writer().await.unwrap();
     Content::of(history(50, 3)).commit(1, &mut *writer).await.unwrap();
     let mut connection = connection_to(&directory);
@@ -149,19 +153,19 @@ async fn every_page_walks_an_index_in_its_order() {
     }
 }
 
-#[test]
-fn an_unknown_scheme_says_what_is_accepted_and_creates_nothing() {
+#[actix_rt::test]
+async fn an_unknown_scheme_says_what_is_accepted_and_creates_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("x.db");
     let config = StoreConfig::default();
 
     for url in [
-        format!("postgres://user:secret@{}", path.display()),
+        format!("mysql://user:secret@{}", path.display()),
         path.display().to_string(),
         "sqlite:".to_owned(),
         "sqlite::memory:".to_owned(),
     ] {
-        let Err(StoreError::Unusable(text)) = store::open(&url, &config).map(|_| ()) else {
+        let Err(StoreError::Unusable(text)) = store::open(&url, &config).await.map(|_| ()) else {
             panic!("{url} was accepted");
         };
         assert!(text.contains("sqlite:PATH"), "{text}");
@@ -170,59 +174,59 @@ fn an_unknown_scheme_says_what_is_accepted_and_creates_nothing() {
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
 }
 
-#[test]
-fn a_missing_directory_is_named() {
+#[actix_rt::test]
+async fn a_missing_directory_is_named() {
     let config = StoreConfig::default();
 
-    let opened = store::open("sqlite:/nowhere/at/all/x.db", &config).map(|_| ());
+    let opened = store::open("sqlite:/nowhere/at/all/x.db", &config).await.map(|_| ());
 
     let Err(StoreError::Unusable(text)) = opened else { panic!("{opened:?}") };
     assert!(text.contains("/nowhere/at/all"), "{text}");
 }
 
-#[test]
-fn a_file_that_is_not_a_database_is_refused_and_left_alone() {
+#[actix_rt::test]
+async fn a_file_that_is_not_a_database_is_refused_and_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("nodecast.db");
     let content = "this is no database. ".repeat(500);
     fs::write(&path, &content).unwrap();
 
-    let opened = open_in(&directory).map(|_| ());
+    let opened = open_in(&directory).await.map(|_| ());
 
     let Err(StoreError::Unusable(text)) = opened else { panic!("{opened:?}") };
     assert!(text.contains("nodecast.db") && text.contains("not a database"), "{text}");
     assert_eq!(fs::read_to_string(&path).unwrap(), content);
 }
 
-#[test]
-fn the_database_of_another_program_is_refused() {
+#[actix_rt::test]
+async fn the_database_of_another_program_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     diesel::sql_query("CREATE TABLE events (x)").execute(&mut connection_to(&directory)).unwrap();
 
-    let opened = open_in(&directory).map(|_| ());
+    let opened = open_in(&directory).await.map(|_| ());
 
     let Err(StoreError::Unusable(text)) = opened else { panic!("{opened:?}") };
     assert!(text.contains("another program"), "{text}");
 }
 
-#[test]
-fn a_store_of_a_newer_program_is_refused() {
-    let (store, directory) = new_store();
+#[actix_rt::test]
+async fn a_store_of_a_newer_program_is_refused() {
+    let (store, directory) = new_store().await;
     drop(store);
     diesel::sql_query("INSERT INTO __diesel_schema_migrations (version) VALUES ('29990101000000')")
         .execute(&mut connection_to(&directory))
         .unwrap();
 
-    let opened = open_in(&directory).map(|_| ());
+    let opened = open_in(&directory).await.map(|_| ());
 
     let Err(StoreError::Unusable(text)) = opened else { panic!("{opened:?}") };
     assert!(text.contains("newer nodecast"), "{text}");
 }
 
-#[test]
-fn migrations_work_up_down_and_up() {
+#[actix_rt::test]
+async fn migrations_work_up_down_and_up() {
     // H43
-    let (store, directory) = new_store();
+    let (store, directory) = new_store().await;
     drop(store);
     let mut connection = connection_to(&directory);
 
@@ -241,7 +245,7 @@ fn migrations_work_up_down_and_up() {
 
 #[actix_rt::test]
 async fn a_writer_whose_run_was_overtaken_commits_nothing() {
-    let (store, directory) = new_store();
+    let (store, directory) = new_store().await;
     let (mut writer, recovered) = store.open_writer().await.unwrap();
     // As another host would on a network file system that does not know locks.
     let next = recovered.run.id + 1;
@@ -266,9 +270,9 @@ async fn a_writer_whose_run_was_overtaken_commits_nothing() {
     assert!(store.events(page(10)).await.unwrap().is_empty());
 }
 
-#[test]
-fn a_run_is_above_all_earlier_ones_when_the_clock_has_stepped_back() {
-    let (_store, directory) = new_store();
+#[actix_rt::test]
+async fn a_run_is_above_all_earlier_ones_when_the_clock_has_stepped_back() {
+    let (_store, directory) = new_store().await;
     let mut connection = connection_to(&directory);
 
     let first = state::start_run(&mut connection, Timestamp(1_000)).unwrap();
@@ -280,7 +284,7 @@ fn a_run_is_above_all_earlier_ones_when_the_clock_has_stepped_back() {
 
 #[actix_rt::test]
 async fn a_database_that_is_locked_is_unavailable_and_works_afterwards() {
-    let (store, directory) = new_store();
+    let (store, directory) = new_store().await;
     let (mut writer, _) = store.open_writer().await.unwrap();
     let mut other = connection_to(&directory);
     let content = Content::of(vec![event(FILLS, 1, 0, 1)]);
@@ -296,7 +300,7 @@ async fn a_database_that_is_locked_is_unavailable_and_works_afterwards() {
 #[actix_rt::test]
 async fn a_full_database_is_unavailable_and_works_when_there_is_room() {
     let directory = tempfile::tempdir().unwrap();
-    drop(open_in(&directory).unwrap());
+    drop(open_in(&directory).await.unwrap());
     let path = directory.path().join("nodecast.db");
     let (mut writer, _) = SqliteWriter::open(path, true).unwrap();
     let mut large = event(FILLS, 1, 0, 1);
@@ -313,7 +317,7 @@ async fn a_full_database_is_unavailable_and_works_when_there_is_room() {
 
 #[actix_rt::test]
 async fn the_file_shrinks_after_much_was_deleted() {
-    let (store, directory) = new_store();
+    let (store, directory) = new_store().await;
     let (mut writer, _) = store.open_writer().await.unwrap();
     let mut events: Vec<_> = (0..300).map(|step| event(FILLS, step, 0, step + 1)).collect();
     for event in &mut events {
@@ -344,7 +348,7 @@ async fn the_file_shrinks_after_much_was_deleted() {
 
 #[actix_rt::test]
 async fn a_ledger_of_a_week_is_small_after_compaction() {
-    let (store, directory) = new_store();
+    let (store, directory) = new_store().await;
     let (mut writer, _) = store.open_writer().await.unwrap();
     for number in 0..200 {
         let seen = (0..1_000).map(|block| range(number * 1_000 + block, number * 1_000 + block));
@@ -394,7 +398,7 @@ proptest! {
 }
 
 async fn run_steps(steps: Vec<Step>) {
-    let (mut store, directory) = new_store();
+    let (mut store, directory) = new_store().await;
     let (mut writer, _) = store.open_writer().await.unwrap();
     let mut model = Model::default();
     let (mut number, mut seq) = (0, 0);
@@ -431,7 +435,7 @@ async fn run_steps(steps: Vec<Step>) {
             Step::Reopen => {
                 drop(writer);
                 drop(store);
-                store = open_in(&directory).unwrap();
+                store = open_in(&directory).await.unwrap();
                 let (reopened, recovered) = store.open_writer().await.unwrap();
                 writer = reopened;
                 number = 0;

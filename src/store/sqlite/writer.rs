@@ -12,7 +12,7 @@ use diesel::{connection::SimpleConnection, prelude::*};
 use super::{
     connection::{connect, immediate},
     disk,
-    fault::{Fault, signed},
+    fault::Fault,
     insert::insert,
     lease::Lock,
     retention,
@@ -24,7 +24,7 @@ use crate::{
     fail_point,
     store::{
         CommitBatch, Committed, Recovered, Retained, RetentionLimits, Run, StoreError, StoreSize,
-        StoreWriter,
+        StoreWriter, records::signed,
     },
 };
 

@@ -578,7 +578,7 @@ async fn a_flush_gives_up_on_a_store_that_stays_away() {
 async fn the_real_store_holds_what_was_in_the_log() {
     let directory = tempfile::tempdir().unwrap();
     let url = format!("sqlite:{}", directory.path().join("nodecast.db").display());
-    let store: Arc<dyn EventStore> = store::open(&url, &StoreConfig::default()).unwrap();
+    let store: Arc<dyn EventStore> = store::open(&url, &StoreConfig::default()).await.unwrap();
     let (writer, _) = store.open_writer().await.unwrap();
     let config = StoreConfig { batch_events: 3, min_free_bytes: 0, ..StoreConfig::default() };
     let mut bench = Bench::on(writer, config, directory);

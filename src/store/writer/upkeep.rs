@@ -29,6 +29,9 @@ const PORTION_PAUSE: Duration = Duration::from_millis(10);
 /// How often the size of the store and the free space are looked at.
 const DISK_CHECK: Duration = Duration::from_secs(10);
 
+/// How often the lease is renewed when nothing is committed: three times before it ends.
+const RENEWAL: Duration = Duration::from_secs(3);
+
 /// How often the ledger's rows are merged.
 const COMPACTION: Duration = Duration::from_secs(60);
 
@@ -48,6 +51,7 @@ impl DbWriter {
         ctx.run_interval(self.config.retention_interval, Self::retain);
         ctx.run_interval(DISK_CHECK, Self::check_disk);
         ctx.run_interval(COMPACTION, Self::compact);
+        ctx.run_interval(RENEWAL, Self::renew);
         self.check_disk(ctx);
     }
 
@@ -113,10 +117,25 @@ impl DbWriter {
     fn disk_checked(&mut self, result: Result<StoreSize, StoreError>, ctx: &mut Context<Self>) {
         let Some(size) = self.upkeep("size of the store is not known", result) else { return };
         self.stats.store.size_bytes.set(size.bytes as i64);
-        self.stats.store.free_disk_bytes.set(size.free_disk_bytes as i64);
+        if let Some(bytes) = size.free_disk_bytes {
+            self.stats.store.free_disk_bytes.set(bytes as i64);
+        }
         let over = self.config.max_bytes > 0 && size.bytes > self.config.max_bytes;
-        if over || size.free_disk_bytes < self.config.min_free_bytes {
+        let short = size.free_disk_bytes.is_some_and(|free| free < self.config.min_free_bytes);
+        if over || short {
             self.retain(ctx);
+        }
+    }
+
+    fn renew(&mut self, ctx: &mut Context<Self>) {
+        if self.phase == Phase::Running {
+            self.run(
+                ctx,
+                async |committer| committer.writer.renew().await,
+                |actor, result, _| {
+                    actor.upkeep("the lease could not be renewed", result);
+                },
+            );
         }
     }
 

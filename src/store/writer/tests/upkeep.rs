@@ -16,7 +16,7 @@ async fn retention_comes_soon_after_the_start_and_then_at_its_interval() {
     let more = Retained { deleted: PORTION, more: true, ..Retained::default() };
     let last = Retained { deleted: 3, shortened: true, ..Retained::default() };
     let bench = Bench::with(config, |script| {
-        script.size.free_disk_bytes = 7;
+        script.size.free_disk_bytes = Some(7);
         script.retained.extend([more, more, last]);
     });
 

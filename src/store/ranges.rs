@@ -3,7 +3,7 @@
 //! Invariant: merging changes what is remembered only beyond [`KEPT_BLOCKS`] and
 //! [`OLD_RANGES`]; what is complete stays complete.
 
-use std::mem;
+use std::{cmp::Reverse, mem};
 
 use crate::router::ledger::BlockRange;
 
@@ -75,6 +75,14 @@ fn append(complete: &mut Vec<BlockRange>, mut range: BlockRange) {
         }
     }
     complete.push(range);
+}
+
+/// What a commit has to write: merged, and of an open block only what reaches furthest.
+pub fn condense(ranges: &[&BlockRange]) -> Vec<BlockRange> {
+    let mut merged = merge(ranges.iter().map(|range| (*range).clone()).collect());
+    merged.sort_by_key(|range| (range.topic, range.first, Reverse(range.next_index)));
+    merged.dedup_by_key(|range| (range.topic, range.first, range.next_index.is_some()));
+    merged
 }
 
 fn blocks(range: &BlockRange) -> u64 {

@@ -1,0 +1,6 @@
+DROP TABLE nodecast.gaps;
+DROP TABLE nodecast.blocks;
+DROP TABLE nodecast.checkpoints;
+DROP TABLE nodecast.streams;
+DROP TABLE nodecast.store_state;
+DROP TABLE nodecast.events;

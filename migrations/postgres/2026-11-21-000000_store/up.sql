@@ -1,0 +1,69 @@
+-- All tables are in the schema `nodecast`, which is there before this runs.
+
+-- Events of listed users, each once, in partitions by day of event time: retention drops a day at a
+-- time. A unique key of a partitioned table has to hold the partition's key; a block has one time,
+-- so the identity is as unique as without it. There is no default partition: what it held would
+-- have to be searched whenever a day is added.
+CREATE TABLE nodecast.events (
+    seq bigint NOT NULL,
+    topic text NOT NULL,
+    position bigint NOT NULL,
+    idx bigint NOT NULL,
+    part bigint NOT NULL,
+    time bigint NOT NULL, -- microseconds since 1970
+    user_address bytea,
+    late boolean NOT NULL,
+    body json NOT NULL, -- json keeps the bytes; jsonb would not, and costs more
+    PRIMARY KEY (topic, position, idx, part, time)
+) PARTITION BY RANGE (time);
+
+-- `seq` is in it, so that it gives the order of history without sorting.
+CREATE INDEX events_by_user ON nodecast.events (user_address, position, seq)
+    WHERE user_address IS NOT NULL;
+
+-- One row: what belongs to the store as a whole, and who writes to it.
+CREATE TABLE nodecast.store_state (
+    id bigint PRIMARY KEY CHECK (id = 1),
+    epoch bigint NOT NULL, -- u64 as its bit pattern
+    run bigint NOT NULL,
+    commit_number bigint NOT NULL, -- the last commit of this run
+    last_seq bigint NOT NULL,
+    newest_time bigint,
+    deleted_seq bigint, -- highest seq that retention has deleted
+    shortened_to bigint, -- newest event time that was deleted for want of space
+    holder_host text NOT NULL,
+    holder_process bigint NOT NULL,
+    leased_until timestamptz NOT NULL -- by the clock of this server
+);
+
+CREATE TABLE nodecast.streams (
+    name text PRIMARY KEY,
+    state text NOT NULL -- JSON
+);
+
+CREATE TABLE nodecast.checkpoints (
+    stream text NOT NULL,
+    file text NOT NULL,
+    file_offset bigint NOT NULL,
+    digest bigint NOT NULL, -- u64 as its bit pattern
+    PRIMARY KEY (stream, file)
+);
+
+-- Blocks that were delivered, events or not.
+CREATE TABLE nodecast.blocks (
+    topic text NOT NULL,
+    first bigint NOT NULL,
+    last bigint NOT NULL,
+    next_index bigint, -- NULL: complete
+    digests bytea NOT NULL, -- little-endian u64 each
+    PRIMARY KEY (topic, first)
+);
+
+CREATE TABLE nodecast.gaps (
+    topic text NOT NULL,
+    first bigint NOT NULL,
+    last bigint NOT NULL,
+    opened bigint NOT NULL,
+    closed bigint,
+    PRIMARY KEY (topic, first, last, opened)
+);

@@ -1,0 +1,241 @@
+//! Pages of history: keyset reads that walk an index in the order of the answer.
+//!
+//! A page is a merge of branches, one per user or else one per topic. Each walks its index by
+//! position and stops at the limit, so the cost of a page does not grow with its depth.
+
+use std::{collections::HashSet, fmt::Write};
+
+use diesel::{
+    QueryableByName,
+    pg::Pg,
+    prelude::*,
+    query_builder::{BoxedSqlQuery, SqlQuery},
+    sql_types::{Array, BigInt, Binary, Bool, Nullable, Text},
+};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+
+use super::{fault::Fault, schema::events, state};
+use crate::{
+    event::{Address, EventId, SequencedEvent, Timestamp},
+    store::{
+        EventQuery, StoreError,
+        records::{EventRow, clamp, unsigned},
+    },
+};
+
+/// Most branches of one statement. More users than this are looked for along the topics' index
+/// instead.
+const MAX_BRANCHES: usize = 200;
+
+#[derive(QueryableByName)]
+struct Row {
+    #[diesel(sql_type = BigInt)]
+    seq: i64,
+    #[diesel(sql_type = Text)]
+    topic: String,
+    #[diesel(sql_type = BigInt)]
+    position: i64,
+    #[diesel(sql_type = BigInt)]
+    idx: i64,
+    #[diesel(sql_type = BigInt)]
+    part: i64,
+    #[diesel(sql_type = BigInt)]
+    time: i64,
+    #[diesel(sql_type = Nullable<Binary>)]
+    user_address: Option<Vec<u8>>,
+    #[diesel(sql_type = Bool)]
+    late: bool,
+    #[diesel(sql_type = Text)]
+    body: String,
+}
+
+#[derive(QueryableByName)]
+struct Place {
+    #[diesel(sql_type = BigInt)]
+    ordinal: i64,
+}
+
+/// A statement and the texts it binds. Numbers and addresses are literals: their types leave no
+/// room for anything else.
+#[derive(Debug, Default)]
+pub struct Statement {
+    pub sql: String,
+    pub binds: Vec<String>,
+}
+
+/// Reads one page.
+pub async fn page(
+    connection: &mut AsyncPgConnection,
+    query: &EventQuery,
+) -> Result<Vec<SequencedEvent>, Fault> {
+    let topics = match query.topics.is_empty() {
+        true => state::topics(connection).await?,
+        false => query.topics.iter().map(|topic| topic.as_str().to_owned()).collect(),
+    };
+    let Some(statement) = statement(query, topics) else { return Ok(Vec::new()) };
+    let mut boxed: BoxedSqlQuery<'_, Pg, SqlQuery> = diesel::sql_query(statement.sql).into_boxed();
+    for text in statement.binds {
+        boxed = boxed.bind::<Text, _>(text);
+    }
+    let rows: Vec<Row> = boxed.load(connection).await?;
+    Ok(rows.into_iter().map(event).collect::<Result<_, StoreError>>()?)
+}
+
+/// Writes the statement of a page; `None` when nothing can match.
+pub fn statement(query: &EventQuery, mut topics: Vec<String>) -> Option<Statement> {
+    topics.sort_unstable();
+    topics.dedup();
+    let (mut first, mut last) = (0, i64::MAX);
+    if let Some(positions) = &query.positions {
+        if *positions.start() > i64::MAX as u64 {
+            return None;
+        }
+        (first, last) = (clamp(*positions.start()), clamp(*positions.end()));
+    }
+    if topics.is_empty() || query.limit == 0 || first > last {
+        return None;
+    }
+    let mut statement = Statement::default();
+    if query.users.is_empty() || query.users.len() > MAX_BRANCHES {
+        for topic in topics {
+            statement.begin_branch();
+            statement.text("topic = ", topic);
+            statement.between(first, last);
+            if !query.users.is_empty() {
+                statement.users(&query.users);
+            }
+            statement.end_branch(query);
+        }
+    } else {
+        let users: HashSet<Address> = query.users.iter().copied().collect();
+        for user in users {
+            statement.begin_branch();
+            statement.push(format_args!("user_address = {}", literal(&user)));
+            statement.between(first, last);
+            if !query.topics.is_empty() {
+                statement.sql.push_str(" AND topic IN (");
+                for (ordinal, topic) in topics.iter().enumerate() {
+                    statement.text(if ordinal == 0 { "" } else { ", " }, topic.clone());
+                }
+                statement.sql.push(')');
+            }
+            statement.end_branch(query);
+        }
+    }
+    let (limit, offset, order) = (query.limit, query.offset, order(query));
+    statement.push(format_args!(") AS page {order} LIMIT {limit} OFFSET {offset}"));
+    Some(statement)
+}
+
+fn order(query: &EventQuery) -> &'static str {
+    match query.descending {
+        true => "ORDER BY position DESC, seq DESC",
+        false => "ORDER BY position, seq",
+    }
+}
+
+fn literal(user: &Address) -> String {
+    format!("'\\x{}'::bytea", user.to_string().trim_start_matches("0x"))
+}
+
+impl Statement {
+    fn begin_branch(&mut self) {
+        let before = if self.sql.is_empty() {
+            "SELECT seq, topic, position, idx, part, time, user_address, late, body FROM ("
+        } else {
+            " UNION ALL "
+        };
+        self.push(format_args!(
+            "{before}(SELECT seq, topic, position, idx, part, time, user_address, late, \
+             body::text AS body FROM nodecast.events WHERE "
+        ));
+    }
+
+    /// Adds what no index answers, the order and the limit.
+    fn end_branch(&mut self, query: &EventQuery) {
+        if let Some(times) = &query.times {
+            // It also spares the partitions of all other days.
+            let (first, last) = (times.start().0, times.end().0);
+            self.push(format_args!(" AND time >= {first} AND time <= {last}"));
+        }
+        if let Some(after) = query.after {
+            let (position, seq) = (clamp(after.position), clamp(after.seq));
+            let past = if query.descending { '<' } else { '>' };
+            // The first condition is for the index.
+            self.push(format_args!(
+                " AND position {past}= {position} AND (position, seq) {past} ({position}, {seq})"
+            ));
+        }
+        if let Some(coin) = &query.coin {
+            self.text(" AND body->>'coin' = ", coin.clone());
+        }
+        let most = query.limit.saturating_add(query.offset);
+        self.push(format_args!(" {} LIMIT {most})", order(query)));
+    }
+
+    fn between(&mut self, first: i64, last: i64) {
+        self.push(format_args!(" AND position >= {first} AND position <= {last}"));
+    }
+
+    fn users(&mut self, users: &[Address]) {
+        let users: Vec<String> = users.iter().map(literal).collect();
+        self.push(format_args!(" AND user_address IN ({})", users.join(", ")));
+    }
+
+    /// Adds a text as a parameter.
+    fn text(&mut self, before: &str, text: String) {
+        self.binds.push(text);
+        let number = self.binds.len();
+        self.push(format_args!("{before}${number}"));
+    }
+
+    fn push(&mut self, text: std::fmt::Arguments<'_>) {
+        self.sql.write_fmt(text).expect("writing to a string does not fail");
+    }
+}
+
+/// Tells which events are stored.
+pub async fn stored(
+    connection: &mut AsyncPgConnection,
+    ids: Vec<EventId>,
+) -> Result<HashSet<EventId>, Fault> {
+    let column = |number: fn(&EventId) -> i64| -> Vec<i64> { ids.iter().map(number).collect() };
+    let found: Vec<Place> = diesel::sql_query(
+        "SELECT ordinal FROM unnest($1, $2, $3, $4) WITH ORDINALITY \
+         AS wanted (topic, position, idx, part, ordinal) \
+         WHERE EXISTS (SELECT FROM nodecast.events e WHERE e.topic = wanted.topic \
+             AND e.position = wanted.position AND e.idx = wanted.idx AND e.part = wanted.part)",
+    )
+    .bind::<Array<Text>, _>(ids.iter().map(|id| id.topic.as_str()).collect::<Vec<_>>())
+    .bind::<Array<BigInt>, _>(column(|id| clamp(id.position)))
+    .bind::<Array<BigInt>, _>(column(|id| id.index.into()))
+    .bind::<Array<BigInt>, _>(column(|id| id.part.into()))
+    .load(connection)
+    .await?;
+    // Ordinals count from 1.
+    Ok(found.iter().filter_map(|place| ids.get(place.ordinal as usize - 1).copied()).collect())
+}
+
+/// The first row in the order of history, of the topic where that is the oldest.
+pub async fn oldest(connection: &mut AsyncPgConnection) -> Result<Option<(u64, Timestamp)>, Fault> {
+    let mut oldest: Option<(i64, i64)> = None;
+    for topic in state::topics(connection).await? {
+        let first: Option<(i64, i64)> = events::table
+            .filter(events::topic.eq(topic))
+            .order(events::position)
+            .select((events::time, events::seq))
+            .first(connection)
+            .await
+            .optional()?;
+        oldest = oldest.into_iter().chain(first).min();
+    }
+    Ok(match oldest {
+        Some((time, seq)) => Some((unsigned(seq, "seq")?, Timestamp(time))),
+        None => None,
+    })
+}
+
+fn event(row: Row) -> Result<SequencedEvent, StoreError> {
+    let Row { seq, topic, position, idx, part, time, user_address, late, body } = row;
+    EventRow { seq, topic, position, idx, part, time, user: user_address, late, body }.try_into()
+}

@@ -1,0 +1,109 @@
+//! Which days go: by age, and before their age when the store is too large.
+//!
+//! Invariants: a day goes as a whole, the oldest first; the last [`KEPT`] stays whatever the size
+//! says. How much room the server's disk has left cannot be seen from here.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use diesel::{
+    QueryableByName,
+    sql_types::{BigInt, Nullable},
+};
+use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
+
+use super::{
+    fault::Fault,
+    lease,
+    partitions::{self, Day},
+};
+use crate::{
+    event::Timestamp,
+    store::{Retained, RetentionLimits, Run},
+};
+
+/// What the size of the store cannot take, counted back from the newest block.
+const KEPT: Duration = Duration::from_secs(3_600);
+
+#[derive(QueryableByName)]
+struct Extent {
+    #[diesel(sql_type = BigInt)]
+    rows: i64,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    seq: Option<i64>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    time: Option<i64>,
+}
+
+#[derive(QueryableByName)]
+struct Size {
+    #[diesel(sql_type = BigInt)]
+    bytes: i64,
+}
+
+/// Bytes of all partitions with their indexes.
+pub async fn size_bytes(connection: &mut AsyncPgConnection) -> Result<u64, Fault> {
+    let size: Size = diesel::sql_query(
+        "SELECT coalesce(sum(pg_total_relation_size(inhrelid)), 0)::bigint AS bytes \
+         FROM pg_inherits WHERE inhparent = 'nodecast.events'::regclass",
+    )
+    .get_result(connection)
+    .await?;
+    Ok(size.bytes.max(0) as u64)
+}
+
+/// Takes the oldest day away, if it is due. Gives the days that are left.
+pub async fn retain(
+    connection: &mut AsyncPgConnection,
+    run: Run,
+    limits: &RetentionLimits,
+) -> Result<(Retained, BTreeSet<Day>), Fault> {
+    let mut days = partitions::list(connection).await?;
+    let size = size_bytes(connection).await?;
+    let over_budget = limits.max_bytes.is_some_and(|max| size > max);
+    let oldest = days.iter().next().copied();
+    let retained = connection
+        .transaction(async |connection| {
+            let known = lease::check(connection, run).await?;
+            let reaches =
+                |shortened_to: Option<i64>| shortened_to.is_some_and(|time| time >= limits.edge.0);
+            let newest = known.newest_time.map_or(limits.edge, Timestamp).min(limits.now);
+            let ends_by = |day: Day, time: Timestamp| day.next().start() <= time.0;
+            let due = oldest.filter(|day| ends_by(*day, limits.edge));
+            let forced = oldest
+                .filter(|day| due.is_none() && over_budget && ends_by(*day, newest.minus(KEPT)));
+            let Some(day) = due.or(forced) else {
+                let shortened = reaches(known.shortened_to);
+                let exhausted = over_budget;
+                return Ok::<_, Fault>(Retained { shortened, exhausted, ..Retained::default() });
+            };
+            let extent: Extent = diesel::sql_query(format!(
+                "SELECT count(*) AS rows, max(seq) AS seq, max(time) AS time FROM nodecast.{}",
+                day.table()?
+            ))
+            .get_result(connection)
+            .await?;
+            partitions::drop(connection, day).await?;
+            let shortened_to =
+                forced.map_or(known.shortened_to, |_| known.shortened_to.max(extent.time));
+            diesel::sql_query(
+                "UPDATE nodecast.store_state SET deleted_seq = $1, shortened_to = $2",
+            )
+            .bind::<Nullable<BigInt>, _>(known.deleted_seq.max(extent.seq))
+            .bind::<Nullable<BigInt>, _>(shortened_to)
+            .execute(connection)
+            .await?;
+            Ok(Retained {
+                deleted: extent.rows.max(0) as usize,
+                more: true,
+                shortened: reaches(shortened_to),
+                exhausted: false,
+            })
+        })
+        .await?;
+    if retained.more
+        && let Some(day) = oldest
+    {
+        days.remove(&day);
+    }
+    Ok((retained, days))
+}

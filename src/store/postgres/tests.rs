@@ -1,0 +1,248 @@
+//! What only PostgreSQL does: partitions, leases, URLs. The rest is in `store::contract`.
+
+use std::{
+    env,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use diesel_async::SimpleAsyncConnection;
+
+use super::{connection::Server, *};
+use crate::{
+    event::Timestamp,
+    store::{
+        self, RetentionLimits,
+        contract::{Content, FILLS, MISC, block_time, contract_tests, event, history, page},
+    },
+};
+
+/// A database of its own, dropped at the end.
+struct Database {
+    url: String,
+}
+
+impl Database {
+    async fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("unit_{}_{number}", std::process::id());
+        let server = server();
+        let mut connection = Server::parse(&server).unwrap().connect().await.unwrap();
+        connection.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+        let (base, _) = server.rsplit_once('/').unwrap();
+        Self { url: format!("{base}/{name}") }
+    }
+
+    async fn open(&self) -> Result<Arc<dyn EventStore>, StoreError> {
+        store::open(&self.url, &StoreConfig::default()).await
+    }
+
+    async fn run(&self, statements: &str) {
+        let mut connection = Server::parse(&self.url).unwrap().connect().await.unwrap();
+        connection.batch_execute(statements).await.unwrap();
+    }
+}
+
+/// The URL of the server that `scripts/test.sh` has started.
+fn server() -> String {
+    env::var("NODECAST_TEST_POSTGRES")
+        .expect("NODECAST_TEST_POSTGRES names a PostgreSQL server: scripts/test.sh starts one")
+}
+
+async fn new_store() -> (Arc<dyn EventStore>, Database) {
+    let database = Database::new().await;
+    (database.open().await.unwrap(), database)
+}
+
+contract_tests!(new_store);
+
+const DAY: u64 = 86_400;
+
+fn days_ago_limits(edge: Timestamp) -> RetentionLimits {
+    let now = Timestamp(i64::MAX);
+    RetentionLimits { now, edge, max_bytes: None, min_free_bytes: 0, portion: 10 }
+}
+
+#[actix_rt::test]
+async fn retention_takes_whole_days_and_remembers_how_far() {
+    // H41
+    let (store, database) = new_store().await;
+    let (mut writer, _) = store.open_writer().await.unwrap();
+    let events: Vec<_> = (0..12).map(|step| event(FILLS, step * DAY / 4, 0, step + 1)).collect();
+    Content::of(events.clone()).commit(1, &mut *writer).await.unwrap();
+    // In the middle of the third day: two are over.
+    let edge = block_time(2 * DAY + DAY / 2);
+
+    let first = writer.retain(days_ago_limits(edge)).await.unwrap();
+    let second = writer.retain(days_ago_limits(edge)).await.unwrap();
+    let last = writer.retain(days_ago_limits(edge)).await.unwrap();
+
+    assert_eq!((first.deleted, first.more), (4, true));
+    assert_eq!((second.deleted, second.more), (4, true));
+    assert_eq!((last.deleted, last.more, last.shortened), (0, false, false));
+    assert_eq!(store.events(page(100)).await.unwrap(), events[8..]);
+    let size = store.size().await.unwrap();
+    assert_eq!((size.deleted_seq, size.oldest_seq), (Some(8), Some(9)));
+    assert_eq!(writer.recover().await.unwrap().last_seq, 12);
+    // A day that was taken away can come again.
+    let late = Content::of(vec![event(FILLS, 1, 0, 20)]);
+    assert_eq!(late.commit(2, &mut *writer).await.unwrap().inserted, 1);
+    drop(database);
+}
+
+#[actix_rt::test]
+async fn a_store_above_its_size_gives_up_its_oldest_day_and_never_the_last_hour() {
+    let (store, _database) = new_store().await;
+    let (mut writer, _) = store.open_writer().await.unwrap();
+    let events: Vec<_> = (0..3).map(|day| event(FILLS, day * DAY + DAY / 2, 0, day + 1)).collect();
+    Content::of(events.clone()).commit(1, &mut *writer).await.unwrap();
+    let small = RetentionLimits { max_bytes: Some(1), ..days_ago_limits(Timestamp(i64::MIN)) };
+
+    let mut retained = writer.retain(small).await.unwrap();
+    while retained.more {
+        retained = writer.retain(small).await.unwrap();
+    }
+
+    assert!(retained.shortened && retained.exhausted, "{retained:?}");
+    assert_eq!(store.events(page(10)).await.unwrap(), events[2..]);
+}
+
+#[actix_rt::test]
+async fn a_writer_whose_lease_ran_out_and_was_taken_commits_nothing_any_more() {
+    let (store, database) = new_store().await;
+    let (mut first, _) = store.open_writer().await.unwrap();
+    Content::of(history(2, 1)).commit(1, &mut *first).await.unwrap();
+    // It hangs for longer than its lease.
+    database.run("UPDATE nodecast.store_state SET leased_until = now() - interval '1 s'").await;
+
+    let (mut second, recovered) = store.open_writer().await.unwrap();
+
+    assert_eq!(recovered.last_seq, 3);
+    let refused = Content::of(vec![event(FILLS, 9, 0, 50)]).commit(2, &mut *first).await;
+    assert!(matches!(refused, Err(StoreError::LeaseLost(_))), "{refused:?}");
+    assert!(matches!(first.renew().await, Err(StoreError::LeaseLost(_))));
+    Content::of(vec![event(FILLS, 9, 0, 60)]).commit(1, &mut *second).await.unwrap();
+    second.renew().await.unwrap();
+}
+
+#[actix_rt::test]
+async fn the_lease_of_a_process_of_this_machine_that_died_is_free_at_once() {
+    let (store, database) = new_store().await;
+    let (_writer, _) = store.open_writer().await.unwrap();
+    let mut child = std::process::Command::new("true").spawn().unwrap();
+    let dead = child.id();
+    child.wait().unwrap();
+
+    database.run(&format!("UPDATE nodecast.store_state SET holder_process = {dead}")).await;
+
+    store.open_writer().await.unwrap();
+}
+
+#[actix_rt::test]
+async fn a_connection_that_was_cut_is_opened_again_for_the_same_batch() {
+    let (store, database) = new_store().await;
+    let (mut writer, _) = store.open_writer().await.unwrap();
+    Content::of(history(2, 1)).commit(1, &mut *writer).await.unwrap();
+    let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+        WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    database.run(cut).await;
+
+    let content = Content::of(vec![event(FILLS, 9, 0, 50)]);
+    let mut tried = content.commit(2, &mut *writer).await;
+    while let Err(StoreError::Unavailable(_)) = tried {
+        tried = content.commit(2, &mut *writer).await;
+    }
+
+    assert_eq!(tried.unwrap().inserted, 1);
+}
+
+#[actix_rt::test]
+async fn daemons_that_start_together_make_the_tables_once() {
+    let database = Database::new().await;
+
+    let opened = futures_util::future::join_all((0..4).map(|_| database.open())).await;
+
+    for store in opened {
+        store.unwrap();
+    }
+}
+
+// H40
+#[actix_rt::test]
+async fn the_older_services_table_is_a_view_and_a_name_that_is_taken_is_left_alone() {
+    let (store, database) = new_store().await;
+    let (mut writer, _) = store.open_writer().await.unwrap();
+    let mut misc = event(MISC, 7, 0, 2);
+    let body = r#"{"time":"t","hash":"0x1","inner":{"CDeposit":{"amount":"1.0"}}}"#;
+    misc.event.body = bytes::Bytes::from_static(body.as_bytes());
+    Content::of(vec![event(FILLS, 7, 1, 1), misc]).commit(1, &mut *writer).await.unwrap();
+    let seen = "SELECT 1/count(*) FROM public.events WHERE block_number = 7";
+    let user = "user_address = '0x0101010101010101010101010101010101010101'";
+
+    database.run(&format!("{seen} AND event_type = 'fill' AND {user}")).await;
+    database.run(&format!("{seen} AND data->>'px' = '0.10' AND created_at > '2026-03-15'")).await;
+    database
+        .run(&format!("{seen} AND event_type = 'misc' AND data->'CDeposit'->>'amount' = '1.0'"))
+        .await;
+    database.run(&format!("{seen} AND data->>'hash' = '0x1'")).await;
+    assert_eq!(database.open().await.unwrap().warnings(), Vec::<String>::new());
+
+    database.run("DROP VIEW public.events; CREATE TABLE public.events (mine int)").await;
+    let warnings = database.open().await.unwrap().warnings();
+    assert!(warnings[0].contains("public.events"), "{warnings:?}");
+    database.run("SELECT mine FROM public.events").await;
+}
+
+// H43
+#[actix_rt::test]
+async fn migrations_run_up_down_and_up() {
+    macro_rules! script {
+        ($name:literal) => {
+            include_str!(concat!("../../../migrations/postgres/2026-11-21-000000_store/", $name))
+        };
+    }
+    let (_store, database) = new_store().await;
+
+    database.run("DROP VIEW public.events").await;
+    database.run(script!("down.sql")).await;
+    database.run("SELECT 1 / (to_regclass('nodecast.events') IS NULL)::int").await;
+    database.run(script!("up.sql")).await;
+
+    let (mut writer, _) = database.open().await.unwrap().open_writer().await.unwrap();
+    Content::of(history(2, 1)).commit(1, &mut *writer).await.unwrap();
+}
+
+#[actix_rt::test]
+async fn a_store_of_a_newer_program_is_refused() {
+    let (_store, database) = new_store().await;
+    database
+        .run("INSERT INTO nodecast.__diesel_schema_migrations (version) VALUES ('99991231000000')")
+        .await;
+
+    let opened = database.open().await.map(|_| ());
+
+    let Err(StoreError::Unusable(text)) = opened else { panic!("{opened:?}") };
+    assert!(text.contains("newer nodecast"), "{text}");
+}
+
+#[actix_rt::test]
+async fn a_server_that_cannot_be_used_is_one_clear_line() {
+    let server = server();
+    let (base, _) = server.rsplit_once('/').unwrap();
+    let refused = [
+        (format!("{base}/there_is_no_such_database"), "does not exist"),
+        (base.replace("nodecast@", "nobody_knows_me@") + "/postgres", "does not exist"),
+        ("postgres://127.0.0.1:1/x?sslmode=perhaps".into(), "sslmode"),
+        ("postgres://127.0.0.1".into(), "names no database"),
+    ];
+    for (url, cause) in refused {
+        let opened = store::open(&url, &StoreConfig::default()).await.map(|_| ());
+        let Err(StoreError::Unusable(text)) = opened else { panic!("{url}: {opened:?}") };
+        assert!(text.contains(cause) && !text.contains('\n'), "{text}");
+    }
+    let silent = store::open("postgres://127.0.0.1:1/x", &StoreConfig::default()).await.map(|_| ());
+    assert!(matches!(silent, Err(StoreError::Unavailable(_))), "{silent:?}");
+}
