@@ -1,17 +1,22 @@
 #!/usr/bin/env bash
-# Runs every test. Needs Rust and a C compiler (for the embedded SQLite); on Debian it installs
-# what is missing when it may, else it says what to install.
+# Runs every test. Needs Rust, a C compiler (for the embedded SQLite) and the programs of PostgreSQL,
+# of which it starts a server of its own; on Debian it installs what is missing when it may, else it
+# says what to install.
 #
 #   scripts/test.sh                 everything that CI runs
 #   scripts/test.sh --test gaps     one file of tests: all arguments go to `cargo test`
 #
-#   NODECAST_KILLS=2000             kills of each exactly-once test (default 30; there are two)
+#   NODECAST_KILLS=2000             kills of each exactly-once test (default 30; there are three)
 #   NODECAST_MODEL_CASES=5000       scripts of the tail's model test (default 500)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 . scripts/packages.sh
+. scripts/servers.sh
 need_packages
+need_servers
+trap stop_servers EXIT
+start_postgres
 
 # The feature arms the points at which tests kill, panic or fail the daemon.
 cargo test --locked --features failpoints "$@"

@@ -215,7 +215,7 @@ fn wait_until_stored(setup: &Setup, manifest: &Manifest) {
     let (mut stored, mut changed) = (0, Instant::now());
     while stored < manifest.rows.len() && changed.elapsed() < NOTHING_COMES {
         std::thread::sleep(Duration::from_millis(20));
-        let now = database::rows(&setup.database()).len();
+        let now = setup.stored().len();
         if now != stored {
             (stored, changed) = (now, Instant::now());
         }
@@ -251,7 +251,7 @@ fn write_and_kill(mut daemon: TestDaemon, nodes: &mut Nodes, alive: Duration) {
 fn gaps_that_stay(setup: &Setup, manifest: &Manifest) -> Vec<Gap> {
     let mut open = Vec::new();
     eventually("no gap is open in which nothing is missing", || {
-        let gaps = database::open_gaps(&setup.database()).into_iter();
+        let gaps = setup.open_gaps().into_iter();
         open = gaps.filter(|(topic, _)| topic == "fills").map(|(_, gap)| gap).collect();
         let misses = |gap: &Gap, other: &Gap| gap.first <= other.last && other.first <= gap.last;
         open.iter().all(|gap| manifest.gaps.iter().any(|missing| misses(gap, missing)))
@@ -323,9 +323,9 @@ fn kill_again_and_again(mut setup: Setup) {
 
     println!("{in_flight} of {at_points} kills with bytes in flight; {:?}", manifest.totals);
     assert!(in_flight * 5 >= at_points * 4, "{in_flight} of {at_points} had bytes in flight");
-    database::assert_equals_manifest(&setup.database(), manifest.rows.iter());
+    setup.assert_equals(manifest.rows.iter());
     assert_eq!(status["router"]["conflicts"], 0, "{status}");
-    let gaps = database::open_gaps(&setup.database());
+    let gaps = setup.open_gaps();
     assert_eq!(status["router"]["gaps_open"], gaps.len(), "status and store disagree");
 }
 
@@ -340,6 +340,15 @@ fn kills_at_any_moment_lose_nothing_of_a_single_node() {
 fn kills_at_any_moment_lose_nothing_and_repeat_nothing_of_two_nodes() {
     let mut setup = Setup::new();
     setup.add_node();
+    kill_again_and_again(setup);
+}
+
+// H15
+#[test]
+fn kills_at_any_moment_lose_nothing_and_repeat_nothing_on_postgresql() {
+    let mut setup = Setup::new();
+    setup.add_node();
+    setup.database_url = Some(database::create_on_postgres());
     kill_again_and_again(setup);
 }
 
@@ -368,7 +377,7 @@ fn stored_from_now(end_first_run: impl FnOnce(&mut Setup)) -> Vec<u64> {
     let status = wait_until_quiet(&daemon);
     assert_eq!(daemon.stop().code(), Some(0));
     assert_eq!(status["router"]["conflicts"], 0, "{status}");
-    database::rows(&setup.database()).into_keys().map(|id| id.position).collect()
+    setup.stored().into_keys().map(|id| id.position).collect()
 }
 
 fn run_until_killed(setup: &mut Setup, failpoints: &str) {
@@ -421,9 +430,9 @@ fn a_failed_batch_starts_a_new_generation_and_loses_nothing() {
     finish(&mut node, setup.node());
     let manifest = node.into_manifest();
 
-    eventually("all is stored", || database::rows(&setup.database()).len() >= manifest.rows.len());
+    eventually("all is stored", || setup.stored().len() >= manifest.rows.len());
     assert_eq!(daemon.stop().code(), Some(0));
-    database::assert_equals_manifest(&setup.database(), manifest.rows.iter());
+    setup.assert_equals(manifest.rows.iter());
 }
 
 /// The writer is back at the checkpoints by then; the Router and the watchers are not yet.
@@ -444,7 +453,7 @@ fn a_kill_while_a_new_generation_begins_loses_nothing_and_repeats_nothing() {
     wait_until_stored(&setup, &manifest);
 
     assert_eq!(daemon.stop().code(), Some(0));
-    database::assert_equals_manifest(&setup.database(), manifest.rows.iter());
+    setup.assert_equals(manifest.rows.iter());
 }
 
 /// What lost batches held of the budget is free again: otherwise nothing could be read any more.
@@ -460,7 +469,7 @@ fn a_failed_batch_that_filled_the_budget_does_not_end_the_reading() {
 
     let daemon = setup.start();
 
-    eventually("all is stored", || database::rows(&setup.database()).len() == 10_000);
+    eventually("all is stored", || setup.stored().len() == 10_000);
     let status = daemon.status();
     assert_eq!(status["router"]["generations"], 1, "{status}");
     assert_eq!(daemon.stop().code(), Some(0));
@@ -504,6 +513,6 @@ fn a_panic_in_any_pipeline_actor_ends_the_process() {
         let daemon = setup.start();
         wait_until_stored(&setup, &manifest);
         assert_eq!(daemon.stop().code(), Some(0));
-        database::assert_equals_manifest(&setup.database(), manifest.rows.iter());
+        setup.assert_equals(manifest.rows.iter());
     }
 }

@@ -1,15 +1,79 @@
 //! Reads the database file past our own store code, so that a fault there cannot hide itself.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use diesel::{
     Connection, QueryableByName, RunQueryDsl, SqliteConnection,
     sql_types::{BigInt, Binary, Nullable, Text},
 };
+use diesel_async::{AsyncPgConnection, async_connection_wrapper::AsyncConnectionWrapper};
 use nodecast::{
     event::{Address, EventId, Topic},
     generate::{Gap, Row},
 };
+
+/// The database of a daemon.
+pub enum Database<'d> {
+    Sqlite(&'d Path),
+    /// Its URL.
+    Postgres(&'d str),
+}
+
+impl<'d> From<&'d PathBuf> for Database<'d> {
+    fn from(path: &'d PathBuf) -> Self {
+        Self::Sqlite(path)
+    }
+}
+
+impl<'d> From<&'d Path> for Database<'d> {
+    fn from(path: &'d Path) -> Self {
+        Self::Sqlite(path)
+    }
+}
+
+impl<'d> From<&'d str> for Database<'d> {
+    fn from(url: &'d str) -> Self {
+        Self::Postgres(url)
+    }
+}
+
+/// Runs a query with the columns of `$row` on either database.
+macro_rules! load {
+    ($database:expr, $row:ty, $sqlite:expr, $postgres:expr) => {{
+        let rows: Vec<$row> = match $database {
+            Database::Sqlite(path) => {
+                let path = path.display().to_string();
+                let mut connection = SqliteConnection::establish(&path).unwrap();
+                // The file is locked for a moment while the daemon opens or closes it.
+                diesel::sql_query("PRAGMA busy_timeout = 10000").execute(&mut connection).unwrap();
+                diesel::sql_query($sqlite).load(&mut connection).unwrap()
+            }
+            Database::Postgres(url) => {
+                diesel::sql_query($postgres).load(&mut postgres(url)).unwrap()
+            }
+        };
+        rows
+    }};
+}
+
+/// Connects as anybody would.
+pub fn postgres(url: &str) -> AsyncConnectionWrapper<AsyncPgConnection> {
+    AsyncConnectionWrapper::establish(url).unwrap()
+}
+
+/// Makes a database of this test alone on the server of all tests, and gives its URL.
+pub fn create_on_postgres() -> String {
+    let server = std::env::var("NODECAST_TEST_POSTGRES")
+        .expect("NODECAST_TEST_POSTGRES names a PostgreSQL server: scripts/test.sh starts one");
+    let name = format!("test_{}_{}", std::process::id(), fastrand::u32(..));
+    let create = format!("CREATE DATABASE {name}");
+    diesel::sql_query(create).execute(&mut postgres(&server)).unwrap();
+    let (base, _) = server.rsplit_once('/').unwrap();
+    format!("{base}/{name}")
+}
 
 #[derive(QueryableByName)]
 struct StoredRow {
@@ -38,10 +102,13 @@ struct StoredGap {
 }
 
 /// The gaps that are open, each with its topic. Status lists only a hundred.
-pub fn open_gaps(database: &Path) -> Vec<(String, Gap)> {
-    let mut connection = SqliteConnection::establish(&database.display().to_string()).unwrap();
-    let query = "SELECT topic, first, last FROM gaps WHERE closed IS NULL ORDER BY topic, first";
-    let stored: Vec<StoredGap> = diesel::sql_query(query).load(&mut connection).unwrap();
+pub fn open_gaps<'d>(database: impl Into<Database<'d>>) -> Vec<(String, Gap)> {
+    let stored = load!(
+        database.into(),
+        StoredGap,
+        "SELECT topic, first, last FROM gaps WHERE closed IS NULL ORDER BY topic, first",
+        "SELECT topic, first, last FROM nodecast.gaps WHERE closed IS NULL ORDER BY topic, first"
+    );
     let gap = |gap: StoredGap| (gap.topic, Gap { first: gap.first as u64, last: gap.last as u64 });
     stored.into_iter().map(gap).collect()
 }
@@ -50,12 +117,14 @@ pub fn open_gaps(database: &Path) -> Vec<(String, Gap)> {
 ///
 /// # Panics
 /// When an identity is there twice.
-pub fn rows(database: &Path) -> BTreeMap<EventId, (Option<Address>, String)> {
-    let mut connection = SqliteConnection::establish(&database.display().to_string()).unwrap();
-    // The file is locked for a moment while the daemon opens or closes it.
-    diesel::sql_query("PRAGMA busy_timeout = 10000").execute(&mut connection).unwrap();
-    let query = "SELECT topic, position, idx, part, user, body FROM events";
-    let stored: Vec<StoredRow> = diesel::sql_query(query).load(&mut connection).unwrap();
+pub fn rows<'d>(database: impl Into<Database<'d>>) -> BTreeMap<EventId, (Option<Address>, String)> {
+    let stored = load!(
+        database.into(),
+        StoredRow,
+        "SELECT topic, position, idx, part, user, body FROM events",
+        "SELECT topic, position, idx, part, user_address AS user, body::text AS body \
+         FROM nodecast.events"
+    );
     let mut rows = BTreeMap::new();
     for row in stored {
         let id = EventId {
@@ -74,8 +143,19 @@ pub fn rows(database: &Path) -> BTreeMap<EventId, (Option<Address>, String)> {
 ///
 /// # Panics
 /// With the first differences, when a row is lost, invented or altered.
-pub fn assert_equals_manifest<'a>(database: &Path, written: impl Iterator<Item = &'a Row>) {
-    let mut stored = rows(database);
+pub fn assert_equals_manifest<'a, 'd>(
+    database: impl Into<Database<'d>>,
+    written: impl Iterator<Item = &'a Row>,
+) {
+    assert_equal(rows(database), written);
+}
+
+/// # Panics
+/// As [`assert_equals_manifest`].
+pub fn assert_equal<'a>(
+    mut stored: BTreeMap<EventId, (Option<Address>, String)>,
+    written: impl Iterator<Item = &'a Row>,
+) {
     let (mut lost, mut altered) = (Vec::new(), Vec::new());
     for row in written {
         match stored.remove(&row.id) {

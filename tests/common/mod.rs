@@ -6,8 +6,10 @@
 
 pub mod database;
 pub mod node;
+pub mod postgres;
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::Read,
     net::{TcpListener, TcpStream},
@@ -18,6 +20,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nodecast::{
+    event::{Address, EventId},
+    generate::{Gap, Row},
+};
 use serde_json::{Value, json};
 use tungstenite::{Message, WebSocket};
 
@@ -30,6 +36,8 @@ pub struct Setup {
     pub data_dirs: Vec<PathBuf>,
     /// `all`, or addresses one a line.
     pub whitelist: String,
+    /// Of a PostgreSQL database; `None`: SQLite in the state directory.
+    pub database_url: Option<String>,
     /// More of the configuration file.
     pub config: String,
     /// `oldest`, `now`, ...
@@ -50,6 +58,7 @@ impl Setup {
             root,
             data_dirs,
             whitelist: "all".to_owned(),
+            database_url: None,
             config: String::new(),
             from: "oldest",
             failpoints: String::new(),
@@ -67,6 +76,27 @@ impl Setup {
 
     pub fn database(&self) -> PathBuf {
         self.state_dir().join("nodecast.db")
+    }
+
+    /// What the daemon has stored, wherever that is.
+    pub fn stored(&self) -> BTreeMap<EventId, (Option<Address>, String)> {
+        match &self.database_url {
+            Some(url) => database::rows(url.as_str()),
+            None => database::rows(&self.database()),
+        }
+    }
+
+    pub fn open_gaps(&self) -> Vec<(String, Gap)> {
+        match &self.database_url {
+            Some(url) => database::open_gaps(url.as_str()),
+            None => database::open_gaps(&self.database()),
+        }
+    }
+
+    /// # Panics
+    /// See [`database::assert_equals_manifest`].
+    pub fn assert_equals<'m>(&self, written: impl Iterator<Item = &'m Row>) {
+        database::assert_equal(self.stored(), written);
     }
 
     pub fn whitelist_file(&self) -> PathBuf {
@@ -127,6 +157,9 @@ impl Setup {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(stderr);
+        if let Some(url) = &self.database_url {
+            command.args(["--database-url", url]);
+        }
         for data_dir in &self.data_dirs {
             command.args(["--data-dir".as_ref(), data_dir.as_os_str()]);
         }

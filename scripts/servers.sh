@@ -1,0 +1,48 @@
+# Starts the servers that the tests need, for whoever reads this file in: on free ports, in a
+# temporary directory that goes at the end. Servers that run already are not touched.
+
+# A program of PostgreSQL, which Debian keeps out of the path.
+postgres_program() {
+    command -v "$1" || find /usr/lib/postgresql -path "*/bin/$1" 2>/dev/null | sort -V | tail -1
+}
+
+# PostgreSQL refuses to run as root: there it runs as the user of its package.
+as_postgres() {
+    if [ "$(id -u)" = 0 ]; then
+        setpriv --reuid=postgres --regid=postgres --clear-groups -- "$@"
+    else
+        "$@"
+    fi
+}
+
+# Sets NODECAST_TEST_POSTGRES to the URL of a server that is ours alone.
+start_postgres() {
+    # The user of the package has to get there, whatever TMPDIR says.
+    postgres_dir=$(mktemp -d /tmp/nodecast-postgres.XXXXXX)
+    if [ "$(id -u)" = 0 ]; then chown postgres: "$postgres_dir"; fi
+    local postgres_ctl port options
+    postgres_ctl=$(postgres_program pg_ctl)
+    as_postgres "$(postgres_program initdb)" -D "$postgres_dir/data" -U nodecast -A trust \
+        -E UTF8 --locale=C >"$postgres_dir/initdb.log"
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        # Somebody else's port makes the start fail, and another one is tried.
+        port=$((RANDOM % 20000 + 20000))
+        options="-p $port -k $postgres_dir -c listen_addresses=127.0.0.1 -c max_connections=300"
+        echo "$options" >"$postgres_dir/options"
+        if as_postgres "$postgres_ctl" -D "$postgres_dir/data" -w -t 60 -l "$postgres_dir/log" \
+            -o "$options" start >/dev/null 2>&1; then
+            export NODECAST_TEST_POSTGRES="postgres://nodecast@127.0.0.1:$port/postgres"
+            return
+        fi
+    done
+    cat "$postgres_dir/log" >&2
+    echo "PostgreSQL does not start" >&2
+    return 1
+}
+
+stop_servers() {
+    if [ -n "${postgres_dir:-}" ]; then
+        as_postgres "$(postgres_program pg_ctl)" -D "$postgres_dir/data" -m immediate stop >/dev/null 2>&1 || true
+        rm -rf "$postgres_dir"
+    fi
+}
