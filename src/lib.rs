@@ -26,7 +26,7 @@
 //! | [the log](router::log) | the one ring of recent events; each reader has its own position | itself a plain type |
 //! | [`DbWriter`](store::DbWriter) | commits rows, ledger and checkpoints in one transaction; deletes what is old | [`store`] |
 //! | `Shard` and `Session` | cast the log to the clients of one HTTP worker | [`delivery`] |
-//! | [routes](http) | history, status and health | [`http`] |
+//! | [routes](http) | history, status and health; [metrics](http::metrics) on a listener of their own | [`http`] |
 //!
 //! [`daemon`] is the wiring: the only place that knows every actor, and the order in which they
 //! start and stop.

@@ -10,6 +10,8 @@ mod common;
 mod accounts;
 #[path = "operations/harness.rs"]
 mod harness;
+#[path = "operations/metrics.rs"]
+mod metrics;
 #[path = "operations/outages.rs"]
 mod outages;
 #[path = "operations/reading.rs"]

@@ -12,6 +12,9 @@ use super::{
 pub struct HttpConfig {
     /// Address and port of HTTP and WebSocket. Default 127.0.0.1:8080; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Address and port of `/metrics`, apart from everything else: it tells of the inside of the
+    /// process, which is not for everybody. Default: off.
+    pub metrics_listen: Option<SocketAddr>,
     /// Worker threads, each with its shard of the sessions. Default: the number of cores.
     pub workers: usize,
     /// Most bytes of a request's body. Default 1 MiB.
@@ -28,6 +31,7 @@ impl Default for HttpConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            metrics_listen: None,
             // Where the number of cores is not known, two: one slow turn must not stop everybody.
             workers: thread::available_parallelism().map_or(2, usize::from),
             max_body_bytes: 1 << 20,
@@ -46,6 +50,18 @@ pub(super) fn keys() -> Vec<Key> {
             |text| text.parse().map_err(|_| Refused::not_understood()),
             SocketAddr::to_string,
             |config| &mut config.http.listen,
+        ),
+        Key::text(
+            "http.metrics_listen",
+            "\"off\", or an IP address and a port, such as \"127.0.0.1:9464\"",
+            |text| match text {
+                "off" => Ok(None),
+                text => text.parse().map(Some).map_err(|_| Refused::not_understood()),
+            },
+            |address| {
+                address.map_or_else(|| "off".to_owned(), |address: SocketAddr| address.to_string())
+            },
+            |config| &mut config.http.metrics_listen,
         ),
         Key::count("http.workers", 1..=512, |config| &mut config.http.workers),
         Key::size("http.max_body_bytes", KIB..=256 * MIB, |config| &mut config.http.max_body_bytes),

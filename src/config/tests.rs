@@ -86,6 +86,7 @@ fn other_value(path: &str) -> String {
         "store.read_connections" => "8",
         "store.query_timeout" => "\"3s\"",
         "http.listen" => "\"[::1]:0\"",
+        "http.metrics_listen" => "\"127.0.0.1:9464\"",
         "http.max_body_bytes" => "2048",
         "http.max_page_size" => "500",
         "http.max_limit" => "0x10",

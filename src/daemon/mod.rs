@@ -37,7 +37,7 @@ use crate::{
     config::Config,
     delivery::{self, Casting, SessionSet},
     event::{EventId, Timestamp},
-    http::{self, ApiState, Exports},
+    http::{self, ApiState, Exports, metrics::Metrics},
     router::{
         Restart, Router, StoredIds,
         log::{Heads, Log},
@@ -85,6 +85,8 @@ pub struct Daemon {
     supervisor: Addr<Supervisor>,
     sessions: Arc<SessionSet>,
     server: ServerHandle,
+    /// Where `http.metrics_listen` names an address.
+    metrics: Option<ServerHandle>,
     stats: Arc<Stats>,
     threads: Threads,
     faults: watch::Receiver<Option<Arc<Fault>>>,
@@ -123,6 +125,7 @@ impl Daemon {
         let listener = TcpListener::bind(config.http.listen)
             .with_context(|| format!("cannot listen on {}", config.http.listen))?;
         let address = listener.local_addr()?;
+        let metrics_listener = listen_for_metrics(config.http.metrics_listen)?;
         let keeper = WhitelistKeeper::load(&config.whitelist, logger)?;
         let whitelist = keeper.status();
         let quarantine = Quarantine::open(&config.state_dir, config.source.quarantine_max_bytes)
@@ -159,15 +162,15 @@ impl Daemon {
             .context("the pipeline cannot start")?;
 
         let topics = vec![node::FILLS, node::MISC];
-        let Commons { config, store, log, stats, readers, .. } = commons;
+        let Commons { config, store, log, stats, readers, quarantine, .. } = commons;
         let sessions = SessionSet::new(config.session.max_sessions, stats.clone());
         let nodes = config.source.data_dirs.iter();
-        let api = http::routes(Arc::new(ApiState {
+        let api = Arc::new(ApiState {
             store,
             stats: stats.clone(),
             log: log.clone(),
             http: config.http.clone(),
-            health: config.health,
+            health: config.health.clone(),
             budgets: pipeline.budgets.clone(),
             topics: topics.clone(),
             nodes: nodes.map(|node| node.display().to_string().into()).collect(),
@@ -176,7 +179,17 @@ impl Daemon {
             started,
             exports: Exports::default(),
             logger: logger.new(o!("component" => "http")),
-        }));
+        });
+        let metrics = metrics_listener.map(|listener| {
+            info!(logger, "metrics listening"; "address" => %listener.local_addr()?);
+            let (state, config) = (api.clone(), config.clone());
+            http::metrics::serve(listener, Arc::new(Metrics { state, config, quarantine }))
+        });
+        let metrics = metrics.transpose()?.map(|server| {
+            let handle = server.handle();
+            actix_rt::spawn(server);
+            handle
+        });
         let casting = Arc::new(Casting {
             log,
             readers,
@@ -187,7 +200,7 @@ impl Daemon {
             topics,
             logger: logger.new(o!("component" => "delivery")),
         });
-        let server = delivery::serve(listener, casting, api)?;
+        let server = delivery::serve(listener, casting, http::routes(api))?;
         let handle = server.handle();
         actix_rt::spawn(server);
         info!(logger, "listening"; "address" => %address);
@@ -201,6 +214,7 @@ impl Daemon {
             supervisor,
             sessions,
             server: handle,
+            metrics,
             stats,
             threads,
             faults,
@@ -381,6 +395,15 @@ impl StoredIds for AskStore {
     ) -> Result<std::collections::HashSet<EventId>, String> {
         self.0.stored(ids).await.map_err(|error| error.to_string())
     }
+}
+
+/// Binds at once, so that an address that is taken refuses the start.
+fn listen_for_metrics(address: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = address else { return Ok(None) };
+    let listener = TcpListener::bind(address);
+    let listener =
+        listener.with_context(|| format!("cannot listen on {address} for http.metrics_listen"))?;
+    Ok(Some(listener))
 }
 
 fn create_state_dir(directory: &Path) -> anyhow::Result<()> {

@@ -64,6 +64,9 @@ impl Daemon {
             warn!(self.logger, "sessions did not close in time"; "sessions" => left);
         }
         self.server.stop(false).await;
+        if let Some(metrics) = &self.metrics {
+            metrics.stop(false).await;
+        }
         self.threads.stop();
         info!(self.logger, "stopped"; "after_ms" => start.elapsed().as_millis() as u64);
         Ok(flushed?)

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::stats::{Counter, Endings};
+
 /// Why a session ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CloseReason {
@@ -60,6 +62,22 @@ impl CloseReason {
             Self::PingTimeout => "ping timeout",
             Self::Missed => "events were missed",
             Self::Client(_) => "",
+        }
+    }
+
+    /// Where it is counted.
+    pub fn counter<'e>(&self, endings: &'e Endings) -> &'e Counter {
+        match self {
+            Self::ShuttingDown => &endings.shutting_down,
+            Self::Protocol(_) => &endings.protocol,
+            Self::NotText => &endings.not_text,
+            Self::NotUtf8 => &endings.not_utf8,
+            Self::TooBig => &endings.too_big,
+            Self::Internal => &endings.internal,
+            Self::SlowConsumer => &endings.slow_consumer,
+            Self::PingTimeout => &endings.ping_timeout,
+            Self::Missed => &endings.missed,
+            Self::Client(_) => &endings.client,
         }
     }
 

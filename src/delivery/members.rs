@@ -23,7 +23,7 @@ use super::{
     subscription::{Change, ChangeKind, Subscriptions},
 };
 use crate::{
-    event::{Cursor, Topic},
+    event::{Cursor, Timestamp, Topic},
     router::{
         ledger::Gap,
         log::{ENCODINGS, Log, LogEvent, Notice, Segment},
@@ -193,6 +193,10 @@ impl Members {
             }
             if self.done < segment.events.len() {
                 break true;
+            }
+            if !segment.events.is_empty() {
+                let took = Timestamp::now().since(segment.read_at);
+                self.casting.stats.sessions.cast_durations.observe(took);
             }
             self.current = None;
             self.done = 0;

@@ -248,6 +248,7 @@ impl Session {
         self.closing = true;
         self.seat.leave();
         let stats = &self.casting.stats.sessions;
+        reason.counter(&stats.endings).add(1);
         match reason {
             CloseReason::SlowConsumer => stats.slow_consumers.add(1),
             CloseReason::PingTimeout => stats.ping_timeouts.add(1),
@@ -329,6 +330,12 @@ impl Actor for Session {
         ctx.add_stream(readable);
         ctx.run_interval(self.casting.session.ping_interval, Self::ping);
         ctx.run_interval(self.casting.session.heartbeat_interval, Self::heartbeat);
+    }
+
+    fn stopped(&mut self, _ctx: &mut Self::Context) {
+        if !self.closing {
+            self.casting.stats.sessions.endings.lost.add(1);
+        }
     }
 }
 

@@ -69,6 +69,11 @@ impl Exports {
         self.max_open - self.places.available_permits()
     }
 
+    /// How many there may be at one time.
+    pub fn max_open(&self) -> usize {
+        self.max_open
+    }
+
     fn enter(&self) -> Result<OwnedSemaphorePermit, ApiError> {
         self.places.clone().try_acquire_owned().map_err(|_| ApiError::Busy(self.max_open))
     }

@@ -1,4 +1,5 @@
-//! HTTP: history, status and health, as routes of the `App` beside the WebSocket sessions.
+//! HTTP: history, status and health, as routes of the `App` beside the WebSocket sessions; metrics on
+//! a listener of their own.
 //!
 //! Place in the pipeline: behind the store and the log; it reads what the stages count and writes
 //! nothing. Sessions take their sockets before these routes are asked.
@@ -10,6 +11,7 @@ mod export;
 mod health;
 mod history;
 mod info;
+pub mod metrics;
 mod older;
 mod page;
 mod params;

@@ -1,5 +1,7 @@
 //! Readiness and status with gauges and a clock of the test's own.
 
+mod metrics;
+
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;

@@ -4,7 +4,10 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use serde::Serialize;
@@ -28,6 +31,8 @@ pub struct Quarantine {
     path: PathBuf,
     max_bytes: u64,
     file: Mutex<(File, u64)>,
+    /// Of both files together.
+    bytes: AtomicU64,
 }
 
 /// The form of a line of the file.
@@ -52,7 +57,18 @@ impl Quarantine {
         let path = directory.join("quarantine.jsonl");
         let file = OpenOptions::new().create(true).append(true).open(&path)?;
         let written = file.metadata()?.len();
-        Ok(Self { path, max_bytes, file: Mutex::new((file, written)) })
+        let before = path.with_extension("jsonl.1").metadata().map_or(0, |file| file.len());
+        let bytes = AtomicU64::new(before + written);
+        Ok(Self { path, max_bytes, file: Mutex::new((file, written)), bytes })
+    }
+
+    /// What the files take on the disk, without looking there.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub fn max_bytes(&self) -> u64 {
+        self.max_bytes
     }
 
     /// Sets one piece aside.
@@ -76,10 +92,12 @@ impl Quarantine {
         if *written > 0 && *written + line.len() as u64 > self.max_bytes / 2 {
             std::fs::rename(&self.path, self.path.with_extension("jsonl.1"))?;
             *file = OpenOptions::new().create(true).append(true).open(&self.path)?;
+            self.bytes.store(*written, Ordering::Relaxed);
             *written = 0;
         }
         file.write_all(&line)?;
         *written += line.len() as u64;
+        self.bytes.fetch_add(line.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -103,7 +121,10 @@ mod tests {
         let sizes = std::fs::read_dir(directory.path())
             .unwrap()
             .map(|entry| entry.unwrap().metadata().unwrap().len());
-        assert!(sizes.sum::<u64>() <= 4_096);
+        let size = sizes.sum::<u64>();
+        assert!(size <= 4_096);
+        assert_eq!(quarantine.bytes(), size);
+        assert_eq!(Quarantine::open(directory.path(), 4_096).unwrap().bytes(), size);
         let newest = std::fs::read_to_string(directory.path().join("quarantine.jsonl")).unwrap();
         assert!(newest.lines().last().unwrap().contains("\"offset_bytes\":199"));
     }

@@ -3,6 +3,8 @@
 //! Invariant: in every stage received = sent + dropped, and dropped has a reason. No value here is
 //! a constant: each is written by the actor that lives it.
 
+mod histogram;
+
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicI64, AtomicU64, Ordering},
@@ -10,6 +12,7 @@ use std::sync::{
 
 use serde::Serialize;
 
+pub use self::histogram::{Histogram, Observed};
 use crate::{router::ledger::Gap, source::Stream};
 
 /// A number that only grows.
@@ -155,6 +158,9 @@ pub struct StoreStats {
     pub last_commit_at: Gauge,
     /// Duration of the last commit, microseconds.
     pub last_commit_micros: Gauge,
+    pub commit_durations: Histogram,
+    /// How often commits began to fail.
+    pub outages: Counter,
     /// Since when commits fail, microseconds since 1970; 0 while they succeed.
     pub failing_since: Gauge,
     pub deleted: Counter,
@@ -183,6 +189,30 @@ pub struct SessionStats {
     pub ping_timeouts: Counter,
     pub bad_frames: Counter,
     pub panics: Counter,
+    /// Sessions whose end began, by [`CloseReason`](crate::delivery::CloseReason).
+    pub endings: Endings,
+    /// From the read of a segment's bytes until its last event is in the outboxes, for each shard
+    /// with subscribers.
+    pub cast_durations: Histogram,
+}
+
+/// Sessions whose end began, by who or what ended them. A client's own close code is not a label:
+/// there are thousands.
+#[derive(Debug, Default)]
+pub struct Endings {
+    pub shutting_down: Counter,
+    pub protocol: Counter,
+    pub not_text: Counter,
+    pub not_utf8: Counter,
+    pub too_big: Counter,
+    pub internal: Counter,
+    pub slow_consumer: Counter,
+    pub ping_timeout: Counter,
+    pub missed: Counter,
+    /// The client closed first.
+    pub client: Counter,
+    /// The connection ended without a close frame.
+    pub lost: Counter,
 }
 
 impl Stats {

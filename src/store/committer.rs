@@ -172,7 +172,9 @@ impl Committer {
                 stats.inserted.add(committed.inserted as u64);
                 stats.duplicates.add(committed.duplicates as u64);
                 stats.last_commit_at.set(Timestamp::now().0);
-                stats.last_commit_micros.set(started.elapsed().as_micros() as i64);
+                let duration = started.elapsed();
+                stats.last_commit_micros.set(duration.as_micros() as i64);
+                stats.commit_durations.observe(duration);
                 self.last_seq = last_seq(&batch.segments).max(self.last_seq);
                 let next = batch.segments.last().map_or(0, |segment| segment.number + 1);
                 self.log.commit(next);

@@ -210,6 +210,7 @@ impl DbWriter {
                     warn!(self.logger, "store unavailable, commits are tried again";
                         "error" => &reason);
                     self.stats.store.failing_since.set(Timestamp::now().0);
+                    self.stats.store.outages.add(1);
                 }
                 self.phase = Phase::Retrying;
                 ctx.run_later(self.retry, |actor, ctx| {
@@ -239,6 +240,7 @@ impl DbWriter {
     fn fail(&mut self, error: StoreError) {
         if self.stats.store.failing_since.get() == 0 {
             self.stats.store.failing_since.set(Timestamp::now().0);
+            self.stats.store.outages.add(1);
         }
         error!(self.logger, "commit failed"; "error" => %error);
         let fault = match error {
