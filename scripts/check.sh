@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that must hold before a push, except the tests (scripts/test.sh): format, lints,
-# documentation, dependencies, migrations. All warnings are errors. Works from any directory.
+# documentation, dependencies, migrations, the systemd unit. All warnings are errors. Works from any directory.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -68,6 +68,35 @@ check_migrations() {
   fi
 }
 
+# Exposure that the unit may have at most: 2.0, in the tenths that --threshold takes.
+max_exposure=20
+
+# The program is not installed here, so the unit is verified with one that is. A "verify" may
+# complain of units of this machine: only what it says of ours counts.
+check_unit() {
+  local unit=packaging/nodecast.service
+  if grep -nE 'hl-node' "$unit" packaging/debian/* docker/*; then
+    echo "a node panics when it sees its own program's name in another process" >&2
+    return 1
+  fi
+  if ! command -v systemd-analyze >/dev/null; then
+    printf '\n!! NOT CHECKED: %s. There is no systemd-analyze here.\n' "$unit" >&2
+    except="$except, except that the systemd unit was NOT checked"
+    return
+  fi
+  local directory complaints
+  directory="$(mktemp -d)"
+  sed "s|/usr/bin/nodecast|$(command -v true)|" "$unit" >"$directory/nodecast.service"
+  printf '\n== systemd-analyze verify %s\n' "$unit"
+  complaints="$(systemd-analyze verify --man=no "$directory/nodecast.service" 2>&1 | grep nodecast || true)"
+  rm -r "$directory"
+  if [[ -n "$complaints" ]]; then
+    printf '%s\n' "$complaints" >&2
+    return 1
+  fi
+  step systemd-analyze security --offline=true --threshold="$max_exposure" --no-pager "$unit"
+}
+
 . scripts/packages.sh
 need_packages
 need_components
@@ -83,4 +112,5 @@ check_advisories
 if [[ -d migrations ]]; then
   check_migrations
 fi
+check_unit
 printf '\nAll checks passed%s.\n' "$except"
