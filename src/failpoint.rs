@@ -2,11 +2,11 @@
 //!
 //! Compiled in only with the feature `failpoints`; without it a point is nothing. The environment
 //! variable `NODECAST_FAILPOINTS` arms points of a process: `NAME=ACTION[@COUNT]`, separated by
-//! commas. `ACTION` is `kill` (SIGKILL to itself), `panic` or `fail` (the point's error is
-//! returned); `COUNT` is the pass at which it acts, from 1, and it acts once. Before it kills, a
+//! commas. `ACTION` is `kill` (SIGKILL to itself), `panic`, `hang` (the thread never goes on) or
+//! `fail` (the point's error is returned); `COUNT` is the pass at which it acts, from 1, and it acts once. Before it kills, a
 //! point writes the number of bytes in flight to the file that `NODECAST_FAILPOINT_REPORT` names.
 
-/// Marks a point. `fail_point!("name")` can kill or panic; `fail_point!("name", error)` can also
+/// Marks a point. `fail_point!("name")` can kill, panic or hang; `fail_point!("name", error)` can also
 /// return `Err(error)` from the function it stands in.
 #[macro_export]
 macro_rules! fail_point {
@@ -34,6 +34,7 @@ mod armed {
             LazyLock, OnceLock,
             atomic::{AtomicU64, Ordering},
         },
+        thread,
     };
 
     struct Point {
@@ -46,6 +47,7 @@ mod armed {
     enum Action {
         Kill,
         Panic,
+        Hang,
         Fail,
     }
 
@@ -78,8 +80,9 @@ mod armed {
         let action = match action {
             "kill" => Action::Kill,
             "panic" => Action::Panic,
+            "hang" => Action::Hang,
             "fail" => Action::Fail,
-            other => panic!("{other} is not kill, panic or fail"),
+            other => panic!("{other} is not kill, panic, hang or fail"),
         };
         let at = at.parse().expect("the count of a fail point is a number");
         (name.to_owned(), Point { action, at, passes: AtomicU64::new(0) })
@@ -102,6 +105,9 @@ mod armed {
                 panic!("could not kill this process: {killed:?}");
             }
             Action::Panic => panic!("fail point {name}"),
+            Action::Hang => loop {
+                thread::park();
+            },
             Action::Fail => true,
         }
     }

@@ -57,6 +57,8 @@
 //!   a float.
 //! * **No half-dead daemon.** A panic in the pipeline ends the process, one in the handling of a
 //!   client's frame ends that session: [`essential`].
+//! * **A hung daemon is found.** The service manager's watchdog is fed while every stage answers a
+//!   [`RollCall`](roll_call::RollCall); waiting for a node or a store is alive.
 //! * **Every figure is counted by the stage that lives it**: [`stats`]; health judges the lines that
 //!   arrive.
 //!
@@ -95,6 +97,7 @@ pub mod failpoint;
 pub mod generate;
 pub mod http;
 pub mod logging;
+pub mod roll_call;
 pub mod router;
 pub mod source;
 pub mod stats;

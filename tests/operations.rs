@@ -20,6 +20,9 @@ mod reading;
 mod starting;
 #[path = "operations/stopping.rs"]
 mod stopping;
+#[cfg(feature = "failpoints")]
+#[path = "operations/watchdog.rs"]
+mod watchdog;
 
 /// The day of the hour files that are made by hand.
 const DAY: u32 = 20_260_315;

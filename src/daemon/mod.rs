@@ -9,10 +9,12 @@ mod signals;
 mod stop;
 mod supervisor;
 mod threads;
+mod watchdog;
 
 use std::{
     fs,
     future::{self, Future},
+    mem,
     net::{SocketAddr, TcpListener},
     path::Path,
     sync::Arc,
@@ -22,6 +24,7 @@ use actix::prelude::*;
 use actix_server::ServerHandle;
 use anyhow::Context as _;
 use async_trait::async_trait;
+use sd_notify::NotifyState;
 use slog::{Logger, info, o, warn};
 use tokio::sync::watch;
 
@@ -32,6 +35,7 @@ pub use self::{
 use self::{
     supervisor::{Begin, Supervisor},
     threads::Threads,
+    watchdog::Stage,
 };
 use crate::{
     config::Config,
@@ -84,6 +88,8 @@ pub struct Daemon {
     keeper: Addr<WhitelistKeeper>,
     supervisor: Addr<Supervisor>,
     sessions: Arc<SessionSet>,
+    /// Everybody who has to answer the watchdog.
+    stages: Vec<Stage>,
     server: ServerHandle,
     /// Where `http.metrics_listen` names an address.
     metrics: Option<ServerHandle>,
@@ -112,6 +118,7 @@ struct Pipeline {
     writer: Addr<DbWriter>,
     keeper: Addr<WhitelistKeeper>,
     supervisor: Addr<Supervisor>,
+    stages: Vec<Stage>,
 }
 
 impl Daemon {
@@ -204,7 +211,8 @@ impl Daemon {
         let handle = server.handle();
         actix_rt::spawn(server);
         info!(logger, "listening"; "address" => %address);
-        let Pipeline { watchers, budgets, writer, keeper, supervisor } = pipeline;
+        let Pipeline { watchers, budgets, writer, keeper, supervisor, mut stages } = pipeline;
+        stages.push(Stage::shards(sessions.clone()));
         Ok(Self {
             address,
             watchers,
@@ -213,6 +221,7 @@ impl Daemon {
             keeper,
             supervisor,
             sessions,
+            stages,
             server: handle,
             metrics,
             stats,
@@ -249,7 +258,11 @@ impl Daemon {
     }
 
     /// Lives until a signal asks it to stop or a fault ends it, then stops in order.
-    async fn until_stopped(self, mut signals: Signals) -> anyhow::Result<()> {
+    async fn until_stopped(mut self, mut signals: Signals) -> anyhow::Result<()> {
+        let status = format!("listening on {}", self.address);
+        watchdog::tell(&[NotifyState::Ready, NotifyState::Status(&status)], &self.logger);
+        let stages = mem::take(&mut self.stages);
+        let watching = watchdog::start(stages, self.stats.clone(), &self.logger);
         let fault = loop {
             tokio::select! {
                 wish = signals.next() => match wish {
@@ -259,6 +272,11 @@ impl Daemon {
                 fault = self.fault() => break Some(fault),
             }
         };
+        // A stop has its own time limit.
+        if let Some(watching) = watching {
+            watching.abort();
+        }
+        watchdog::tell(&[NotifyState::Stopping, NotifyState::Status("stopping")], &self.logger);
         signals.stop_at_once_on_the_next(self.logger.clone());
         let stopped = self.stop().await;
         match fault {
@@ -305,7 +323,8 @@ impl Commons {
             supervisor.clone().recipient(),
             logger,
         );
-        let writer = threads.start(c"db_writer", writer);
+        let writer_thread = threads.new_thread(c"db_writer");
+        let writer = threads.start_on(&writer_thread, writer);
         let reader = readers.register(writer.clone().recipient(), Purpose::Storing);
         writer.send(AttachReader(reader)).await?;
 
@@ -340,6 +359,18 @@ impl Commons {
             move || budgets.iter().map(|budget| budget.in_flight_bytes()).sum()
         });
         let (mut watchers, mut filters) = (Vec::new(), Vec::new());
+        let mut stages = vec![
+            Stage::new("db_writer", writer.clone().recipient()).or_waits(
+                &writer_thread,
+                stats,
+                |stats| stats.store.at_work.get() > 0,
+            ),
+            Stage::new("router", router.clone().recipient()).or_waits(
+                &router_thread,
+                stats,
+                |stats| stats.router.asking.get() > 0,
+            ),
+        ];
         for ((node, thread), budget) in nodes.iter().zip(&chains).zip(&budgets) {
             let filter = WhitelistFilter::new(
                 keeper.list(),
@@ -363,12 +394,16 @@ impl Commons {
                 recovered.streams.clone(),
                 FIRST_GENERATION,
                 budget.clone(),
-                parser.recipient(),
+                parser.clone().recipient(),
                 stats.clone(),
                 logger,
             )
             .with_quarantine(quarantine.clone());
-            watchers.push(threads.start_on(thread, watcher));
+            let watcher = threads.start_on(thread, watcher);
+            stages.push(Stage::new("file_watcher", watcher.clone().recipient()));
+            stages.push(Stage::new("parser", parser.recipient()));
+            stages.push(Stage::new("whitelist_filter", filter.clone().recipient()));
+            watchers.push(watcher);
             filters.push(filter.recipient());
         }
         let keeper = threads.start(c"whitelist", keeper.feed(filters));
@@ -380,7 +415,7 @@ impl Commons {
                 watchers: watchers.clone(),
             })
             .await?;
-        Ok(Pipeline { watchers, budgets, writer, keeper, supervisor })
+        Ok(Pipeline { watchers, budgets, writer, keeper, supervisor, stages })
     }
 }
 

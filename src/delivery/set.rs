@@ -12,13 +12,14 @@ use std::{
 };
 
 use actix::Addr;
+use futures_util::future::join_all;
 use tokio::sync::Notify;
 
 use super::{
     close::CloseReason,
     shard::{CloseAll, Shard},
 };
-use crate::stats::Stats;
+use crate::{roll_call::RollCall, stats::Stats};
 
 /// Why a client may not have a session now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -99,6 +100,12 @@ impl SessionSet {
         // Those that are left are what the caller asks for.
         drop(tokio::time::timeout(deadline, all_gone).await);
         self.open()
+    }
+
+    /// Asks every shard; whether all have answered.
+    pub fn call_roll(&self) -> impl Future<Output = bool> + use<> {
+        let answers: Vec<_> = self.shards().iter().map(|shard| shard.send(RollCall)).collect();
+        async move { join_all(answers).await.iter().all(Result::is_ok) }
     }
 
     pub(super) fn add(&self, shard: Addr<Shard>) {

@@ -13,6 +13,7 @@ use super::{Casting, close::CloseReason, members::Members};
 use crate::{
     essential::essential,
     fail_point,
+    roll_call::RollCall,
     router::readers::{Appended, Purpose},
 };
 
@@ -80,4 +81,10 @@ impl Handler<CloseAll> for Shard {
     fn handle(&mut self, close: CloseAll, _: &mut Self::Context) {
         self.members.borrow_mut().close_all(&close.reason);
     }
+}
+
+impl Handler<RollCall> for Shard {
+    type Result = ();
+
+    fn handle(&mut self, _: RollCall, _ctx: &mut Self::Context) {}
 }

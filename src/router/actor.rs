@@ -24,6 +24,7 @@ use super::{
 use crate::{
     event::{Event, EventId, SequencedEvent, Timestamp, Topic},
     fail_point,
+    roll_call::RollCall,
     source::{Block, EventBatch, StreamCheckpoint, StreamState},
     stats::Stats,
 };
@@ -349,10 +350,18 @@ impl Handler<EventBatch> for Router {
         }
         // Rare: a node directory that lags by hours. Nothing overtakes it while it asks.
         let ids = std::mem::take(&mut sorted.uncertain);
+        self.stats.router.asking.set(1);
         let asking = ask(self.stored.clone(), self.log.clone(), ids, self.logger.clone());
         ctx.wait(asking.into_actor(self).map(move |stored, router, _ctx| {
+            router.stats.router.asking.set(0);
             router.drop_stored(&mut sorted, &stored);
             router.append(sorted, Timestamp::now());
         }));
     }
+}
+
+impl Handler<RollCall> for Router {
+    type Result = ();
+
+    fn handle(&mut self, _: RollCall, _ctx: &mut Self::Context) {}
 }

@@ -134,6 +134,8 @@ pub struct RouterStats {
     pub height: Gauge,
     /// Refused because it belongs to an earlier life of the pipeline.
     pub stale: Counter,
+    /// 1 while it waits for what the store says of old blocks.
+    pub asking: Gauge,
     pub gaps: OpenGaps,
 }
 
@@ -163,6 +165,8 @@ pub struct StoreStats {
     pub outages: Counter,
     /// Since when commits fail, microseconds since 1970; 0 while they succeed.
     pub failing_since: Gauge,
+    /// 1 while the writer waits for the store.
+    pub at_work: Gauge,
     pub deleted: Counter,
     /// 1 while the disk and not the age decides what is kept.
     pub retention_shortened: Gauge,

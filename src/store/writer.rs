@@ -22,6 +22,7 @@ use crate::{
     config::StoreConfig,
     event::Timestamp,
     fail_point,
+    roll_call::RollCall,
     router::{
         log::Log,
         readers::{Appended, Reader},
@@ -184,12 +185,14 @@ impl DbWriter {
         then: impl FnOnce(&mut Self, T, &mut Context<Self>) + 'static,
     ) {
         let Some(mut committer) = self.committer.take() else { return };
+        self.stats.store.at_work.set(1);
         let work = async move {
             let done = work(&mut committer).await;
             (committer, done)
         };
         ctx.wait(work.into_actor(self).map(|(committer, done), actor, ctx| {
             actor.committer = Some(committer);
+            actor.stats.store.at_work.set(0);
             then(actor, done, ctx);
         }));
     }
@@ -326,6 +329,7 @@ impl Handler<NewGeneration> for DbWriter {
 
     fn handle(&mut self, message: NewGeneration, _ctx: &mut Self::Context) -> Self::Result {
         let mut committer = self.committer.take().expect("no message is handled while it is away");
+        self.stats.store.at_work.set(1);
         let work = async move {
             let recovered = committer.begin(message.generation).await;
             (committer, recovered)
@@ -333,6 +337,7 @@ impl Handler<NewGeneration> for DbWriter {
         AtomicResponse::new(Box::pin(work.into_actor(self).map(
             |(committer, recovered), actor, ctx| {
                 actor.committer = Some(committer);
+                actor.stats.store.at_work.set(0);
                 if recovered.is_ok() && actor.phase != Phase::Over {
                     actor.phase = Phase::Running;
                     actor.retry = RETRY.0;
@@ -375,6 +380,12 @@ impl Handler<Flush> for DbWriter {
             result
         })))
     }
+}
+
+impl Handler<RollCall> for DbWriter {
+    type Result = ();
+
+    fn handle(&mut self, _: RollCall, _ctx: &mut Self::Context) {}
 }
 
 #[cfg(test)]

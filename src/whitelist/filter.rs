@@ -14,6 +14,7 @@ use super::set::{Verdict, Whitelist};
 use crate::{
     event::{Event, EventId},
     fail_point,
+    roll_call::RollCall,
     source::{
         Block, Candidate, EventBatch, ParsedBatch, ParsedBlock,
         quarantine::{Quarantine, Refused},
@@ -205,6 +206,12 @@ impl Handler<ReplaceWhitelist> for WhitelistFilter {
         self.list = message.0;
         info!(self.logger, "whitelist replaced"; "whitelist" => ?self.list);
     }
+}
+
+impl Handler<RollCall> for WhitelistFilter {
+    type Result = ();
+
+    fn handle(&mut self, _: RollCall, _ctx: &mut Self::Context) {}
 }
 
 #[cfg(test)]

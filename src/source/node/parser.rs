@@ -15,6 +15,7 @@ use super::recover::{LineOutcome, LineParser, ParsedLines, RefusedBlock};
 use crate::{
     event::Timestamp,
     fail_point,
+    roll_call::RollCall,
     source::{
         Horizon, ParsedBatch, Progress, RawBatch, StreamState, consecutive,
         quarantine::{Quarantine, Refused},
@@ -284,6 +285,12 @@ impl Handler<RawBatch> for Parser {
         fail_point!("parser.send");
         self.next.do_send(parsed); // Also when it is empty: it carries the position to commit.
     }
+}
+
+impl Handler<RollCall> for Parser {
+    type Result = ();
+
+    fn handle(&mut self, _: RollCall, _ctx: &mut Self::Context) {}
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ use crate::{
     config::SourceConfig,
     event::Timestamp,
     fail_point,
+    roll_call::RollCall,
     source::{
         Budget, CreditReturned, FileMark, RawBatch, Stream, StreamCheckpoint,
         quarantine::Quarantine,
@@ -318,6 +319,12 @@ impl Handler<StopReading> for FileWatcher {
     fn handle(&mut self, _: StopReading, _ctx: &mut Self::Context) {
         self.stopped = true;
     }
+}
+
+impl Handler<RollCall> for FileWatcher {
+    type Result = ();
+
+    fn handle(&mut self, _: RollCall, _ctx: &mut Self::Context) {}
 }
 
 #[cfg(test)]

@@ -10,6 +10,10 @@ use diesel::{
     sql_types::{BigInt, Bool, Nullable, Text},
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use rustix::{
+    io::Errno,
+    process::{self, Pid},
+};
 
 use super::fault::Fault;
 use crate::{
@@ -131,7 +135,8 @@ async fn locked(connection: &mut AsyncPgConnection) -> Result<StoreState, Fault>
 /// end of its lease. Whether another machine's process lives cannot be seen.
 fn is_dead(state: &StoreState, host: &str) -> bool {
     let own = i64::from(std::process::id());
-    state.holder_host == host
-        && state.holder_process != own
-        && !std::path::Path::new(&format!("/proc/{}", state.holder_process)).exists()
+    let holder = i32::try_from(state.holder_process).ok().and_then(Pid::from_raw);
+    // Not by /proc: in the sandbox of the systemd unit processes of other users are missing there.
+    let is_gone = |holder| process::test_kill_process(holder) == Err(Errno::SRCH);
+    state.holder_host == host && state.holder_process != own && holder.is_some_and(is_gone)
 }
