@@ -59,10 +59,7 @@ impl Stage {
 
     /// The shards of all HTTP workers.
     pub fn shards(sessions: Arc<SessionSet>) -> Self {
-        Self::of("shards", move || {
-            let answers = sessions.call_roll();
-            async move { answers.await }
-        })
+        Self::of("shards", move || sessions.call_roll())
     }
 
     fn of<F>(name: &'static str, ask: impl Fn() -> F + 'static) -> Self
