@@ -2,16 +2,22 @@
 
 use std::{
     collections::VecDeque,
+    env,
     io::ErrorKind,
     os::unix::net::UnixDatagram,
+    process,
     time::{Duration, Instant},
 };
+
+use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
+use tokio::runtime;
 
 use crate::{
     DAY,
     common::{
         PATIENCE, Setup, TestDaemon, eventually,
         node::{ALICE, Kind, append, fills_line},
+        receive_type,
     },
     harness::lock_database,
 };
@@ -132,4 +138,57 @@ fn a_store_that_is_away_does_not_starve_the_watchdog() {
     assert!(away, "the store was there\n{}", daemon.log_tail());
     drop(lock);
     assert_eq!(daemon.stop().code(), Some(0));
+}
+
+#[test]
+fn a_postgresql_server_that_does_not_answer_does_not_starve_the_watchdog() {
+    const PERIOD: Duration = Duration::from_secs(2);
+    let server = env::var("NODECAST_TEST_POSTGRES")
+        .expect("NODECAST_TEST_POSTGRES names a PostgreSQL server: scripts/test.sh starts one");
+    let (base, _) = server.rsplit_once('/').unwrap();
+    let name = format!("watchdog_{}", process::id());
+    let url = format!("{base}/{name}");
+    let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let run = |url: &str, statement: &str| {
+        runtime.block_on(async {
+            let mut connection = AsyncPgConnection::establish(url).await.unwrap();
+            connection.batch_execute(statement).await.unwrap();
+            connection
+        })
+    };
+    run(&server, &format!("CREATE DATABASE {name}"));
+    let mut setup = Setup::new();
+    setup.config = format!("[store]\nurl = \"{url}\"\n");
+    let (mut manager, daemon) = Manager::start(&mut setup, PERIOD);
+    assert!(manager.hears("WATCHDOG=1", PATIENCE), "{}", daemon.log_tail());
+
+    let mut client = daemon.subscribe("fills");
+    let mut file = Kind::fills(setup.node()).open(DAY, 9);
+    append(&mut file, &(fills_line(1, ALICE, 1) + "\n"));
+    receive_type(&mut client, "event");
+    eventually("the first is stored", || daemon.status()["store"]["inserted"] == 1);
+
+    // Every commit waits for this row, for a minute each time.
+    let lock = run(&url, "BEGIN; SELECT * FROM nodecast.store_state FOR UPDATE");
+    append(&mut file, &(fills_line(2, ALICE, 1) + "\n"));
+    receive_type(&mut client, "event");
+    let start = Instant::now();
+    while start.elapsed() < 3 * PERIOD {
+        assert!(manager.hears("WATCHDOG=1", PERIOD), "{}", daemon.log_tail());
+    }
+    assert_eq!(daemon.status()["store"]["inserted"], 1, "the server answered");
+
+    drop(lock);
+    run(
+        &server,
+        &format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+         WHERE datname = '{name}' AND state = 'idle in transaction'"
+        ),
+    );
+    while daemon.status()["store"]["inserted"] != 2 {
+        assert!(manager.hears("WATCHDOG=1", PERIOD), "{}", daemon.log_tail());
+    }
+    assert_eq!(daemon.stop().code(), Some(0));
+    run(&server, &format!("DROP DATABASE {name} WITH (FORCE)"));
 }
