@@ -8,8 +8,8 @@ need_packages() {
     install_packages "${missing[@]}"
 }
 
-# The servers that the tests start for themselves. The package of PostgreSQL would start one, too,
-# which nobody asked for.
+# The programs of the servers that the tests start for themselves. The package of PostgreSQL would
+# start one, too, which nobody asked for.
 need_servers() {
     local missing=()
     if [ -z "$(postgres_program initdb)" ]; then
@@ -19,6 +19,7 @@ need_servers() {
             echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.conf
         fi
     fi
+    command -v redis-server >/dev/null || missing+=(redis-server)
     install_packages "${missing[@]}"
 }
 

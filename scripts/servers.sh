@@ -40,9 +40,37 @@ start_postgres() {
     return 1
 }
 
+# Sets NODECAST_TEST_REDIS to the URL of a server that is ours alone and keeps nothing on disk.
+start_redis() {
+    redis_dir=$(mktemp -d)
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        # Somebody else's port makes the server end at once, and another one is tried.
+        port=$((RANDOM % 20000 + 20000))
+        : >"$redis_dir/log"
+        redis-server --bind 127.0.0.1 --port "$port" --dir "$redis_dir" --save '' \
+            --appendonly no >"$redis_dir/log" 2>&1 &
+        redis_pid=$!
+        while kill -0 "$redis_pid" 2>/dev/null; do
+            if grep -q "Ready to accept connections" "$redis_dir/log"; then
+                export NODECAST_TEST_REDIS="redis://127.0.0.1:$port"
+                return
+            fi
+            sleep 0.05
+        done
+    done
+    cat "$redis_dir/log" >&2
+    echo "Redis does not start" >&2
+    return 1
+}
+
 stop_servers() {
+    if [ -n "${redis_dir:-}" ]; then
+        kill "$redis_pid" 2>/dev/null && wait "$redis_pid" 2>/dev/null || true
+        rm -rf "$redis_dir"
+    fi
     if [ -n "${postgres_dir:-}" ]; then
-        as_postgres "$(postgres_program pg_ctl)" -D "$postgres_dir/data" -m immediate stop >/dev/null 2>&1 || true
+        as_postgres "$(postgres_program pg_ctl)" -D "$postgres_dir/data" -m immediate stop \
+            >/dev/null 2>&1 || true
         rm -rf "$postgres_dir"
     fi
 }

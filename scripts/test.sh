@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs every test. Needs Rust, a C compiler (for the embedded SQLite) and the programs of PostgreSQL,
-# of which it starts a server of its own; on Debian it installs what is missing when it may, else it
+# Runs every test. Needs Rust, a C compiler (for the embedded SQLite) and the programs of PostgreSQL
+# and Redis, of which it starts servers of its own; on Debian it installs what is missing when it may, else it
 # says what to install.
 #
 #   scripts/test.sh                 everything that CI runs
@@ -17,6 +17,7 @@ need_packages
 need_servers
 trap stop_servers EXIT
 start_postgres
+start_redis
 
 # The feature arms the points at which tests kill, panic or fail the daemon.
 cargo test --locked --features failpoints "$@"

@@ -187,7 +187,7 @@ fn flags_of_the_older_service_mean_run_and_are_never_ignored() {
 
     assert_eq!(refused.status.code(), Some(78));
     let said = stderr(&refused);
-    assert!(said.contains("flag -redis_pasword: Redis arrives with the next release"), "{said}");
+    assert!(said.contains("flag -redis_pasword: not read yet; remove the flag"), "{said}");
     assert!(said.contains("flag -postgres_password: remove it and give the database"), "{said}");
     assert!(said.contains("no whitelist: give"), "{said}");
     assert!(said.contains("4 faults"), "{said}");

@@ -159,6 +159,8 @@ fn state_of(store: Arc<MemoryStore>) -> Arc<ApiState> {
             size: None,
             loaded_at: Timestamp::now(),
             problem: None,
+            skipped: 0,
+            skipped_example: None,
         }),
         run: Run { id: 0xa, epoch: 0xe },
         started: Timestamp::now(),

@@ -53,6 +53,7 @@ impl Flags {
             let file = if all { String::new() } else { given };
             flags.push(text("--whitelist", "whitelist.all", all.to_string()));
             flags.push(text("--whitelist", "whitelist.file", file));
+            flags.push(text("--whitelist", "whitelist.redis_url", String::new()));
             flags.push(list("--whitelist", "whitelist.addresses", Vec::new()));
         }
         let texts = [

@@ -110,8 +110,9 @@ impl LegacyFlags {
                     "has no value; accepted: a whole number from 1 to 65535".to_owned(),
                 )),
                 (redis, _) if redis.starts_with("redis_") => inputs.faults.push(fault(
-                    "Redis arrives with the next release; until then remove the flag and give the \
-                     whitelist by --whitelist FILE"
+                    "not read yet; remove the flag and give the Redis of the whitelist by \
+                     whitelist.redis_url in the configuration file, or by \
+                     NODECAST_WHITELIST__REDIS_URL"
                         .to_owned(),
                 )),
                 _ => inputs.faults.push(fault(
@@ -177,8 +178,9 @@ mod tests {
             ["-redis_host", "-redis_pasword", "-redis_password", "-postgres_user", "-postgres_p"];
         for (fault, flag) in faults.iter().zip(flags) {
             assert!(fault.starts_with(&format!("flag {flag}")), "{fault}");
-            let remedy = if flag.starts_with("-redis") { "--whitelist" } else { "--database-url" };
-            assert!(fault.contains(remedy), "{fault}");
+            let is_redis = flag.starts_with("-redis");
+            let instead = if is_redis { "whitelist.redis_url" } else { "--database-url" };
+            assert!(fault.contains(instead), "{fault}");
             assert!(!fault.contains("hunter2"), "{fault}");
         }
     }

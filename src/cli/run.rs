@@ -66,8 +66,9 @@ pub fn run(args: Args, legacy: LegacyFlags) -> anyhow::Result<ExitCode> {
             crit!(log, "stopped by a fault"; "error" => format!("{error:#}"));
             // Nothing mends itself by trying again there. Later faults of the whitelist stop nobody.
             Ok(match error.downcast_ref::<WhitelistError>() {
+                // A Redis comes back, and its list may come after it.
+                Some(WhitelistError::Redis { .. }) | None => ExitCode::FAILURE,
                 Some(_) => ExitCode::from(EXIT_CONFIG),
-                None => ExitCode::FAILURE,
             })
         }
     }

@@ -87,11 +87,13 @@ pub(super) fn can_run(layers: &mut Layers) {
              or set source.data_dirs",
         );
     }
-    let whitelist = ["whitelist.all", "whitelist.file", "whitelist.addresses"];
+    let whitelist =
+        ["whitelist.all", "whitelist.file", "whitelist.redis_url", "whitelist.addresses"];
     if !config.whitelist.is_given() && !refused(&whitelist) {
         missing.push(
             "no whitelist: give --whitelist FILE with one address a line, or --whitelist all to \
-             keep everybody's events, or set whitelist.file, whitelist.addresses or whitelist.all",
+             keep everybody's events, or set whitelist.file, whitelist.redis_url, \
+             whitelist.addresses or whitelist.all",
         );
     }
     let faults = missing.iter().map(|text| Fault { origin: None, message: (*text).to_owned() });

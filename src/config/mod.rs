@@ -37,7 +37,7 @@ pub use router::RouterConfig;
 pub use session::SessionConfig;
 pub use source::{SourceConfig, StartFrom};
 pub use store::{StoreConfig, sqlite_path, without_password};
-pub use whitelist::WhitelistConfig;
+pub use whitelist::{RedisUrl, WhitelistConfig};
 
 use key::{Key, Refused};
 

@@ -1,19 +1,33 @@
 //! `[whitelist]`: whose events are kept.
 
-use std::{path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
+
+use bb8_redis::redis::IntoConnectionInfo;
 
 use crate::event::Address;
 
-use super::{check::Conflict, key::Key};
+use super::{
+    check::Conflict,
+    key::{Key, Refused},
+    store::without_password,
+};
+
+/// The sorted set in which the older service looks for its users.
+const DEFAULT_REDIS_KEY: &str = "wallet_eoa_cache";
 
 /// Whose events are kept.
 #[derive(Clone, Debug)]
 pub struct WhitelistConfig {
-    /// Keep everything, for everybody. Excludes `file` and `addresses`. Default: no.
+    /// Keep everything, for everybody. Excludes every list. Default: no.
     pub all: bool,
     /// One address a line, `#` starts a comment. Read again when it changes. Default: none.
     pub file: Option<PathBuf>,
-    /// Addresses that are kept besides those of the file. Default: none.
+    /// A Redis that holds the list. Excludes `file`. Default: none.
+    pub redis_url: Option<RedisUrl>,
+    /// The key of the list in that Redis: a sorted set with the time of listing as score, in
+    /// seconds or milliseconds, or a plain set. Default: `wallet_eoa_cache`.
+    pub redis_key: String,
+    /// Addresses that are kept besides those of the file or of Redis. Default: none.
     pub addresses: Vec<String>,
     /// Share of unlisted addresses that may pass the Bloom filter, 0.000001 to 0.5, default 0.01.
     pub false_positive_rate: f64,
@@ -25,8 +39,32 @@ pub struct WhitelistConfig {
     /// A reloaded list that lost more than this share of its addresses is refused, 0 to 1, default
     /// 0.2.
     pub max_shrink: f64,
-    /// How often the file is looked at, besides its change events. 100 ms to 1 h, default 5 s.
+    /// How often the file is looked at, besides its change events; Redis is asked twice in this
+    /// time, so that its new members hold within it. 100 ms to 1 h, default 5 s.
     pub refresh_interval: Duration,
+}
+
+/// The address of a Redis. May hold a password, which is shown nowhere.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RedisUrl(String);
+
+impl RedisUrl {
+    /// The whole address, with the password.
+    pub fn secret(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&without_password(&self.0))
+    }
+}
+
+impl fmt::Debug for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl Default for WhitelistConfig {
@@ -34,6 +72,8 @@ impl Default for WhitelistConfig {
         Self {
             all: false,
             file: None,
+            redis_url: None,
+            redis_key: DEFAULT_REDIS_KEY.to_owned(),
             addresses: Vec::new(),
             false_positive_rate: 0.01,
             min_capacity: 10_000,
@@ -53,6 +93,23 @@ pub(super) fn keys() -> Vec<Key> {
             |text| Ok(PathBuf::from(text)),
             |path| path.display().to_string(),
             |config| &mut config.whitelist.file,
+        ),
+        Key::optional(
+            "whitelist.redis_url",
+            "redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE], such as \"redis://127.0.0.1:6379/0\"",
+            read_redis_url,
+            ToString::to_string,
+            |config| &mut config.whitelist.redis_url,
+        ),
+        Key::text(
+            "whitelist.redis_key",
+            "the name of a sorted set or a set in Redis",
+            |text| match text {
+                "" => Err(Refused::because("names no key")),
+                text => Ok(text.to_owned()),
+            },
+            Clone::clone,
+            |config| &mut config.whitelist.redis_key,
         ),
         Key::list(
             "whitelist.addresses",
@@ -80,18 +137,68 @@ pub(super) fn keys() -> Vec<Key> {
 impl WhitelistConfig {
     /// Whether anybody at all is meant to be kept.
     pub fn is_given(&self) -> bool {
-        self.all || self.file.is_some() || !self.addresses.is_empty()
+        self.all || self.file.is_some() || self.redis_url.is_some() || !self.addresses.is_empty()
     }
 
     pub(super) fn conflicts(&self) -> Vec<Conflict> {
+        let (file, redis) = (self.file.is_some(), self.redis_url.is_some());
         let rule = "`all` keeps everybody and excludes a list: remove one of the two";
-        let mut conflicts = Vec::new();
-        if self.all && self.file.is_some() {
-            conflicts.push(Conflict { key: "whitelist.all", other: "whitelist.file", rule });
-        }
-        if self.all && !self.addresses.is_empty() {
-            conflicts.push(Conflict { key: "whitelist.all", other: "whitelist.addresses", rule });
+        let lists = [
+            ("whitelist.file", file),
+            ("whitelist.redis_url", redis),
+            ("whitelist.addresses", !self.addresses.is_empty()),
+        ];
+        let mut conflicts: Vec<_> = lists
+            .into_iter()
+            .filter(|(_, is_given)| self.all && *is_given)
+            .map(|(other, _)| Conflict { key: "whitelist.all", other, rule })
+            .collect();
+        if file && redis {
+            let rule = "the list is in a file or in Redis, not yet in both: remove one of the two";
+            let (key, other) = ("whitelist.redis_url", "whitelist.file");
+            conflicts.push(Conflict { key, other, rule });
         }
         conflicts
+    }
+}
+
+/// What can be wrong is told without the text, which may hold a password.
+fn read_redis_url(text: &str) -> Result<RedisUrl, Refused> {
+    if text.starts_with("rediss://") {
+        return Err(Refused::because("asks for TLS, which is not there yet for Redis"));
+    }
+    if !text.starts_with("redis://") || text.into_connection_info().is_err() {
+        return Err(Refused::not_understood());
+    }
+    Ok(RedisUrl(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_redis_is_checked_and_its_password_never_shown() {
+        for (text, shown) in [
+            ("redis://127.0.0.1:6379", Some("redis://127.0.0.1:6379")),
+            ("redis://:secret@host:6379/1", Some("redis://:***@host:6379/1")),
+            ("redis://user:secret@host", Some("redis://user:***@host")),
+            ("rediss://:secret@host", None),
+            ("redis://", None),
+            ("redis://host:port", None),
+            ("redis://host/database", None),
+            ("http://host", None),
+            ("host:6379", None),
+        ] {
+            let read = read_redis_url(text);
+
+            let config = WhitelistConfig { redis_url: read.clone().ok(), ..Default::default() };
+            assert_eq!(
+                config.redis_url.as_ref().map(ToString::to_string).as_deref(),
+                shown,
+                "{text}"
+            );
+            assert!(!format!("{config:?} {read:?}").contains("secret"), "{config:?}");
+        }
     }
 }

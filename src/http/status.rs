@@ -94,6 +94,8 @@ struct WhitelistStatus {
     addresses: Option<usize>,
     loaded_age_ms: u64,
     problem: Option<String>,
+    skipped: usize,
+    skipped_example: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -283,6 +285,8 @@ fn whitelist(state: &ApiState, now: Timestamp) -> WhitelistStatus {
         addresses: report.size,
         loaded_age_ms: millis(now.since(report.loaded_at)),
         problem: report.problem,
+        skipped: report.skipped,
+        skipped_example: report.skipped_example,
     }
 }
 

@@ -78,6 +78,8 @@ fn whitelist(problem: Option<&str>) -> WhitelistState {
         size: Some(5),
         loaded_at: NOW.minus(3 * SECOND),
         problem: problem.map(str::to_owned),
+        skipped: 1,
+        skipped_example: Some("nobody".to_owned()),
     }
 }
 
@@ -233,7 +235,7 @@ fn status_shows_what_the_stages_measured() {
     assert_eq!(status["store"]["last_commit_duration_ms"], 1.5);
     let whitelist = json!({
         "source": "list.txt", "everything": false, "addresses": 5, "loaded_age_ms": 3_000,
-        "problem": null,
+        "problem": null, "skipped": 1, "skipped_example": "nobody",
     });
     assert_eq!(status["whitelist"], whitelist);
     assert_eq!(status["log"]["committed_seq"], 9);

@@ -3,6 +3,7 @@
 //! Place in the pipeline: beside it. `WhitelistKeeper` -[`ReplaceWhitelist`]-> each
 //! `WhitelistFilter`. Reading and building a long list takes seconds, so it runs on a thread that
 //! serves nobody else.
+//! A list in Redis is asked for on that thread too, one request at a time; see `follow`.
 //! Invariants: a list that is faulty, cannot be read, or lost more than `max_shrink` of its
 //! addresses replaces nothing: the old list stays and the status tells why, until the source is
 //! mended or the shrink is confirmed by [`ReloadWhitelist`].
@@ -24,12 +25,15 @@ use slog::{Logger, error, info, o, warn};
 use super::{
     file::{self, FileFault},
     filter::ReplaceWhitelist,
+    redis::{RedisFault, RedisList},
     set::Whitelist,
 };
 use crate::{
-    config::WhitelistConfig,
+    config::{RedisUrl, WhitelistConfig},
     event::{Address, Timestamp},
 };
+
+mod follow;
 
 /// Bytes for the events of one read from inotify: some hundred.
 const EVENT_BUFFER_BYTES: usize = 16 << 10;
@@ -52,6 +56,9 @@ pub enum WhitelistError {
     /// At the start the daemon refuses to run; later the old list stays.
     #[error("whitelist file {}: {fault}", path.display())]
     File { path: PathBuf, fault: FileFault },
+    /// At the start the daemon refuses to run; later the old list stays.
+    #[error("whitelist key {key:?} in {url}: {fault}")]
+    Redis { url: RedisUrl, key: String, fault: RedisFault },
     /// In the configuration.
     #[error("whitelist.addresses: {address:?} is not 0x and 40 hexadecimal digits")]
     BadAddress { address: String },
@@ -74,6 +81,10 @@ pub struct WhitelistState {
     pub loaded_at: Timestamp,
     /// Why the source's present content is not used; `None` while all is well.
     pub problem: Option<String>,
+    /// Members of the source that are no addresses.
+    pub skipped: usize,
+    /// One of them.
+    pub skipped_example: Option<String>,
 }
 
 /// [`WhitelistState`], shared between the keeper and those who tell it.
@@ -91,6 +102,12 @@ pub struct WhitelistKeeper {
     /// A change that the timer saw. It is read when it looks the same one interval later: a file
     /// that is still being written is not.
     settling: Option<FileStamp>,
+    /// Where the list is in Redis; away while it is asked.
+    redis: Option<RedisList>,
+    /// Digest of the members of Redis that the list holds.
+    digest: Option<u64>,
+    /// Looks at Redis that failed since the last one that did not.
+    failures: u32,
     logger: Logger,
 }
 
@@ -113,23 +130,37 @@ impl WhitelistStatus {
 }
 
 impl WhitelistKeeper {
-    /// Reads the first list.
+    /// Reads the first list, from wherever it is.
     ///
     /// # Errors
     /// When a source is faulty: without a whole list nothing should start.
-    pub fn load(config: &WhitelistConfig, logger: &Logger) -> Result<Self, WhitelistError> {
-        let logger = logger.new(o!("actor" => "whitelist_keeper"));
+    pub async fn open(config: &WhitelistConfig, logger: &Logger) -> Result<Self, WhitelistError> {
+        match &config.redis_url {
+            Some(url) if !config.all => Self::open_redis(url, config, logger).await,
+            _ => Self::load(config, logger),
+        }
+    }
+
+    /// Reads the first list of file and configuration.
+    fn load(config: &WhitelistConfig, logger: &Logger) -> Result<Self, WhitelistError> {
         let read = config.file.as_deref().and_then(|path| FileStamp::of(path).ok());
         let list = if config.all {
             Whitelist::all()
         } else {
-            Whitelist::build(read_sources(config, &logger)?, config)
+            Whitelist::build(read_sources(config, logger)?, config)
         };
+        Ok(Self { read, ..Self::with(list, config, logger) })
+    }
+
+    fn with(list: Whitelist, config: &WhitelistConfig, logger: &Logger) -> Self {
+        let logger = logger.new(o!("actor" => "whitelist_keeper"));
         let state = WhitelistState {
             size: list.size(),
             source: source_of(config),
             loaded_at: Timestamp::now(),
             problem: None,
+            skipped: 0,
+            skipped_example: None,
         };
         info!(logger, "whitelist loaded"; "whitelist" => ?list, "source" => &state.source);
         let keeper = Self {
@@ -137,12 +168,15 @@ impl WhitelistKeeper {
             list: Arc::new(list),
             filters: Vec::new(),
             status: Arc::new(WhitelistStatus(Mutex::new(state))),
-            read,
+            read: None,
             settling: None,
+            redis: None,
+            digest: None,
+            failures: 0,
             logger,
         };
         keeper.warn_if_empty();
-        Ok(keeper)
+        keeper
     }
 
     /// The list that holds now: what the filters are born with.
@@ -173,7 +207,8 @@ impl WhitelistKeeper {
         // Taken before reading, so that a change in the meantime is noticed by the timer.
         self.read = self.watched().and_then(|path| FileStamp::of(path).ok());
         self.settling = None;
-        let result = self.replace(accept_shrink);
+        let result = read_sources(&self.config, &self.logger)
+            .and_then(|addresses| self.replace(addresses, accept_shrink));
         match &result {
             Ok(_) => self.settle(),
             Err(error) => self.note_problem(error),
@@ -181,8 +216,11 @@ impl WhitelistKeeper {
         result
     }
 
-    fn replace(&mut self, accept_shrink: bool) -> Result<WhitelistChange, WhitelistError> {
-        let addresses = read_sources(&self.config, &self.logger)?;
+    fn replace(
+        &mut self,
+        addresses: HashSet<Address>,
+        accept_shrink: bool,
+    ) -> Result<WhitelistChange, WhitelistError> {
         let old_size = self.list.size().unwrap_or_default();
         let change = match self.list.exact() {
             Some(old) => WhitelistChange {
@@ -295,6 +333,14 @@ fn read_sources(
         }
         addresses = list.addresses;
     }
+    add_configured(config, &mut addresses)?;
+    Ok(addresses)
+}
+
+fn add_configured(
+    config: &WhitelistConfig,
+    addresses: &mut HashSet<Address>,
+) -> Result<(), WhitelistError> {
     for text in &config.addresses {
         let address = text
             .trim()
@@ -302,16 +348,18 @@ fn read_sources(
             .map_err(|_| WhitelistError::BadAddress { address: text.clone() })?;
         addresses.insert(address);
     }
-    Ok(addresses)
+    Ok(())
 }
 
 fn source_of(config: &WhitelistConfig) -> String {
-    match (&config.file, config.addresses.len()) {
-        _ if config.all => "all".to_owned(),
-        (Some(path), 0) => path.display().to_string(),
-        (Some(path), count) => format!("{} and {count} configured addresses", path.display()),
-        (None, count) => format!("{count} configured addresses"),
-    }
+    let configured = config.addresses.len();
+    let list = match (&config.file, &config.redis_url) {
+        _ if config.all => return "all".to_owned(),
+        (Some(path), _) => path.display().to_string(),
+        (None, Some(url)) => format!("{url} {}", config.redis_key),
+        (None, None) => return format!("{configured} configured addresses"),
+    };
+    if configured == 0 { list } else { format!("{list} and {configured} configured addresses") }
 }
 
 impl FileStamp {
@@ -326,6 +374,9 @@ impl Actor for WhitelistKeeper {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        if self.redis.is_some() {
+            self.look_later(ctx);
+        }
         let Some(path) = self.watched().map(Path::to_owned) else { return };
         if let Err(error) = self.watch(&path, ctx) {
             warn!(self.logger, "whitelist file is not watched, only looked at on a timer";
@@ -359,10 +410,14 @@ impl StreamHandler<io::Result<EventOwned>> for WhitelistKeeper {
 }
 
 impl Handler<ReloadWhitelist> for WhitelistKeeper {
-    type Result = Result<WhitelistChange, WhitelistError>;
+    /// No look at Redis runs beside it: the older of two scans could win.
+    type Result = AtomicResponse<Self, Result<WhitelistChange, WhitelistError>>;
 
     fn handle(&mut self, _: ReloadWhitelist, _ctx: &mut Self::Context) -> Self::Result {
-        self.reload(true)
+        AtomicResponse::new(match self.redis.take() {
+            Some(redis) => self.confirm(redis),
+            None => Box::pin(fut::ready(self.reload(true))),
+        })
     }
 }
 

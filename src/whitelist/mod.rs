@@ -3,6 +3,7 @@
 mod file;
 mod filter;
 mod keeper;
+mod redis;
 mod set;
 
 pub use self::{
@@ -12,5 +13,6 @@ pub use self::{
         ReloadWhitelist, WhitelistChange, WhitelistError, WhitelistKeeper, WhitelistState,
         WhitelistStatus,
     },
+    redis::RedisFault,
     set::{Verdict, Whitelist},
 };

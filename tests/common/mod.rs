@@ -34,7 +34,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Setup {
     pub root: tempfile::TempDir,
     pub data_dirs: Vec<PathBuf>,
-    /// `all`, or addresses one a line.
+    /// `all`, or addresses one a line; empty: what the configuration file says.
     pub whitelist: String,
     /// Of a PostgreSQL database; `None`: SQLite in the state directory.
     pub database_url: Option<String>,
@@ -150,7 +150,6 @@ impl Setup {
             .args(["--config".as_ref(), config.as_os_str()])
             .args(["--state-dir".as_ref(), self.state_dir().as_os_str()])
             .args(["--listen", &format!("127.0.0.1:{port}")])
-            .args(["--whitelist", &whitelist])
             .args(["--from", self.from])
             .env("NODECAST_FAILPOINTS", &self.failpoints)
             .env("NODECAST_FAILPOINT_REPORT", self.kill_report())
@@ -159,6 +158,9 @@ impl Setup {
             .stderr(stderr);
         if let Some(url) = &self.database_url {
             command.args(["--database-url", url]);
+        }
+        if !self.whitelist.is_empty() {
+            command.args(["--whitelist", &whitelist]);
         }
         for data_dir in &self.data_dirs {
             command.args(["--data-dir".as_ref(), data_dir.as_os_str()]);
