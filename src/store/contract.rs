@@ -195,6 +195,21 @@ pub async fn a_seq_that_is_given_twice_is_refused_and_not_taken_for_a_duplicate(
     assert_eq!(store.events(page(10)).await.unwrap().len(), 1);
 }
 
+/// Its parts are committed one by one while a refused row is looked for; an outage in the middle
+/// brings the whole again.
+pub async fn a_batch_of_which_a_part_is_stored_can_be_tried_again_as_a_whole(
+    store: &dyn EventStore,
+) {
+    let (mut writer, _) = store.open_writer().await.unwrap();
+    let whole = vec![event(FILLS, 5, 0, 10), event(FILLS, 5, 1, 11), event(FILLS, 6, 0, 12)];
+    Content::of(whole[..2].to_vec()).commit(1, &mut *writer).await.unwrap();
+
+    let committed = Content::of(whole.clone()).commit(2, &mut *writer).await.unwrap();
+
+    assert_eq!(committed, Committed { inserted: 1, duplicates: 2 });
+    assert_eq!(store.events(page(10)).await.unwrap(), whole);
+}
+
 pub async fn a_commit_whose_answer_was_lost_is_not_repeated(store: &dyn EventStore) {
     let (mut writer, _) = store.open_writer().await.unwrap();
     let content = Content::of(vec![event(FILLS, 5, 0, 10)]);
@@ -543,6 +558,7 @@ macro_rules! contract_tests {
             an_event_comes_back_as_it_went
             an_identity_is_stored_once
             a_seq_that_is_given_twice_is_refused_and_not_taken_for_a_duplicate
+            a_batch_of_which_a_part_is_stored_can_be_tried_again_as_a_whole
             a_commit_whose_answer_was_lost_is_not_repeated
             a_refused_batch_leaves_nothing
             a_start_finds_what_the_last_run_committed

@@ -160,7 +160,8 @@ async fn write(
         // It is there: only its answer was lost.
         return Ok(Committed::default());
     }
-    let columns = Columns::of(batch.events, known.last_seq)?;
+    let columns = Columns::of(batch.events)?;
+    columns.check_repeated(connection, known.last_seq).await?;
     let inserted = columns.insert(connection).await?;
     state::save_ranges(connection, batch.seen).await?;
     for gap in batch.gaps_opened {
