@@ -9,7 +9,7 @@
 //! mended or the shrink is confirmed by [`ReloadWhitelist`].
 
 use std::{
-    fs, io,
+    fs, io, mem,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -23,6 +23,7 @@ use serde::Serialize;
 use slog::{Logger, error, info, o, warn};
 
 use super::{
+    change::{ListChanged, WhitelistChange},
     file::{self, FileFault},
     filter::ReplaceWhitelist,
     redis::{RedisFault, RedisList},
@@ -42,13 +43,6 @@ const EVENT_BUFFER_BYTES: usize = 16 << 10;
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Result<WhitelistChange, WhitelistError>")]
 pub struct ReloadWhitelist;
-
-/// How a new list differs from the old one. Without the exact set only the sizes are compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct WhitelistChange {
-    pub added: usize,
-    pub removed: usize,
-}
 
 /// Why there is no new list.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +90,8 @@ pub struct WhitelistKeeper {
     config: WhitelistConfig,
     list: Arc<Whitelist>,
     filters: Vec<Recipient<ReplaceWhitelist>>,
+    /// Who wants to know of changes.
+    listener: Option<Recipient<ListChanged>>,
     status: Arc<WhitelistStatus>,
     /// The file as it was when it was last read, whatever came of it.
     read: Option<FileStamp>,
@@ -167,6 +163,7 @@ impl WhitelistKeeper {
             config: config.clone(),
             list: Arc::new(list),
             filters: Vec::new(),
+            listener: None,
             status: Arc::new(WhitelistStatus(Mutex::new(state))),
             read: None,
             settling: None,
@@ -191,6 +188,12 @@ impl WhitelistKeeper {
     /// Names the filters that get every new list.
     pub fn feed(mut self, filters: Vec<Recipient<ReplaceWhitelist>>) -> Self {
         self.filters = filters;
+        self
+    }
+
+    /// Names who is told of every change, when the filters have the new list.
+    pub fn tell(mut self, listener: Recipient<ListChanged>) -> Self {
+        self.listener = Some(listener);
         self
     }
 
@@ -239,9 +242,19 @@ impl WhitelistKeeper {
         // Equal sizes prove nothing when the addresses themselves are not kept.
         let same = change.added == 0 && change.removed == 0 && self.list.exact().is_some();
         if !same {
-            self.list = Arc::new(Whitelist::build(addresses, &self.config));
+            let new = Arc::new(Whitelist::build(addresses, &self.config));
+            let old = mem::replace(&mut self.list, new);
             for filter in &self.filters {
                 filter.do_send(ReplaceWhitelist(self.list.clone()));
+            }
+            if let (Some(listener), Some(old)) = (&self.listener, old.exact()) {
+                let new = self.list.exact().into_iter().flatten().copied();
+                let mut added: Vec<_> = new.filter(|address| !old.contains(address)).collect();
+                added.sort_unstable();
+                let exact = self.list.exact();
+                let removed =
+                    old.iter().filter(|address| !exact.is_some_and(|new| new.contains(address)));
+                listener.do_send(ListChanged::of(added, removed.copied()));
             }
             info!(self.logger, "whitelist reloaded"; "whitelist" => ?self.list,
                 "added" => change.added, "removed" => change.removed);

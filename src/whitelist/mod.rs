@@ -1,5 +1,6 @@
 //! Whose events are kept: the list, where it comes from, and the stage that applies it.
 
+mod change;
 mod file;
 mod filter;
 mod keeper;
@@ -7,12 +8,10 @@ mod redis;
 mod set;
 
 pub use self::{
+    change::{ListChanged, MAX_NAMED, WhitelistChange},
     file::{BadLines, FileFault, ListFile, parse as parse_list, read as read_list},
     filter::{ReplaceWhitelist, WhitelistFilter},
-    keeper::{
-        ReloadWhitelist, WhitelistChange, WhitelistError, WhitelistKeeper, WhitelistState,
-        WhitelistStatus,
-    },
+    keeper::{ReloadWhitelist, WhitelistError, WhitelistKeeper, WhitelistState, WhitelistStatus},
     redis::RedisFault,
     set::{Verdict, Whitelist},
 };

@@ -10,10 +10,11 @@ use slog::{Logger, warn};
 
 use super::{
     super::{
+        change::WhitelistChange,
         redis::{News, RedisFault, RedisList, Scan, Skipped},
         set::Whitelist,
     },
-    WhitelistChange, WhitelistError, WhitelistKeeper, add_configured,
+    WhitelistError, WhitelistKeeper, add_configured,
 };
 use crate::config::{RedisUrl, WhitelistConfig};
 
