@@ -3,6 +3,7 @@
 mod file;
 mod filter;
 mod keeper;
+mod list;
 mod redis;
 mod set;
 
@@ -13,6 +14,7 @@ pub use self::{
         ReloadWhitelist, WhitelistChange, WhitelistError, WhitelistKeeper, WhitelistState,
         WhitelistStatus,
     },
+    list::{AddressList, ListBuilder, ListFault, MAX_STAMP_BYTES},
     redis::RedisFault,
     set::{Verdict, Whitelist},
 };
