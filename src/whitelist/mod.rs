@@ -4,6 +4,7 @@ mod change;
 mod file;
 mod filter;
 mod keeper;
+mod list;
 mod redis;
 mod set;
 
@@ -12,6 +13,7 @@ pub use self::{
     file::{BadLines, FileFault, ListFile, parse as parse_list, read as read_list},
     filter::{ReplaceWhitelist, WhitelistFilter},
     keeper::{ReloadWhitelist, WhitelistError, WhitelistKeeper, WhitelistState, WhitelistStatus},
+    list::{AddressList, ListBuilder, ListFault, MAX_STAMP_BYTES},
     redis::RedisFault,
     set::{Verdict, Whitelist},
 };
