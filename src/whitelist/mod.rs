@@ -8,7 +8,10 @@ mod redis;
 mod set;
 
 pub use self::{
-    file::{BadLines, FileFault, ListFile, parse as parse_list, read as read_list},
+    file::{
+        BadLines, FileFault, FileStamp, ListFile, parse as parse_list, read as read_list,
+        read_into as read_list_into,
+    },
     filter::{ReplaceWhitelist, WhitelistFilter},
     keeper::{
         ReloadWhitelist, WhitelistChange, WhitelistError, WhitelistKeeper, WhitelistState,
