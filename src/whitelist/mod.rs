@@ -10,7 +10,10 @@ mod set;
 
 pub use self::{
     change::{ListChanged, MAX_NAMED, WhitelistChange},
-    file::{BadLines, FileFault, ListFile, parse as parse_list, read as read_list},
+    file::{
+        BadLines, FileFault, FileStamp, ListFile, parse as parse_list, read as read_list,
+        read_into as read_list_into,
+    },
     filter::{ReplaceWhitelist, WhitelistFilter},
     keeper::{ReloadWhitelist, WhitelistError, WhitelistKeeper, WhitelistState, WhitelistStatus},
     list::{AddressList, ListBuilder, ListFault, MAX_STAMP_BYTES},
