@@ -7,6 +7,9 @@ mod keeper;
 mod list;
 mod redis;
 mod set;
+mod sources;
+mod status;
+mod union;
 
 pub use self::{
     change::{ListChanged, MAX_NAMED, WhitelistChange},
@@ -15,8 +18,10 @@ pub use self::{
         read_into as read_list_into,
     },
     filter::{ReplaceWhitelist, WhitelistFilter},
-    keeper::{ReloadWhitelist, WhitelistError, WhitelistKeeper, WhitelistState, WhitelistStatus},
+    keeper::{ReloadWhitelist, WhitelistKeeper},
     list::{AddressList, ListBuilder, ListFault, MAX_STAMP_BYTES},
     redis::RedisFault,
     set::{Verdict, Whitelist},
+    sources::WhitelistError,
+    status::{SourceKind, SourceState, WhitelistState, WhitelistStatus},
 };
