@@ -5,6 +5,7 @@
 //! Invariants: own tables in the schema `nodecast` and nothing else; one writer, by a lease that every
 //! transaction checks; nothing is written over a connection of the pool.
 
+mod commit;
 mod connection;
 mod fault;
 mod history;
@@ -15,8 +16,10 @@ mod partitions;
 mod retention;
 mod schema;
 mod state;
+mod statement;
 #[cfg(test)]
 mod tests;
+mod topics;
 mod writer;
 
 use std::{collections::HashSet, time::Duration};
@@ -43,6 +46,7 @@ pub struct PostgresStore {
     /// For the daemon's own questions, which must not wait for somebody's history.
     own: ReadPool,
     query_timeout: Duration,
+    durable: bool,
     warnings: Vec<String>,
 }
 
@@ -60,7 +64,7 @@ impl PostgresStore {
         let readers = server.read_pool(config.read_connections, query_timeout);
         let own = server.read_pool(1, query_timeout);
         let warnings = warning.into_iter().collect();
-        Ok(Self { server, readers, own, query_timeout, warnings })
+        Ok(Self { server, readers, own, query_timeout, durable: config.durable, warnings })
     }
 }
 
@@ -93,7 +97,7 @@ impl EventStore for PostgresStore {
     }
 
     async fn open_writer(&self) -> Result<(Box<dyn StoreWriter>, Recovered), StoreError> {
-        let (writer, recovered) = PostgresWriter::open(self.server.clone()).await?;
+        let (writer, recovered) = PostgresWriter::open(self.server.clone(), self.durable).await?;
         Ok((Box::new(writer), recovered))
     }
 

@@ -3,23 +3,23 @@
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
-use diesel::sql_types::{BigInt, Nullable};
-use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 
 use super::{
+    commit::commit,
     connection::Server,
     fault::Fault,
     insert::Columns,
     lease,
     partitions::{self, Day},
     retention, size, state,
+    topics::Topics,
 };
 use crate::{
     event::Timestamp,
-    fail_point,
     store::{
         CommitBatch, Committed, Recovered, Retained, RetentionLimits, Run, StoreError, StoreSize,
-        StoreWriter, records::signed,
+        StoreWriter,
     },
 };
 
@@ -31,6 +31,9 @@ pub struct PostgresWriter {
     connection: Option<AsyncPgConnection>,
     /// Days that have a partition, as far as we know.
     days: BTreeSet<Day>,
+    topics: Topics,
+    /// Whether a commit is on the server's disk before it counts.
+    durable: bool,
     closed: bool,
 }
 
@@ -59,17 +62,18 @@ macro_rules! with {
 
 impl PostgresWriter {
     /// Takes the lease for a new run.
-    pub async fn open(server: Server) -> Result<(Self, Recovered), StoreError> {
+    pub async fn open(server: Server, durable: bool) -> Result<(Self, Recovered), StoreError> {
         let mut connection = server.connect().await?;
-        set_up(&mut connection).await?;
+        set_up(&mut connection, durable).await?;
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let run = connection
             .transaction(async |connection| lease::take(connection, &host, Timestamp::now()).await)
             .await?;
         let recovered = state::recover(&mut connection, run).await?;
-        let days = partitions::list(&mut connection).await?;
         // The writer connects anew on the thread that it works on: its socket is driven there.
-        Ok((Self { server, run, connection: None, days, closed: false }, recovered))
+        let (days, topics) = (BTreeSet::new(), Topics::default());
+        let writer = Self { server, run, connection: None, days, topics, durable, closed: false };
+        Ok((writer, recovered))
     }
 
     async fn take_connection(&mut self) -> Result<AsyncPgConnection, StoreError> {
@@ -80,16 +84,21 @@ impl PostgresWriter {
             return Ok(connection);
         }
         let mut connection = self.server.connect().await?;
-        set_up(&mut connection).await?;
+        set_up(&mut connection, self.durable).await?;
         // Somebody may have taken partitions away meanwhile.
         self.days = partitions::list(&mut connection).await?;
+        self.topics = Topics::load(&mut connection).await?;
         Ok(connection)
     }
 }
 
-async fn set_up(connection: &mut AsyncPgConnection) -> Result<(), Fault> {
+async fn set_up(connection: &mut AsyncPgConnection, durable: bool) -> Result<(), Fault> {
     // A server that hangs is as good as away.
-    Ok(connection.batch_execute("SET statement_timeout = '60s'; SET jit = off").await?)
+    connection.batch_execute("SET statement_timeout = '60s'; SET jit = off").await?;
+    if !durable {
+        connection.batch_execute("SET synchronous_commit = off").await?;
+    }
+    Ok(())
 }
 
 #[async_trait(?Send)]
@@ -104,7 +113,12 @@ impl StoreWriter for PostgresWriter {
                     self.days.insert(day);
                 }
             }
-            connection.transaction(async |connection| write(connection, run, &batch).await).await
+            let topics = batch.events.iter().map(|event| event.event.id.topic);
+            self.topics.learn(connection, run, topics).await?;
+            match Columns::of(batch.events, &self.topics) {
+                Ok(columns) => commit(connection, run, &batch, &columns).await,
+                Err(refused) => Err(Fault(refused)),
+            }
         })
     }
 
@@ -146,44 +160,4 @@ impl StoreWriter for PostgresWriter {
         self.connection = None;
         given_back
     }
-}
-
-/// Writes a batch within an open transaction.
-async fn write(
-    connection: &mut AsyncPgConnection,
-    run: Run,
-    batch: &CommitBatch<'_>,
-) -> Result<Committed, Fault> {
-    let known = lease::check(connection, run).await?;
-    let number = signed(batch.number, "commit")?;
-    if number <= known.commit_number {
-        // It is there: only its answer was lost.
-        return Ok(Committed::default());
-    }
-    let columns = Columns::of(batch.events)?;
-    columns.check_repeated(connection, known.last_seq).await?;
-    let inserted = columns.insert(connection).await?;
-    state::save_ranges(connection, batch.seen).await?;
-    for gap in batch.gaps_opened {
-        state::open_gap(connection, gap).await?;
-    }
-    for gap in batch.gaps_closed {
-        state::close_gap(connection, gap).await?;
-    }
-    state::save_progress(connection, batch.progress).await?;
-    let last_seq = signed(batch.last_seq, "seq")?;
-    let newest_time = batch.newest_time.map(|time| time.0).max(known.newest_time);
-    let update = format!(
-        "UPDATE nodecast.store_state SET commit_number = $1, last_seq = $2, newest_time = $3, \
-         leased_until = {}",
-        lease::until()
-    );
-    diesel::sql_query(update)
-        .bind::<BigInt, _>(number)
-        .bind::<BigInt, _>(columns.last_seq().unwrap_or(0).max(last_seq).max(known.last_seq))
-        .bind::<Nullable<BigInt>, _>(newest_time)
-        .execute(connection)
-        .await?;
-    fail_point!("store.in_transaction");
-    Ok(Committed { inserted, duplicates: batch.events.len() - inserted })
 }
