@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// How long a daemon that says nothing keeps the lease.
-const LEASE: Duration = Duration::from_secs(10);
+pub const LEASE: Duration = Duration::from_secs(10);
 
 /// The one row of `store_state`, as far as others than the lease need it.
 #[derive(Clone, Debug, QueryableByName)]
@@ -114,9 +114,13 @@ pub async fn set(connection: &mut AsyncPgConnection, run: Run, is_held: bool) ->
     let updated =
         diesel::sql_query(update).bind::<BigInt, _>(run.id as i64).execute(connection).await?;
     if updated == 0 {
-        return Err(Fault(StoreError::LeaseLost(format!("another run followed {}", run.id))));
+        return Err(lost(run));
     }
     Ok(())
+}
+
+pub fn lost(run: Run) -> Fault {
+    Fault(StoreError::LeaseLost(format!("another run followed {}", run.id)))
 }
 
 /// The end of a lease that is taken or renewed now, in SQL.

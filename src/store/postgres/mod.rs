@@ -6,6 +6,7 @@
 //! transaction checks; nothing is written over a connection of the pool.
 
 mod backfill;
+mod commit;
 mod connection;
 mod fault;
 mod history;
@@ -16,8 +17,10 @@ mod partitions;
 mod retention;
 mod schema;
 mod state;
+mod statement;
 #[cfg(test)]
 mod tests;
+mod topics;
 mod writer;
 
 use std::{collections::HashSet, time::Duration};
@@ -44,6 +47,7 @@ pub struct PostgresStore {
     /// For the daemon's own questions, which must not wait for somebody's history.
     own: ReadPool,
     query_timeout: Duration,
+    durable: bool,
     warnings: Vec<String>,
 }
 
@@ -61,7 +65,7 @@ impl PostgresStore {
         let readers = server.read_pool(config.read_connections, query_timeout);
         let own = server.read_pool(1, query_timeout);
         let warnings = warning.into_iter().collect();
-        Ok(Self { server, readers, own, query_timeout, warnings })
+        Ok(Self { server, readers, own, query_timeout, durable: config.durable, warnings })
     }
 }
 
@@ -94,7 +98,7 @@ impl EventStore for PostgresStore {
     }
 
     async fn open_writer(&self) -> Result<(Box<dyn StoreWriter>, Recovered), StoreError> {
-        let (writer, recovered) = PostgresWriter::open(self.server.clone()).await?;
+        let (writer, recovered) = PostgresWriter::open(self.server.clone(), self.durable).await?;
         Ok((Box::new(writer), recovered))
     }
 

@@ -3,26 +3,25 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use async_trait::async_trait;
-use diesel::sql_types::{BigInt, Nullable};
-use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 
 use super::{
     backfill::{self, Reach},
+    commit::commit,
     connection::Server,
     fault::Fault,
     insert::Columns,
     lease,
     partitions::{self, Day},
     retention, size, state,
+    topics::Topics,
 };
 use crate::{
-    event::{BACKFILLED_SEQ, Event, Timestamp},
-    fail_point,
+    event::{Event, Timestamp},
     source::StreamCheckpoint,
     store::{
         CommitBatch, Committed, Recovered, Retained, RetentionLimits, Run, StoreError, StoreSize,
-        StoreWriter,
-        records::{self, signed},
+        StoreWriter, records,
     },
 };
 
@@ -38,6 +37,9 @@ pub struct PostgresWriter {
     reach: Reach,
     /// The highest number of a back-filled row; see [`Self::number_backfilled`].
     last_backfilled: i64,
+    topics: Topics,
+    /// Whether a commit is on the server's disk before it counts.
+    durable: bool,
     closed: bool,
 }
 
@@ -66,20 +68,27 @@ macro_rules! with {
 
 impl PostgresWriter {
     /// Takes the lease for a new run.
-    pub async fn open(server: Server) -> Result<(Self, Recovered), StoreError> {
+    pub async fn open(server: Server, durable: bool) -> Result<(Self, Recovered), StoreError> {
         let mut connection = server.connect().await?;
-        set_up(&mut connection).await?;
+        set_up(&mut connection, durable).await?;
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let run = connection
             .transaction(async |connection| lease::take(connection, &host, Timestamp::now()).await)
             .await?;
         let recovered = state::recover(&mut connection, run).await?;
-        let days = partitions::list(&mut connection).await?;
         // The writer connects anew on the thread that it works on: its socket is driven there.
         let reach = Reach::load(&mut connection).await?;
-        let last_backfilled = i64::MIN;
-        let writer =
-            Self { server, run, connection: None, days, reach, last_backfilled, closed: false };
+        let writer = Self {
+            server,
+            run,
+            connection: None,
+            days: BTreeSet::new(),
+            reach,
+            last_backfilled: i64::MIN,
+            topics: Topics::default(),
+            durable,
+            closed: false,
+        };
         Ok((writer, recovered))
     }
 
@@ -93,18 +102,22 @@ impl PostgresWriter {
         first
     }
 
-    async fn make_partitions(
+    /// Makes what rows of these days and topics need before they can be written.
+    async fn make_room(
         connection: &mut AsyncPgConnection,
+        run: Run,
         days: &mut BTreeSet<Day>,
-        wanted: BTreeSet<Day>,
+        topics: &mut Topics,
+        events: impl Iterator<Item = &Event> + Clone,
     ) -> Result<(), Fault> {
+        let wanted: BTreeSet<Day> = events.clone().map(|event| Day::of(event.time)).collect();
         for day in wanted {
             if !days.contains(&day) {
                 partitions::create(connection, day).await?;
                 days.insert(day);
             }
         }
-        Ok(())
+        topics.learn(connection, run, events.map(|event| event.id.topic)).await
     }
 
     async fn take_connection(&mut self) -> Result<AsyncPgConnection, StoreError> {
@@ -115,29 +128,33 @@ impl PostgresWriter {
             return Ok(connection);
         }
         let mut connection = self.server.connect().await?;
-        set_up(&mut connection).await?;
+        set_up(&mut connection, self.durable).await?;
         // Somebody may have taken partitions away meanwhile.
         self.days = partitions::list(&mut connection).await?;
+        self.topics = Topics::load(&mut connection).await?;
         Ok(connection)
     }
 }
 
-async fn set_up(connection: &mut AsyncPgConnection) -> Result<(), Fault> {
+async fn set_up(connection: &mut AsyncPgConnection, durable: bool) -> Result<(), Fault> {
     // A server that hangs is as good as away.
-    Ok(connection.batch_execute("SET statement_timeout = '60s'; SET jit = off").await?)
+    connection.batch_execute("SET statement_timeout = '60s'; SET jit = off").await?;
+    if !durable {
+        connection.batch_execute("SET synchronous_commit = off").await?;
+    }
+    Ok(())
 }
 
 #[async_trait(?Send)]
 impl StoreWriter for PostgresWriter {
     async fn commit(&mut self, batch: CommitBatch<'_>) -> Result<Committed, StoreError> {
-        let wanted: BTreeSet<Day> =
-            batch.events.iter().map(|event| Day::of(event.event.time)).collect();
         with!(self, async |connection, run| {
-            Self::make_partitions(connection, &mut self.days, wanted).await?;
-            let reach = &self.reach;
-            connection
-                .transaction(async |connection| write(connection, run, &batch, reach).await)
-                .await
+            let events = batch.events.iter().map(|event| &event.event);
+            Self::make_room(connection, run, &mut self.days, &mut self.topics, events).await?;
+            match Columns::of(batch.events, &self.topics) {
+                Ok(columns) => commit(connection, run, &batch, &columns, &self.reach).await,
+                Err(refused) => Err(Fault(refused)),
+            }
         })
     }
 
@@ -146,17 +163,16 @@ impl StoreWriter for PostgresWriter {
         events: &[Event],
         keep: Option<Duration>,
     ) -> Result<Committed, StoreError> {
-        let wanted: BTreeSet<Day> = events.iter().map(|event| Day::of(event.time)).collect();
         let first = self.number_backfilled(events.len());
         // Before it is known whether they are stored: it may only be too wide.
         self.reach.widen(events);
         with!(self, async |connection, run| {
-            Self::make_partitions(connection, &mut self.days, wanted).await?;
-            connection
-                .transaction(async |connection| {
-                    backfill::store(connection, run, events, first, keep).await
-                })
-                .await
+            let (days, topics) = (&mut self.days, &mut self.topics);
+            Self::make_room(connection, run, days, topics, events.iter()).await?;
+            match Columns::backfilled(events, first, &self.topics) {
+                Ok(columns) => backfill::store(connection, run, events, &columns, keep).await,
+                Err(refused) => Err(Fault(refused)),
+            }
         })
     }
 
@@ -207,46 +223,4 @@ impl StoreWriter for PostgresWriter {
         self.connection = None;
         given_back
     }
-}
-
-/// Writes a batch within an open transaction.
-async fn write(
-    connection: &mut AsyncPgConnection,
-    run: Run,
-    batch: &CommitBatch<'_>,
-    reach: &Reach,
-) -> Result<Committed, Fault> {
-    let known = lease::check(connection, run).await?;
-    let number = signed(batch.number, "commit")?;
-    if number <= known.commit_number {
-        // It is there: only its answer was lost.
-        return Ok(Committed::default());
-    }
-    let columns = Columns::of(batch.events)?;
-    columns.check_repeated(connection, known.last_seq).await?;
-    reach.make_way(connection, batch.events).await?;
-    let inserted = columns.insert(connection).await?;
-    state::save_ranges(connection, batch.seen).await?;
-    for gap in batch.gaps_opened {
-        state::open_gap(connection, gap).await?;
-    }
-    for gap in batch.gaps_closed {
-        state::close_gap(connection, gap).await?;
-    }
-    state::save_progress(connection, batch.progress).await?;
-    let last_seq = signed(batch.last_seq, "seq")?;
-    let newest_time = batch.newest_time.map(|time| time.0).max(known.newest_time);
-    let update = format!(
-        "UPDATE nodecast.store_state SET commit_number = $1, last_seq = $2, newest_time = $3, \
-         leased_until = {}",
-        lease::until()
-    );
-    diesel::sql_query(update)
-        .bind::<BigInt, _>(number)
-        .bind::<BigInt, _>(columns.last_seq().unwrap_or(0).max(last_seq).max(known.last_seq))
-        .bind::<Nullable<BigInt>, _>(newest_time)
-        .execute(connection)
-        .await?;
-    fail_point!("store.in_transaction");
-    Ok(Committed { inserted, duplicates: batch.events.len() - inserted })
 }
