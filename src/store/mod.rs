@@ -7,6 +7,7 @@
 mod committer;
 #[cfg(test)]
 mod contract;
+mod holder;
 pub mod postgres;
 mod ranges;
 mod records;

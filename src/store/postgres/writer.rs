@@ -1,16 +1,17 @@
 //! The writer: one connection, one transaction a batch, under the lease of its run.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use async_trait::async_trait;
 use diesel::sql_types::{BigInt, Nullable};
-use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 
 use super::{
     connection::Server,
     fault::Fault,
     insert::Columns,
     lease,
+    link::{Link, Opened},
     partitions::{self, Day},
     retention, size, state,
 };
@@ -25,71 +26,40 @@ use crate::{
 
 /// The [`StoreWriter`] of PostgreSQL.
 pub struct PostgresWriter {
-    server: Server,
+    link: Link,
     run: Run,
-    /// `None` after a failure: a connection whose transaction may still be open is not used again.
-    connection: Option<AsyncPgConnection>,
-    /// Days that have a partition, as far as we know.
-    days: BTreeSet<Day>,
     closed: bool,
-}
-
-/// Runs a piece of work on the connection, which is opened again if the last piece failed.
-macro_rules! with {
-    ($writer:expr, async |$connection:ident, $run:ident| $work:expr) => {{
-        let $run = $writer.run;
-        let mut opened = $writer.take_connection().await?;
-        let $connection = &mut opened;
-        let done: Result<_, Fault> = $work;
-        match done {
-            Ok(done) => {
-                $writer.connection = Some(opened);
-                Ok(done)
-            }
-            // Refused content leaves a transaction that was rolled back in good order; after
-            // anything else the state of the connection is not known.
-            Err(Fault(error @ StoreError::Refused(_))) => {
-                $writer.connection = Some(opened);
-                Err(error)
-            }
-            Err(Fault(error)) => Err(error),
-        }
-    }};
 }
 
 impl PostgresWriter {
     /// Takes the lease for a new run.
-    pub async fn open(server: Server) -> Result<(Self, Recovered), StoreError> {
-        let mut connection = server.connect().await?;
-        set_up(&mut connection).await?;
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let run = connection
-            .transaction(async |connection| lease::take(connection, &host, Timestamp::now()).await)
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`] while another daemon holds it.
+    pub async fn open(server: Server, limit: Duration) -> Result<(Self, Recovered), StoreError> {
+        let mut link = Link::new(server.clone(), limit);
+        let (run, recovered) = link
+            .run(async |opened| {
+                let connection = &mut opened.connection;
+                let run = lease::take(connection, Timestamp::now()).await?;
+                Ok((run, state::recover(connection, run).await?))
+            })
             .await?;
-        let recovered = state::recover(&mut connection, run).await?;
-        let days = partitions::list(&mut connection).await?;
         // The writer connects anew on the thread that it works on: its socket is driven there.
-        Ok((Self { server, run, connection: None, days, closed: false }, recovered))
+        Ok((Self { link: Link::new(server, limit), run, closed: false }, recovered))
     }
 
-    async fn take_connection(&mut self) -> Result<AsyncPgConnection, StoreError> {
+    /// Runs a piece of work on the connection, which is opened again if the last piece failed.
+    async fn with<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&mut Opened, Run) -> Result<T, Fault>,
+    ) -> Result<T, StoreError> {
         if self.closed {
             return Err(StoreError::Unusable("the writer is closed".into()));
         }
-        if let Some(connection) = self.connection.take() {
-            return Ok(connection);
-        }
-        let mut connection = self.server.connect().await?;
-        set_up(&mut connection).await?;
-        // Somebody may have taken partitions away meanwhile.
-        self.days = partitions::list(&mut connection).await?;
-        Ok(connection)
+        let run = self.run;
+        self.link.run(async |opened| work(opened, run).await).await
     }
-}
-
-async fn set_up(connection: &mut AsyncPgConnection) -> Result<(), Fault> {
-    // A server that hangs is as good as away.
-    Ok(connection.batch_execute("SET statement_timeout = '60s'; SET jit = off").await?)
 }
 
 #[async_trait(?Send)]
@@ -97,53 +67,59 @@ impl StoreWriter for PostgresWriter {
     async fn commit(&mut self, batch: CommitBatch<'_>) -> Result<Committed, StoreError> {
         let wanted: BTreeSet<Day> =
             batch.events.iter().map(|event| Day::of(event.event.time)).collect();
-        with!(self, async |connection, run| {
+        self.with(async |Opened { connection, days }, run| {
             for day in wanted {
-                if !self.days.contains(&day) {
+                if !days.contains(&day) {
                     partitions::create(connection, day).await?;
-                    self.days.insert(day);
+                    days.insert(day);
                 }
             }
             connection.transaction(async |connection| write(connection, run, &batch).await).await
         })
+        .await
     }
 
     async fn recover(&mut self) -> Result<Recovered, StoreError> {
-        with!(self, async |connection, run| state::recover(connection, run).await)
+        self.with(async |opened, run| state::recover(&mut opened.connection, run).await).await
     }
 
     async fn retain(&mut self, limits: RetentionLimits) -> Result<Retained, StoreError> {
-        let (retained, days) =
-            with!(self, async |connection, run| retention::retain(connection, run, &limits).await)?;
-        self.days = days;
-        Ok(retained)
+        self.with(async |Opened { connection, days }, run| {
+            let retained;
+            (retained, *days) = retention::retain(connection, run, &limits).await?;
+            Ok(retained)
+        })
+        .await
     }
 
     async fn compact(&mut self) -> Result<(), StoreError> {
-        with!(self, async |connection, run| connection
-            .transaction(async |connection| {
+        self.with(async |opened, run| {
+            let compacting = opened.connection.transaction(async |connection| {
                 lease::check(connection, run).await?;
                 state::compact_ranges(connection).await
-            })
-            .await)
+            });
+            compacting.await
+        })
+        .await
     }
 
     async fn size(&mut self) -> Result<StoreSize, StoreError> {
-        with!(self, async |connection, _run| size(connection).await)
+        self.with(async |opened, _| size(&mut opened.connection).await).await
     }
 
     async fn renew(&mut self) -> Result<(), StoreError> {
-        with!(self, async |connection, run| lease::set(connection, run, true).await)
+        self.with(async |opened, run| lease::set(&mut opened.connection, run, true).await).await
     }
 
     async fn close(&mut self) -> Result<(), StoreError> {
         if self.closed {
             return Ok(());
         }
-        let given_back =
-            with!(self, async |connection, run| lease::set(connection, run, false).await);
+        let given_back = self
+            .with(async |opened, run| lease::set(&mut opened.connection, run, false).await)
+            .await;
         self.closed = true;
-        self.connection = None;
+        self.link.close();
         given_back
     }
 }
