@@ -53,7 +53,8 @@ pub async fn take_lease(
         never = waiting.feed_watchdog() => match never {},
         () = until_stopped(signals) => None,
     };
-    waiting.server.stop(false).await;
+    // Who is being answered gets the rest; nobody waits for it.
+    actix_rt::spawn(waiting.server.stop(true));
     let Some(leased) = leased else {
         watchdog::tell(&[NotifyState::Stopping, NotifyState::Status("stopping")], &waiting.logger);
         return Ok(None);

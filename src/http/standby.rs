@@ -12,6 +12,9 @@ use serde::Serialize;
 use super::{ApiError, get, json, status::millis};
 use crate::event::Timestamp;
 
+/// How long requests that are under way may take when it ends, in seconds.
+const SHUTDOWN_TIMEOUT_SECS: u64 = 1;
+
 /// Why and since when it stands by.
 pub struct StandbyState {
     started: Timestamp,
@@ -59,7 +62,9 @@ pub fn serve(listener: TcpListener, state: Arc<StandbyState>) -> io::Result<Serv
             .service(get("/health", not_ready))
             .default_service(web::to(unavailable))
     });
-    Ok(server.workers(1).disable_signals().listen(listener)?.run())
+    // A client that keeps its connection open is told to come again.
+    let server = server.workers(1).disable_signals().shutdown_timeout(SHUTDOWN_TIMEOUT_SECS);
+    Ok(server.listen(listener)?.run())
 }
 
 async fn alive(state: web::Data<StandbyState>) -> HttpResponse {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use diesel::RunQueryDsl;
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::{database, eventually};
 
@@ -96,12 +96,14 @@ impl PostgresServer {
         }
     }
 
-    /// Sets how large its files may grow, as a full disk would.
+    /// Sets how large its files may grow, as a full disk would. Only who owns a process may, without
+    /// a privilege that root lacks in many containers.
     pub fn limit_files(&self, bytes: Option<u64>) {
-        let limit = || Rlimit { current: bytes, maximum: None };
+        let bytes = bytes.map_or("unlimited".to_owned(), |bytes| bytes.to_string());
         for process in self.processes() {
+            let pid = process.as_raw_pid();
             // A connection may have ended in between.
-            prlimit(Some(process), Resource::Fsize, limit()).ok();
+            script(&format!("as_postgres prlimit --pid {pid} --fsize={bytes}: || true"));
         }
     }
 

@@ -3,11 +3,8 @@
 use std::{thread, time::Duration};
 
 use crate::{
-    common::{
-        database, eventually,
-        proxy::{From, Proxy},
-    },
-    scene::{CONFIG, Listener, Scene, fill_the_budget, wait_until_degraded},
+    common::{database, eventually, proxy::From},
+    scene::{Listener, Scene, fill_the_budget, wait_until_degraded},
 };
 
 /// Connections that are cut at a random byte, each while commits are under way.
@@ -19,8 +16,7 @@ fn connections_that_are_cut_at_any_byte_lose_nothing_and_repeat_nothing() {
         .map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
     println!("NODECAST_SEED={seed}");
     let mut rng = fastrand::Rng::with_seed(seed);
-    let (proxy, url) = Proxy::before(&database::create_on_postgres());
-    let mut scene = Scene::new(url, CONFIG);
+    let (mut scene, proxy) = Scene::behind_a_proxy(database::create_on_postgres());
     let daemon = scene.setup.start();
     let client = Listener::to(&daemon);
     scene.write(5);
@@ -46,9 +42,7 @@ fn connections_that_are_cut_at_any_byte_lose_nothing_and_repeat_nothing() {
 
 #[test]
 fn a_commit_whose_answer_is_lost_is_looked_up_and_not_done_again() {
-    let direct = database::create_on_postgres();
-    let (proxy, url) = Proxy::before(&direct);
-    let mut scene = Scene::new(url, CONFIG);
+    let (mut scene, proxy) = Scene::behind_a_proxy(database::create_on_postgres());
     let daemon = scene.setup.start();
     let client = Listener::to(&daemon);
     scene.write(5);
@@ -62,16 +56,16 @@ fn a_commit_whose_answer_is_lost_is_looked_up_and_not_done_again() {
             thread::sleep(Duration::from_millis(2));
             proxy.cuts() > lost
         });
-        let stored = database::rows(direct.as_str()).len();
+        let stored = scene.stored();
         let status = wait_until_degraded(&daemon, "store");
         let known = status["store"]["inserted"].as_u64().unwrap() as usize;
         assert!(known < stored, "the daemon knows of {known} of {stored} rows");
         scene.write(20);
         client.wait_for(scene.rows());
-        assert_eq!(database::rows(direct.as_str()).len(), stored, "it is away");
+        assert_eq!(scene.stored(), stored, "it is away");
 
         proxy.pass();
-        eventually("all is stored", || database::rows(direct.as_str()).len() == scene.rows());
+        scene.wait_until_stored();
     }
 
     scene.assert_well(&daemon, &client);
@@ -81,9 +75,7 @@ fn a_commit_whose_answer_is_lost_is_looked_up_and_not_done_again() {
 
 #[test]
 fn a_network_that_swallows_everything_is_given_up_and_loses_nothing() {
-    let direct = database::create_on_postgres();
-    let (proxy, url) = Proxy::before(&direct);
-    let mut scene = Scene::new(url, CONFIG);
+    let (mut scene, proxy) = Scene::behind_a_proxy(database::create_on_postgres());
     let daemon = scene.setup.start();
     let client = Listener::to(&daemon);
     scene.write(5);
@@ -110,8 +102,7 @@ fn a_network_that_swallows_everything_is_given_up_and_loses_nothing() {
 
 #[test]
 fn a_server_that_refuses_connections_is_waited_for() {
-    let (proxy, url) = Proxy::before(&database::create_on_postgres());
-    let mut scene = Scene::new(url, CONFIG);
+    let (mut scene, proxy) = Scene::behind_a_proxy(database::create_on_postgres());
     let daemon = scene.setup.start();
     let client = Listener::to(&daemon);
     scene.write(5);

@@ -1,14 +1,14 @@
 //! Servers that hang, are full, refuse writes or take too long, and one that takes over from another.
 
 use crate::{
-    common::{database, eventually, postgres::PostgresServer, proxy::Proxy},
-    scene::{CONFIG, Listener, Scene, fill_the_budget, wait_until_degraded},
+    common::{database, eventually, postgres::PostgresServer},
+    scene::{Listener, Scene, fill_the_budget, reasons, wait_until_degraded},
 };
 
 #[test]
 fn a_server_that_hangs_is_given_up_and_goes_on_where_it_was() {
     let server = PostgresServer::start();
-    let mut scene = Scene::new(server.url.clone(), CONFIG);
+    let mut scene = Scene::new(server.url.clone());
     let daemon = scene.setup.start();
     let client = Listener::to(&daemon);
     scene.write(5);
@@ -35,7 +35,7 @@ fn a_server_whose_disk_is_full_is_waited_for() {
     // Of a file: more than a segment of the server's log, less than the events will take.
     const LIMIT: u64 = 2 << 20;
     let server = PostgresServer::start();
-    let mut scene = Scene::new(server.url.clone(), CONFIG);
+    let mut scene = Scene::new(server.url.clone());
     let daemon = scene.setup.start();
     let client = Listener::to(&daemon);
     scene.write(5);
@@ -45,10 +45,10 @@ fn a_server_whose_disk_is_full_is_waited_for() {
     eventually("the disk is full", || {
         scene.write(50);
         client.wait_for(scene.rows());
-        daemon.log().contains("could not extend")
+        reasons(&daemon).contains("could not extend")
     });
     wait_until_degraded(&daemon, "could not extend");
-    assert!(scene.setup.stored().len() < scene.rows(), "the disk was not full");
+    assert!(scene.stored() < scene.rows(), "the disk was not full");
     assert_eq!(daemon.get("/v1/events?topic=fills").0, 200, "what is there can be read");
     fill_the_budget(&mut scene, &daemon);
 
@@ -60,7 +60,7 @@ fn a_server_whose_disk_is_full_is_waited_for() {
 #[test]
 fn a_server_that_refuses_writes_is_waited_for() {
     let server = PostgresServer::start();
-    let mut scene = Scene::new(server.url.clone(), CONFIG);
+    let mut scene = Scene::new(server.url.clone());
     let daemon = scene.setup.start();
     let client = Listener::to(&daemon);
     scene.write(5);
@@ -69,7 +69,7 @@ fn a_server_that_refuses_writes_is_waited_for() {
     server.run("ALTER SYSTEM SET default_transaction_read_only = on; SELECT pg_reload_conf()");
     eventually("commits fail", || {
         scene.write(5);
-        daemon.log().contains("read-only")
+        reasons(&daemon).contains("read-only")
     });
     scene.write(20);
     client.wait_for(scene.rows());
@@ -85,8 +85,7 @@ fn a_server_that_refuses_writes_is_waited_for() {
 #[test]
 fn a_hot_standby_is_written_to_once_it_is_promoted() {
     let first = PostgresServer::start();
-    let (proxy, url) = Proxy::before(&first.url);
-    let mut scene = Scene::new(url, CONFIG);
+    let (mut scene, proxy) = Scene::behind_a_proxy(first.url.clone());
     let daemon = scene.setup.start();
     let client = Listener::to(&daemon);
     scene.write(20);
@@ -105,6 +104,7 @@ fn a_hot_standby_is_written_to_once_it_is_promoted() {
     // "cannot execute .. during recovery" and "in a read-only transaction" are one kind of error.
     wait_until_degraded(&daemon, "cannot execute");
     assert_eq!(daemon.get("/v1/events?topic=fills").0, 200, "reading goes on");
+    scene.url.clone_from(&second.url);
     second.promote();
 
     scene.assert_well(&daemon, &client);
@@ -114,7 +114,7 @@ fn a_hot_standby_is_written_to_once_it_is_promoted() {
 #[test]
 fn a_commit_that_takes_too_long_is_broken_off_and_tried_again() {
     let url = database::create_on_postgres();
-    let mut scene = Scene::new(url.clone(), CONFIG);
+    let mut scene = Scene::new(url.clone());
     let daemon = scene.setup.start();
     let client = Listener::to(&daemon);
     scene.write(5);

@@ -4,7 +4,7 @@ use rustix::process::Signal;
 
 use crate::{
     common::{Setup, TestDaemon, database, eventually},
-    scene::{CONFIG, Listener, Scene},
+    scene::{Listener, Scene},
 };
 
 const STANDBY: &str = "[store]\nstandby = true\nbatch_delay = \"5ms\"\n";
@@ -16,23 +16,28 @@ fn start_standby(setup: &Setup, holder: &TestDaemon) -> TestDaemon {
     assert_eq!((code, &answer["ready"]), (503, &false.into()), "{}", standby.log_tail());
     let reason = answer["reasons"][0].as_str().unwrap();
     assert!(reason.contains(&format!("process {} on ", holder.pid())), "{reason}");
-    assert!(standby.log().contains("standing by for the lease"), "{}", standby.log_tail());
+    // The log is written beside the work.
+    eventually("the log says it", || standby.log().contains("standing by for the lease"));
     standby
 }
 
 fn wait_until_it_writes(standby: &TestDaemon) {
-    eventually("it has taken over", || standby.status()["store"]["commits"].as_u64() > Some(0));
-    assert!(standby.log().contains("taking over"), "{}", standby.log_tail());
+    eventually("it has taken over", || {
+        let log = standby.log();
+        log.contains("taking over") && log.contains("\"listening\"")
+    });
+    eventually("it commits", || standby.status()["store"]["commits"].as_u64() > Some(0));
 }
 
 #[test]
 fn a_second_daemon_is_refused_with_the_name_of_the_first() {
-    let mut scene = Scene::new(database::create_on_postgres(), CONFIG);
+    let mut scene = Scene::new(database::create_on_postgres());
     let first = scene.setup.start();
     scene.write(5);
     scene.wait_until_stored();
 
-    let mut refused = scene.second("").spawn();
+    let setup = scene.second("");
+    let mut refused = setup.spawn();
 
     assert_eq!(refused.wait_exit().unwrap().code(), Some(1), "{}", refused.log_tail());
     let said = refused.log();
@@ -46,7 +51,7 @@ fn a_second_daemon_is_refused_with_the_name_of_the_first() {
 
 #[test]
 fn a_standby_takes_over_from_a_daemon_that_was_killed() {
-    let mut scene = Scene::new(database::create_on_postgres(), CONFIG);
+    let mut scene = Scene::new(database::create_on_postgres());
     let first = scene.setup.start();
     scene.write(5);
     let setup = scene.second(STANDBY);
@@ -72,7 +77,7 @@ fn a_standby_takes_over_from_a_daemon_that_was_killed() {
 /// It hangs at any moment of its work.
 #[test]
 fn a_standby_takes_over_from_a_daemon_that_hangs_and_is_refused_when_it_wakes() {
-    let mut scene = Scene::new(database::create_on_postgres(), CONFIG);
+    let mut scene = Scene::new(database::create_on_postgres());
     let mut first = scene.setup.start();
     scene.write(20);
     let setup = scene.second(STANDBY);
@@ -100,7 +105,7 @@ fn a_standby_takes_over_from_a_daemon_that_hangs_and_is_refused_when_it_wakes() 
 /// The worst moment: its transaction is open, and holds the row that its successor needs.
 #[test]
 fn a_standby_takes_over_from_a_daemon_that_hangs_in_mid_transaction() {
-    let mut scene = Scene::new(database::create_on_postgres(), CONFIG);
+    let mut scene = Scene::new(database::create_on_postgres());
     scene.setup.failpoints = "store.in_transaction=hang@4".to_owned();
     let mut first = scene.setup.start();
     let setup = scene.second(STANDBY);
@@ -121,12 +126,12 @@ fn a_standby_takes_over_from_a_daemon_that_hangs_in_mid_transaction() {
 
 #[test]
 fn a_standby_whose_server_is_away_goes_on_waiting_and_can_be_stopped() {
-    let (proxy, url) = crate::common::proxy::Proxy::before(&database::create_on_postgres());
-    let mut scene = Scene::new(url, CONFIG);
+    let (mut scene, proxy) = Scene::behind_a_proxy(database::create_on_postgres());
     let first = scene.setup.start();
     let setup = scene.second(STANDBY);
     let second = start_standby(&setup, &first);
-    let third = start_standby(&scene.second(STANDBY), &first);
+    let setup = scene.second(STANDBY);
+    let third = start_standby(&setup, &first);
 
     assert_eq!(third.stop().code(), Some(0), "it is stopped while it waits");
     proxy.refuse();
