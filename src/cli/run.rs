@@ -5,7 +5,11 @@ use std::{env, ffi::OsString, process::ExitCode};
 use slog::{crit, error, info, o};
 
 use crate::{
-    cli::{EXIT_CONFIG, flags::Flags, legacy::LegacyFlags},
+    cli::{
+        EXIT_CONFIG,
+        flags::{self, Flags},
+        legacy::LegacyFlags,
+    },
     config::{Inputs, Need},
     daemon, logging,
     whitelist::WhitelistError,
@@ -31,6 +35,9 @@ refused until the next release, which brings both.";
 pub struct Args {
     #[command(flatten)]
     pub flags: Flags,
+    /// Where another nodecast writes to the database: wait for its end and take over
+    #[arg(long)]
+    pub standby: bool,
 }
 
 /// A run: the configuration, complete and valid; logs; the daemon until it is told to stop.
@@ -41,6 +48,9 @@ pub struct Args {
 pub fn run(args: Args, legacy: LegacyFlags) -> anyhow::Result<ExitCode> {
     let mut inputs = Inputs::of_process();
     args.flags.add_to(&mut inputs);
+    if args.standby {
+        inputs.flags.push(flags::text("--standby", "store.standby", true.to_string()));
+    }
     legacy.add_to(&mut inputs);
     let loaded = inputs.load(Need::Run)?;
 

@@ -4,18 +4,19 @@
 //! sources, pipeline, writer (last flush), sessions (each told why), server. Nothing is started
 //! before the configuration, the port, the whitelist and the store are known to be good.
 
+mod ground;
 mod panic;
 mod signals;
+mod standby;
 mod stop;
 mod supervisor;
 mod threads;
 mod watchdog;
 
 use std::{
-    fs,
     future::{self, Future},
     mem,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -28,20 +29,21 @@ use sd_notify::NotifyState;
 use slog::{Logger, info, o, warn};
 use tokio::sync::watch;
 
-pub use self::{
-    signals::{Signals, Wish},
-    supervisor::Fault,
-};
 use self::{
+    ground::{Ground, Leased},
     supervisor::{Begin, Supervisor},
     threads::Threads,
     watchdog::Stage,
+};
+pub use self::{
+    signals::{Signals, Wish},
+    supervisor::Fault,
 };
 use crate::{
     config::Config,
     control::{Command, ControlServer, Socket},
     delivery::{self, Casting, SessionSet},
-    event::{EventId, Timestamp},
+    event::EventId,
     http::{self, ApiState, Exports, metrics::Metrics},
     router::{
         Restart, Router, StoredIds,
@@ -54,7 +56,7 @@ use crate::{
         quarantine::Quarantine,
     },
     stats::Stats,
-    store::{self, AttachReader, DbWriter, EventStore, Recovered, Shared, StoreWriter},
+    store::{AttachReader, DbWriter, EventStore, Recovered, Shared, StoreWriter},
     whitelist::{ReloadWhitelist, WhitelistFilter, WhitelistKeeper},
 };
 
@@ -67,8 +69,11 @@ const FIRST_GENERATION: u64 = 1;
 /// When the daemon cannot start, or an invariant broke while it ran; the text says which.
 pub fn run(config: Config, logger: Logger) -> anyhow::Result<()> {
     block_on(async move {
-        let signals = Signals::listen().context("cannot listen for signals")?;
-        let daemon = Daemon::start(config, &logger).await?;
+        let mut signals = Signals::listen().context("cannot listen for signals")?;
+        let mut ground = Ground::prepare(config, &logger).await?;
+        let leased = standby::take_lease(&mut ground, &mut signals, &logger).await?;
+        let Some(leased) = leased else { return Ok(()) };
+        let daemon = Daemon::on(ground, leased, &logger).await?;
         daemon.until_stopped(signals).await
     })
 }
@@ -130,18 +135,17 @@ impl Daemon {
     /// # Errors
     /// When the state directory, the port, the whitelist or the store cannot be used.
     pub async fn start(config: Config, logger: &Logger) -> anyhow::Result<Self> {
-        let started = Timestamp::now();
-        create_state_dir(&config.state_dir)?;
-        let listener = TcpListener::bind(config.http.listen)
-            .with_context(|| format!("cannot listen on {}", config.http.listen))?;
-        let address = listener.local_addr()?;
-        let metrics_listener = listen_for_metrics(config.http.metrics_listen)?;
-        let keeper = WhitelistKeeper::open(&config.whitelist, &config.state_dir, logger).await?;
+        let ground = Ground::prepare(config, logger).await?;
+        let leased = ground.lease().await?;
+        Self::on(ground, leased, logger).await
+    }
+
+    /// Starts everything on ground that is known to be good.
+    async fn on(ground: Ground, leased: Leased, logger: &Logger) -> anyhow::Result<Self> {
+        let address = ground.address()?;
+        let Ground { config, started, listener, metrics_listener, keeper, quarantine } = ground;
+        let Leased { store, writer, recovered } = leased;
         let whitelist = keeper.status();
-        let quarantine = Quarantine::open(&config.state_dir, config.source.quarantine_max_bytes)
-            .context("cannot open the quarantine in the state directory")?;
-        let store = store::open(&config.store.url, &config.store).await?;
-        let (writer, recovered) = store.open_writer().await?;
         let run = recovered.run;
         info!(logger, "store opened"; "store" => store.describe(),
             "last_seq" => recovered.last_seq, "streams" => recovered.streams.len());
@@ -438,15 +442,6 @@ impl StoredIds for AskStore {
     }
 }
 
-/// Binds at once, so that an address that is taken refuses the start.
-fn listen_for_metrics(address: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
-    let Some(address) = address else { return Ok(None) };
-    let listener = TcpListener::bind(address);
-    let listener =
-        listener.with_context(|| format!("cannot listen on {address} for http.metrics_listen"))?;
-    Ok(Some(listener))
-}
-
 /// Starts to answer commands. Without them everything else works, so a socket that cannot be made is
 /// no reason to refuse the start.
 fn listen_for_commands(
@@ -467,9 +462,4 @@ fn listen_for_commands(
             None
         }
     }
-}
-
-fn create_state_dir(directory: &Path) -> anyhow::Result<()> {
-    fs::create_dir_all(directory)
-        .with_context(|| format!("cannot create the state directory {}", directory.display()))
 }

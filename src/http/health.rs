@@ -142,7 +142,8 @@ pub fn degradations(state: &ApiState, now: Timestamp) -> Vec<String> {
     let failing_since = stats.store.failing_since.get();
     if failing_since != 0 {
         let age = now.since(Timestamp(failing_since));
-        reasons.push(format!("store: commits have failed for {age:.1?}"));
+        let failure = stats.store.failure.get();
+        reasons.push(format!("store: commits have failed for {age:.1?}: {failure}"));
     }
     if stats.store.retention_shortened.get() != 0 {
         reasons.push("store: the disk, not the age, decides what is kept".to_owned());

@@ -165,6 +165,8 @@ pub struct StoreStats {
     pub outages: Counter,
     /// Since when commits fail, microseconds since 1970; 0 while they succeed.
     pub failing_since: Gauge,
+    /// Why the last one failed; empty while they succeed.
+    pub failure: Text,
     /// 1 while the writer waits for the store.
     pub at_work: Gauge,
     pub deleted: Counter,
@@ -173,6 +175,10 @@ pub struct StoreStats {
     pub size_bytes: Gauge,
     pub free_disk_bytes: Gauge,
 }
+
+/// What is told in words.
+#[derive(Debug, Default)]
+pub struct Text(Mutex<String>);
 
 /// Sessions of all HTTP workers together.
 #[derive(Debug, Default)]
@@ -327,6 +333,16 @@ impl StreamStats {
         if *current != problem {
             problem.clone_into(&mut current);
         }
+    }
+}
+
+impl Text {
+    pub fn get(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set(&self, text: impl Into<String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = text.into();
     }
 }
 

@@ -13,6 +13,7 @@ mod backfilled;
 mod committer;
 #[cfg(test)]
 mod contract;
+mod holder;
 mod kept;
 pub mod postgres;
 mod ranges;

@@ -31,9 +31,9 @@ struct Day {
 
 impl Reach {
     /// Of a store as it is found: up to the highest row of each topic, of whichever kind.
-    pub async fn load(connection: &mut AsyncPgConnection) -> Result<Self, Fault> {
+    pub async fn load(connection: &mut AsyncPgConnection, topics: &Topics) -> Result<Self, Fault> {
         let mut reach = HashMap::new();
-        for (id, topic) in Topics::load(connection).await?.iter() {
+        for (id, topic) in topics.iter() {
             let highest: Option<i64> = events::table
                 .filter(events::topic_id.eq(id))
                 .select(diesel::dsl::max(events::position))
