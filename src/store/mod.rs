@@ -4,9 +4,11 @@
 //! Invariants: rows, ledger and checkpoints of a batch are one transaction under the lease of one
 //! writer; the identity of an event is a unique key.
 
+pub mod backup;
 mod committer;
 #[cfg(test)]
 mod contract;
+pub mod inspect;
 pub mod postgres;
 mod ranges;
 mod records;

@@ -79,6 +79,11 @@ impl Server {
         Ok(Self { config, tls })
     }
 
+    /// What the driver connects with; holds the password.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// Connects once.
     pub async fn connect(&self) -> Result<AsyncPgConnection, StoreError> {
         self.establish().await.map_err(|error| self.within(fault::of_connecting(&error)))
@@ -181,14 +186,14 @@ impl fmt::Debug for Server {
 }
 
 /// How a server wants to be reached.
-enum Mode {
+pub enum Mode {
     Disable,
     Require,
     ByPlace,
 }
 
 /// Takes `sslmode` and `sslrootcert` out of a URL: the driver knows less of them than we do.
-fn take_tls_parameters(url: &str) -> Result<(String, Mode, Option<String>), String> {
+pub fn take_tls_parameters(url: &str) -> Result<(String, Mode, Option<String>), String> {
     let (mut mode, mut roots) = (Mode::ByPlace, None);
     let Some((base, parameters)) = url.split_once('?') else {
         return Ok((url.to_owned(), mode, roots));

@@ -42,11 +42,11 @@ pub struct StoreState {
     #[diesel(sql_type = Nullable<BigInt>)]
     pub shortened_to: Option<i64>,
     #[diesel(sql_type = Text)]
-    holder_host: String,
+    pub(super) holder_host: String,
     #[diesel(sql_type = BigInt)]
-    holder_process: i64,
+    pub(super) holder_process: i64,
     #[diesel(sql_type = Bool)]
-    is_held: bool,
+    pub(super) is_held: bool,
 }
 
 const SELECT: &str = "SELECT epoch, run, commit_number, last_seq, newest_time, deleted_seq, \

@@ -6,9 +6,11 @@
 //! transaction checks; nothing is written over a connection of the pool.
 
 mod connection;
+pub mod dump;
 mod fault;
 mod history;
 mod insert;
+pub mod inspect;
 mod lease;
 mod older;
 mod partitions;
