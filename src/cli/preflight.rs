@@ -13,7 +13,7 @@ use rustix::fs::{Access, access};
 
 use crate::{
     config::{Config, Finding, sqlite_path, without_password},
-    whitelist::read_list,
+    whitelist::read_list_into,
 };
 
 /// Looks at what the configuration names.
@@ -35,7 +35,7 @@ pub fn look(config: &Config) -> Vec<Finding> {
 /// Why the file of the whitelist cannot be used.
 pub(super) fn whitelist_file(config: &Config) -> Option<String> {
     let path = config.whitelist.file.as_deref().filter(|_| !config.whitelist.all)?;
-    Some(read_list(path).err()?.to_string())
+    Some(read_list_into(path, |_| Ok(())).err()?.to_string())
 }
 
 /// Why the state directory cannot be used or made.

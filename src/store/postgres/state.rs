@@ -52,6 +52,8 @@ async fn load_heads(
     for topic in topics(connection).await? {
         let newest: Option<i64> = events::table
             .filter(events::topic.eq(&topic))
+            // What was back-filled may lie ahead of what we follow.
+            .filter(events::seq.ge(0))
             .select(diesel::dsl::max(events::position))
             .first(connection)
             .await?;
@@ -81,7 +83,9 @@ pub async fn topics(connection: &mut AsyncPgConnection) -> Result<Vec<String>, F
     }
 }
 
-async fn load_streams(connection: &mut AsyncPgConnection) -> Result<Vec<StreamCheckpoint>, Fault> {
+pub async fn load_streams(
+    connection: &mut AsyncPgConnection,
+) -> Result<Vec<StreamCheckpoint>, Fault> {
     let rows: Vec<(String, String)> = streams::table.order(streams::name).load(connection).await?;
     let marks: Vec<(String, String, i64, i64)> =
         checkpoints::table.order((checkpoints::stream, checkpoints::file)).load(connection).await?;

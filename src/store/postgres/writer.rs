@@ -1,12 +1,13 @@
 //! The writer: one connection, one transaction a batch, under the lease of its run.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use async_trait::async_trait;
 use diesel::sql_types::{BigInt, Nullable};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::{
+    backfill::{self, Reach},
     connection::Server,
     fault::Fault,
     insert::Columns,
@@ -15,11 +16,13 @@ use super::{
     retention, size, state,
 };
 use crate::{
-    event::Timestamp,
+    event::{BACKFILLED_SEQ, Event, Timestamp},
     fail_point,
+    source::StreamCheckpoint,
     store::{
         CommitBatch, Committed, Recovered, Retained, RetentionLimits, Run, StoreError, StoreSize,
-        StoreWriter, records::signed,
+        StoreWriter,
+        records::{self, signed},
     },
 };
 
@@ -31,6 +34,10 @@ pub struct PostgresWriter {
     connection: Option<AsyncPgConnection>,
     /// Days that have a partition, as far as we know.
     days: BTreeSet<Day>,
+    /// Where back-filled rows may be that a live one replaces.
+    reach: Reach,
+    /// The highest number of a back-filled row; see [`Self::number_backfilled`].
+    last_backfilled: i64,
     closed: bool,
 }
 
@@ -69,7 +76,35 @@ impl PostgresWriter {
         let recovered = state::recover(&mut connection, run).await?;
         let days = partitions::list(&mut connection).await?;
         // The writer connects anew on the thread that it works on: its socket is driven there.
-        Ok((Self { server, run, connection: None, days, closed: false }, recovered))
+        let reach = Reach::load(&mut connection).await?;
+        let last_backfilled = i64::MIN;
+        let writer =
+            Self { server, run, connection: None, days, reach, last_backfilled, closed: false };
+        Ok((writer, recovered))
+    }
+
+    /// The first of so many numbers for back-filled rows: microseconds, shifted below 0. They only
+    /// tell events of one block apart, which are stored together; so that they repeat when the clock
+    /// steps back harms nobody.
+    fn number_backfilled(&mut self, count: usize) -> i64 {
+        let first =
+            (Timestamp::now().0 - records::SHIFT).max(self.last_backfilled.saturating_add(1));
+        self.last_backfilled = first.saturating_add(count as i64);
+        first
+    }
+
+    async fn make_partitions(
+        connection: &mut AsyncPgConnection,
+        days: &mut BTreeSet<Day>,
+        wanted: BTreeSet<Day>,
+    ) -> Result<(), Fault> {
+        for day in wanted {
+            if !days.contains(&day) {
+                partitions::create(connection, day).await?;
+                days.insert(day);
+            }
+        }
+        Ok(())
     }
 
     async fn take_connection(&mut self) -> Result<AsyncPgConnection, StoreError> {
@@ -98,14 +133,40 @@ impl StoreWriter for PostgresWriter {
         let wanted: BTreeSet<Day> =
             batch.events.iter().map(|event| Day::of(event.event.time)).collect();
         with!(self, async |connection, run| {
-            for day in wanted {
-                if !self.days.contains(&day) {
-                    partitions::create(connection, day).await?;
-                    self.days.insert(day);
-                }
-            }
-            connection.transaction(async |connection| write(connection, run, &batch).await).await
+            Self::make_partitions(connection, &mut self.days, wanted).await?;
+            let reach = &self.reach;
+            connection
+                .transaction(async |connection| write(connection, run, &batch, reach).await)
+                .await
         })
+    }
+
+    async fn backfill(
+        &mut self,
+        events: &[Event],
+        keep: Option<Duration>,
+    ) -> Result<Committed, StoreError> {
+        let wanted: BTreeSet<Day> = events.iter().map(|event| Day::of(event.time)).collect();
+        let first = self.number_backfilled(events.len());
+        // Before it is known whether they are stored: it may only be too wide.
+        self.reach.widen(events);
+        with!(self, async |connection, run| {
+            Self::make_partitions(connection, &mut self.days, wanted).await?;
+            connection
+                .transaction(async |connection| {
+                    backfill::store(connection, run, events, first, keep).await
+                })
+                .await
+        })
+    }
+
+    async fn checkpoints(&mut self) -> Result<Vec<StreamCheckpoint>, StoreError> {
+        with!(self, async |connection, run| connection
+            .transaction(async |connection| {
+                lease::check(connection, run).await?;
+                state::load_streams(connection).await
+            })
+            .await)
     }
 
     async fn recover(&mut self) -> Result<Recovered, StoreError> {
@@ -153,6 +214,7 @@ async fn write(
     connection: &mut AsyncPgConnection,
     run: Run,
     batch: &CommitBatch<'_>,
+    reach: &Reach,
 ) -> Result<Committed, Fault> {
     let known = lease::check(connection, run).await?;
     let number = signed(batch.number, "commit")?;
@@ -162,6 +224,7 @@ async fn write(
     }
     let columns = Columns::of(batch.events)?;
     columns.check_repeated(connection, known.last_seq).await?;
+    reach.make_way(connection, batch.events).await?;
     let inserted = columns.insert(connection).await?;
     state::save_ranges(connection, batch.seen).await?;
     for gap in batch.gaps_opened {
