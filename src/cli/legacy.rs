@@ -2,7 +2,7 @@
 //!
 //! They are taken out of the command line before the rest is read, in all the forms that the older
 //! service knows: `-name=value`, `-name value` and the same with two dashes. Without a command
-//! they mean `run`; `config check` and `config show` take them as `run` does. Flags of both kinds
+//! they mean `run`; `doctor`, `config check` and `config show` take them as `run` does. Flags of both kinds
 //! can be mixed.
 
 use std::ffi::{OsStr, OsString};
@@ -25,10 +25,10 @@ struct LegacyFlag {
 }
 
 /// Commands whose arguments are not ours to read.
-const OTHER_COMMANDS: [&str; 3] = ["demo", "generate", "help"];
+const OTHER_COMMANDS: [&str; 4] = ["db", "demo", "generate", "help"];
 
 /// Commands that take these flags, by the words they begin with.
-const COMMANDS: [&[&str]; 3] = [&["run"], &["config", "check"], &["config", "show"]];
+const COMMANDS: [&[&str]; 4] = [&["run"], &["doctor"], &["config", "check"], &["config", "show"]];
 
 /// Separates the older service's flags from the rest, and puts `run` in front of the rest when no
 /// command is given.

@@ -11,13 +11,16 @@ use clap::{Parser, Subcommand};
 use crate::config::Faults;
 
 pub mod config;
+pub mod db;
 pub mod demo;
+pub mod doctor;
 pub mod flags;
 pub mod generate;
 pub mod legacy;
 pub mod output;
 mod preflight;
 pub mod run;
+mod units;
 
 use legacy::LegacyFlags;
 
@@ -29,6 +32,7 @@ Examples:
   nodecast demo
   nodecast run --data-dir ~/hl/data --whitelist addresses.txt
   nodecast run --data-dir ~/hl/data --whitelist all --from oldest --listen 0.0.0.0:8080
+  nodecast doctor --config nodecast.toml
   nodecast config default > nodecast.toml
   nodecast config check --config nodecast.toml
 
@@ -51,6 +55,10 @@ pub enum Command {
     Demo(demo::Args),
     /// Write hour files as a node does
     Generate(generate::Args),
+    /// Look at everything that a run depends on, and say what to do
+    Doctor(doctor::Args),
+    /// Migrate, look at, prune or back up the database
+    Db(db::Args),
     /// Check, show or print configuration
     Config(config::Args),
 }

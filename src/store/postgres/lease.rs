@@ -157,6 +157,11 @@ impl StoreState {
         Holder::of(&self.holder_host, self.holder_process.try_into().unwrap_or(0))
     }
 
+    /// Who writes now.
+    pub fn writer(&self) -> Option<Holder> {
+        self.is_held.then(|| self.holder())
+    }
+
     /// When the run that writes took the lease: its number is that time.
     fn since(&self) -> Timestamp {
         Timestamp(self.run)

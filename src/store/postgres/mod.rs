@@ -8,9 +8,11 @@
 mod backfill;
 mod commit;
 mod connection;
+pub mod dump;
 mod fault;
 mod history;
 mod insert;
+pub mod inspect;
 mod lease;
 mod link;
 mod older;
