@@ -18,6 +18,7 @@ pub mod legacy;
 pub mod output;
 mod preflight;
 pub mod run;
+pub mod whitelist;
 
 use legacy::LegacyFlags;
 
@@ -31,6 +32,7 @@ Examples:
   nodecast run --data-dir ~/hl/data --whitelist all --from oldest --listen 0.0.0.0:8080
   nodecast config default > nodecast.toml
   nodecast config check --config nodecast.toml
+  nodecast whitelist list --origin --config nodecast.toml
 
 `nodecast COMMAND --help` says more about a command.";
 
@@ -53,6 +55,8 @@ pub enum Command {
     Generate(generate::Args),
     /// Check, show or print configuration
     Config(config::Args),
+    /// Say who is listed by which source; add and remove addresses
+    Whitelist(whitelist::Args),
 }
 
 /// Reads the command line. Ends the program with a message and code 2 when it is not understood,

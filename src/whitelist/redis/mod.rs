@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{config::RedisUrl, event::Address};
 
+mod edit;
 mod scan;
 
 use self::scan::{Kind, Reading};
