@@ -8,7 +8,7 @@ use crate::{
     cli::{EXIT_CONFIG, flags::Flags, legacy::LegacyFlags},
     config::{Inputs, Need},
     daemon, logging,
-    whitelist::WhitelistError,
+    whitelist::{FileFault, WhitelistError},
 };
 
 /// A node panics when another process has this in its command line, and takes both down.
@@ -66,8 +66,12 @@ pub fn run(args: Args, legacy: LegacyFlags) -> anyhow::Result<ExitCode> {
             crit!(log, "stopped by a fault"; "error" => format!("{error:#}"));
             // Nothing mends itself by trying again there. Later faults of the whitelist stop nobody.
             Ok(match error.downcast_ref::<WhitelistError>() {
-                // A Redis comes back, and its list may come after it.
-                Some(WhitelistError::Redis { .. }) | None => ExitCode::FAILURE,
+                // A Redis comes back, and its list may come after it; a full disk can be emptied.
+                Some(
+                    WhitelistError::Redis { .. }
+                    | WhitelistError::File { fault: FileFault::List(_), .. },
+                )
+                | None => ExitCode::FAILURE,
                 Some(_) => ExitCode::from(EXIT_CONFIG),
             })
         }

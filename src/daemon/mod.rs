@@ -267,7 +267,7 @@ impl Daemon {
             tokio::select! {
                 wish = signals.next() => match wish {
                     Wish::Stop => break None,
-                    Wish::Reload => self.reload().await,
+                    Wish::Reload => self.reload(),
                 },
                 fault = self.fault() => break Some(fault),
             }
@@ -285,14 +285,18 @@ impl Daemon {
         }
     }
 
-    async fn reload(&self) {
-        match self.keeper.send(ReloadWhitelist).await {
-            Ok(Ok(change)) => info!(self.logger, "whitelist reloaded";
-                "added" => change.added, "removed" => change.removed),
-            // The keeper has said why.
-            Ok(Err(_)) => {}
-            Err(error) => warn!(self.logger, "whitelist not reloaded"; "error" => %error),
-        }
+    /// Does not wait for it: a source that hangs must not hold up a stop.
+    fn reload(&self) {
+        let (reload, logger) = (self.keeper.send(ReloadWhitelist), self.logger.clone());
+        actix_rt::spawn(async move {
+            match reload.await {
+                Ok(Ok(change)) => info!(logger, "whitelist reloaded";
+                    "added" => change.added, "removed" => change.removed),
+                // The keeper has said why.
+                Ok(Err(_)) => {}
+                Err(error) => warn!(logger, "whitelist not reloaded"; "error" => %error),
+            }
+        });
     }
 }
 

@@ -175,7 +175,7 @@ fn a_start_without_redis_goes_on_with_the_last_known_list_and_follows_when_it_is
     assert_eq!(listed(&daemon), 11);
     wait_for_problem(&daemon, 1, "Connection refused");
     eventually("it is logged", || {
-        daemon.log().contains("whitelist not replaced, the old one stays")
+        daemon.log().contains("start with the last known whitelist of Redis")
     });
     append(&mut file, &(fills_line(1, &user(105), 1) + "\n"));
     eventually("the last known list holds", || {
