@@ -133,7 +133,7 @@ impl Daemon {
             .with_context(|| format!("cannot listen on {}", config.http.listen))?;
         let address = listener.local_addr()?;
         let metrics_listener = listen_for_metrics(config.http.metrics_listen)?;
-        let keeper = WhitelistKeeper::open(&config.whitelist, logger).await?;
+        let keeper = WhitelistKeeper::open(&config.whitelist, &config.state_dir, logger).await?;
         let whitelist = keeper.status();
         let quarantine = Quarantine::open(&config.state_dir, config.source.quarantine_max_bytes)
             .context("cannot open the quarantine in the state directory")?;
