@@ -11,6 +11,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => cli::demo::run(args),
         Command::Generate(args) => cli::generate::run(args),
         Command::Config(args) => cli::config::run(args, legacy),
+        Command::Whitelist(args) => cli::whitelist::run(args, legacy),
     };
     cli::exit_code(outcome)
 }

@@ -19,6 +19,7 @@ mod older_servers;
 pub mod output;
 mod preflight;
 pub mod run;
+pub mod whitelist;
 
 use legacy::LegacyFlags;
 
@@ -32,6 +33,7 @@ Examples:
   nodecast run --data-dir ~/hl/data --whitelist all --from oldest --listen 0.0.0.0:8080
   nodecast config default > nodecast.toml
   nodecast config check --config nodecast.toml
+  nodecast whitelist list --origin --config nodecast.toml
 
 `nodecast COMMAND --help` says more about a command.";
 
@@ -54,6 +56,8 @@ pub enum Command {
     Generate(generate::Args),
     /// Check, show or print configuration
     Config(config::Args),
+    /// Say who is listed by which source; add and remove addresses
+    Whitelist(whitelist::Args),
 }
 
 /// Reads the command line. Ends the program with a message and code 2 when it is not understood,

@@ -7,6 +7,7 @@
 pub mod database;
 pub mod node;
 pub mod postgres;
+pub mod redis;
 
 use std::{
     collections::BTreeMap,

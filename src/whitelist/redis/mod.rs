@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{config::RedisUrl, event::Address, redis_client};
 
+mod edit;
 mod scan;
 
 use self::scan::{Kind, Reading};
