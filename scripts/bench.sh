@@ -3,7 +3,7 @@
 # it writes goes to a temporary folder that is removed.
 #
 #   scripts/bench.sh              everything
-#   scripts/bench.sh latency      one of: generate parse store idle ingest latency
+#   scripts/bench.sh latency      one of: generate parse store idle ingest latency whitelist
 #
 # The disk below TMPDIR (default /tmp) is part of the figures of store and ingest.
 set -euo pipefail
@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 
 wanted=${1:-all}
 case $wanted in
-    all | generate | parse | store | idle | ingest | latency) ;;
+    all | generate | parse | store | idle | ingest | latency | whitelist) ;;
     *)
         sed -n '2,9p' "$0" >&2
         exit 64
@@ -47,7 +47,7 @@ if wants store; then
     echo "store"
     bench --bench store -- --noplot 2>/dev/null | grep -E '^store|time:|thrpt:' | sed 's/^/  /'
 fi
-for part in idle ingest latency; do
+for part in idle ingest latency whitelist; do
     if wants $part; then bench --bench daemon -- $part; fi
 done
 echo

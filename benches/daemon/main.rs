@@ -1,7 +1,8 @@
-//! The whole daemon as its own process, in release: memory at rest, hour files to SQLite, and the
-//! time from an append to a client.
+//! The whole daemon as its own process, in release: memory at rest, hour files to SQLite, the time
+//! from an append to a client, and long whitelists.
 //!
-//! `cargo bench --bench daemon`, or `-- idle`, `-- ingest`, `-- latency` for one of them. Beside
+//! `cargo bench --bench daemon`, or `-- idle`, `-- ingest`, `-- latency`, `-- whitelist` for one of
+//! them. Beside
 //! the figures stands a reference that was measured in the same run: plain writes of the same size
 //! to the same disk, and one bare thread between a file and a socket.
 
@@ -11,6 +12,7 @@ mod idle;
 mod ingest;
 mod latency;
 mod process;
+mod whitelist;
 
 use std::io;
 
@@ -25,6 +27,9 @@ fn main() -> io::Result<()> {
     }
     if wanted("latency") {
         latency::measure()?;
+    }
+    if wanted("whitelist") {
+        whitelist::measure()?;
     }
     Ok(())
 }

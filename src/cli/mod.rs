@@ -15,6 +15,7 @@ pub mod demo;
 pub mod flags;
 pub mod generate;
 pub mod legacy;
+mod older_servers;
 pub mod output;
 mod preflight;
 pub mod run;

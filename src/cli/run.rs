@@ -22,9 +22,10 @@ Examples:
 
 Every key of the configuration: `nodecast config default`.
 
-The flags of the older service work too: -data_dir=DIR and -port=PORT, in all its spellings. As
-there, -port=8080 listens on all interfaces (0.0.0.0:8080). Its -redis_* and -postgres_* flags are
-refused until the next release, which brings both.";
+The flags of the older service work too, in all its spellings: -data_dir=DIR, -port=PORT, -redis_host,
+-redis_port, -redis_password, -redis_db (the whitelist and the positions), -postgres_host,
+-postgres_port, -postgres_user, -postgres_password, -postgres_db. As there, -port=8080 listens on all
+interfaces (0.0.0.0:8080).";
 
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(after_help = EXAMPLES)]

@@ -42,6 +42,7 @@ use crate::{
     delivery::{self, Casting, SessionSet},
     event::{EventId, Timestamp},
     http::{self, ApiState, Exports, metrics::Metrics},
+    mirror::{self, MirrorWriter},
     router::{
         Restart, Router, StoredIds,
         log::{Heads, Log},
@@ -86,6 +87,8 @@ pub struct Daemon {
     budgets: Vec<Arc<Budget>>,
     writer: Addr<DbWriter>,
     keeper: Addr<WhitelistKeeper>,
+    /// Where `redis.positions` says so.
+    mirror: Option<Addr<MirrorWriter>>,
     supervisor: Addr<Supervisor>,
     sessions: Arc<SessionSet>,
     /// Everybody who has to answer the watchdog.
@@ -117,6 +120,7 @@ struct Pipeline {
     budgets: Vec<Arc<Budget>>,
     writer: Addr<DbWriter>,
     keeper: Addr<WhitelistKeeper>,
+    mirror: Option<Addr<MirrorWriter>>,
     supervisor: Addr<Supervisor>,
     stages: Vec<Stage>,
 }
@@ -211,7 +215,8 @@ impl Daemon {
         let handle = server.handle();
         actix_rt::spawn(server);
         info!(logger, "listening"; "address" => %address);
-        let Pipeline { watchers, budgets, writer, keeper, supervisor, mut stages } = pipeline;
+        let Pipeline { watchers, budgets, writer, keeper, mirror, supervisor, mut stages } =
+            pipeline;
         stages.push(Stage::shards(sessions.clone()));
         Ok(Self {
             address,
@@ -219,6 +224,7 @@ impl Daemon {
             budgets,
             writer,
             keeper,
+            mirror,
             supervisor,
             sessions,
             stages,
@@ -311,6 +317,7 @@ impl Commons {
         faults: watch::Sender<Option<Arc<Fault>>>,
     ) -> anyhow::Result<Pipeline> {
         let Self { config, log, readers, stats, quarantine, logger, .. } = self;
+        let imported = self.import_positions(&recovered).await?;
         let supervisor = Supervisor::new(log.clone(), stats.clone(), faults, logger);
         let supervisor = threads.start(c"supervisor", supervisor);
 
@@ -327,6 +334,12 @@ impl Commons {
             supervisor.clone().recipient(),
             logger,
         );
+        let (writer, mirror) = match self.mirror_of(&recovered)? {
+            Some((committed, mirror)) => {
+                (writer.with_mirror(committed), Some(threads.start(c"mirror", mirror)))
+            }
+            None => (writer, None),
+        };
         let writer_thread = threads.new_thread(c"db_writer");
         let writer = threads.start_on(&writer_thread, writer);
         let reader = readers.register(writer.clone().recipient(), Purpose::Storing);
@@ -402,7 +415,8 @@ impl Commons {
                 stats.clone(),
                 logger,
             )
-            .with_quarantine(quarantine.clone());
+            .with_quarantine(quarantine.clone())
+            .with_imported(imported.clone());
             let watcher = threads.start_on(thread, watcher);
             stages.push(Stage::new("file_watcher", watcher.clone().recipient()));
             stages.push(Stage::new("parser", parser.recipient()));
@@ -419,7 +433,33 @@ impl Commons {
                 watchers: watchers.clone(),
             })
             .await?;
-        Ok(Pipeline { watchers, budgets, writer, keeper, supervisor, stages })
+        Ok(Pipeline { watchers, budgets, writer, keeper, mirror, supervisor, stages })
+    }
+
+    /// Where streams begin that were never read before, as the older service left them.
+    async fn import_positions(&self, recovered: &Recovered) -> anyhow::Result<mirror::Imported> {
+        let Config { redis, source, .. } = &self.config;
+        match self.config.positions_url().filter(|_| redis.positions.imports()) {
+            Some(url) => {
+                let nodes = &source.data_dirs;
+                Ok(mirror::import(url, nodes, &recovered.streams, &self.logger).await?)
+            }
+            None => Ok(mirror::Imported::new()),
+        }
+    }
+
+    /// What writes the positions of the first node directory: a key holds one path.
+    fn mirror_of(
+        &self,
+        recovered: &Recovered,
+    ) -> anyhow::Result<Option<(Arc<mirror::Committed>, MirrorWriter)>> {
+        let Config { redis, source, .. } = &self.config;
+        let url = self.config.positions_url().filter(|_| redis.positions.mirrors());
+        let (Some(url), Some(node)) = (url, source.data_dirs.first()) else { return Ok(None) };
+        let committed = Arc::new(mirror::Committed::new(node, &recovered.streams));
+        let writer = MirrorWriter::new(url, committed.clone(), self.stats.clone(), &self.logger)
+            .with_context(|| format!("cannot mirror positions to {url}"))?;
+        Ok(Some((committed, writer)))
     }
 }
 

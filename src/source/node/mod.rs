@@ -28,6 +28,5 @@ pub use self::{
     layout::{HourFile, create_missing},
     misc::{TOPIC as MISC, read_keys as read_misc_keys},
     parser::Parser,
-    start::import_place,
     watcher::{FileWatcher, Restart, StopReading},
 };
