@@ -17,10 +17,12 @@ pub mod doctor;
 pub mod flags;
 pub mod generate;
 pub mod legacy;
+mod older_servers;
 pub mod output;
 mod preflight;
 pub mod run;
 mod units;
+pub mod whitelist;
 
 use legacy::LegacyFlags;
 
@@ -35,6 +37,7 @@ Examples:
   nodecast doctor --config nodecast.toml
   nodecast config default > nodecast.toml
   nodecast config check --config nodecast.toml
+  nodecast whitelist list --origin --config nodecast.toml
 
 `nodecast COMMAND --help` says more about a command.";
 
@@ -61,6 +64,8 @@ pub enum Command {
     Db(db::Args),
     /// Check, show or print configuration
     Config(config::Args),
+    /// Say who is listed by which source; add and remove addresses
+    Whitelist(whitelist::Args),
 }
 
 /// Reads the command line. Ends the program with a message and code 2 when it is not understood,

@@ -70,6 +70,8 @@ fn other_value(path: &str) -> String {
         "whitelist.file" => "\"/etc/list\"",
         "whitelist.redis_url" => "\"redis://localhost:6380/2\"",
         "whitelist.redis_key" => "\"users\"",
+        "redis.url" => "\"rediss://cache:6380\"",
+        "redis.positions" => "\"import\"",
         "whitelist.addresses" => "[\"0x00000000000000000000000000000000000000Aa\"]",
         "whitelist.false_positive_rate" => "0.001",
         "whitelist.min_capacity" => "5",
@@ -412,9 +414,9 @@ fn every_fault_says_where_it_is_and_what_is_accepted() {
             "remove one",
         ),
         (
-            "[whitelist]\nredis_url = \"rediss://:secret@h\"",
+            "[whitelist]\nredis_url = \"redis://:secret@h?sslrootcert=/ca.pem\"",
             "n.toml:2:13: whitelist.redis_url",
-            "TLS",
+            "rediss://",
         ),
         (
             "[store]\nretention = \"30m\"",

@@ -45,6 +45,7 @@ use crate::{
     delivery::{self, Casting, SessionSet},
     event::EventId,
     http::{self, ApiState, Exports, metrics::Metrics},
+    mirror::{self, MirrorWriter},
     router::{
         Restart, Router, StoredIds,
         log::{Heads, Log},
@@ -92,6 +93,8 @@ pub struct Daemon {
     budgets: Vec<Arc<Budget>>,
     writer: Addr<DbWriter>,
     keeper: Addr<WhitelistKeeper>,
+    /// Where `redis.positions` says so.
+    mirror: Option<Addr<MirrorWriter>>,
     supervisor: Addr<Supervisor>,
     sessions: Arc<SessionSet>,
     /// Everybody who has to answer the watchdog.
@@ -125,6 +128,7 @@ struct Pipeline {
     budgets: Vec<Arc<Budget>>,
     writer: Addr<DbWriter>,
     keeper: Addr<WhitelistKeeper>,
+    mirror: Option<Addr<MirrorWriter>>,
     supervisor: Addr<Supervisor>,
     stages: Vec<Stage>,
 }
@@ -220,7 +224,8 @@ impl Daemon {
         actix_rt::spawn(server);
         info!(logger, "listening"; "address" => %address);
         let control = listen_for_commands(&state_dir, Vec::new(), &mut threads, logger);
-        let Pipeline { watchers, budgets, writer, keeper, supervisor, mut stages } = pipeline;
+        let Pipeline { watchers, budgets, writer, keeper, mirror, supervisor, mut stages } =
+            pipeline;
         stages.push(Stage::shards(sessions.clone()));
         Ok(Self {
             address,
@@ -228,6 +233,7 @@ impl Daemon {
             budgets,
             writer,
             keeper,
+            mirror,
             supervisor,
             sessions,
             stages,
@@ -277,7 +283,7 @@ impl Daemon {
             tokio::select! {
                 wish = signals.next() => match wish {
                     Wish::Stop => break None,
-                    Wish::Reload => self.reload().await,
+                    Wish::Reload => self.reload(),
                 },
                 fault = self.fault() => break Some(fault),
             }
@@ -295,14 +301,18 @@ impl Daemon {
         }
     }
 
-    async fn reload(&self) {
-        match self.keeper.send(ReloadWhitelist).await {
-            Ok(Ok(change)) => info!(self.logger, "whitelist reloaded";
-                "added" => change.added, "removed" => change.removed),
-            // The keeper has said why.
-            Ok(Err(_)) => {}
-            Err(error) => warn!(self.logger, "whitelist not reloaded"; "error" => %error),
-        }
+    /// Does not wait for it: a source that hangs must not hold up a stop.
+    fn reload(&self) {
+        let (reload, logger) = (self.keeper.send(ReloadWhitelist), self.logger.clone());
+        actix_rt::spawn(async move {
+            match reload.await {
+                Ok(Ok(change)) => info!(logger, "whitelist reloaded";
+                    "added" => change.added, "removed" => change.removed),
+                // The keeper has said why.
+                Ok(Err(_)) => {}
+                Err(error) => warn!(logger, "whitelist not reloaded"; "error" => %error),
+            }
+        });
     }
 }
 
@@ -317,6 +327,7 @@ impl Commons {
         faults: watch::Sender<Option<Arc<Fault>>>,
     ) -> anyhow::Result<Pipeline> {
         let Self { config, log, readers, stats, quarantine, logger, .. } = self;
+        let imported = self.import_positions(&recovered).await?;
         let supervisor = Supervisor::new(log.clone(), stats.clone(), faults, logger);
         let supervisor = threads.start(c"supervisor", supervisor);
 
@@ -333,6 +344,12 @@ impl Commons {
             supervisor.clone().recipient(),
             logger,
         );
+        let (writer, mirror) = match self.mirror_of(&recovered)? {
+            Some((committed, mirror)) => {
+                (writer.with_mirror(committed), Some(threads.start(c"mirror", mirror)))
+            }
+            None => (writer, None),
+        };
         let writer_thread = threads.new_thread(c"db_writer");
         let writer = threads.start_on(&writer_thread, writer);
         let reader = readers.register(writer.clone().recipient(), Purpose::Storing);
@@ -408,7 +425,8 @@ impl Commons {
                 stats.clone(),
                 logger,
             )
-            .with_quarantine(quarantine.clone());
+            .with_quarantine(quarantine.clone())
+            .with_imported(imported.clone());
             let watcher = threads.start_on(thread, watcher);
             stages.push(Stage::new("file_watcher", watcher.clone().recipient()));
             stages.push(Stage::new("parser", parser.recipient()));
@@ -425,7 +443,33 @@ impl Commons {
                 watchers: watchers.clone(),
             })
             .await?;
-        Ok(Pipeline { watchers, budgets, writer, keeper, supervisor, stages })
+        Ok(Pipeline { watchers, budgets, writer, keeper, mirror, supervisor, stages })
+    }
+
+    /// Where streams begin that were never read before, as the older service left them.
+    async fn import_positions(&self, recovered: &Recovered) -> anyhow::Result<mirror::Imported> {
+        let Config { redis, source, .. } = &self.config;
+        match self.config.positions_url().filter(|_| redis.positions.imports()) {
+            Some(url) => {
+                let nodes = &source.data_dirs;
+                Ok(mirror::import(url, nodes, &recovered.streams, &self.logger).await?)
+            }
+            None => Ok(mirror::Imported::new()),
+        }
+    }
+
+    /// What writes the positions of the first node directory: a key holds one path.
+    fn mirror_of(
+        &self,
+        recovered: &Recovered,
+    ) -> anyhow::Result<Option<(Arc<mirror::Committed>, MirrorWriter)>> {
+        let Config { redis, source, .. } = &self.config;
+        let url = self.config.positions_url().filter(|_| redis.positions.mirrors());
+        let (Some(url), Some(node)) = (url, source.data_dirs.first()) else { return Ok(None) };
+        let committed = Arc::new(mirror::Committed::new(node, &recovered.streams));
+        let writer = MirrorWriter::new(url, committed.clone(), self.stats.clone(), &self.logger)
+            .with_context(|| format!("cannot mirror positions to {url}"))?;
+        Ok(Some((committed, writer)))
     }
 }
 

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     config::StoreConfig,
     event::{Event, Timestamp},
-    fail_point,
+    fail_point, mirror,
     roll_call::RollCall,
     router::{
         log::Log,
@@ -165,6 +165,14 @@ impl DbWriter {
             faults,
             logger,
         }
+    }
+
+    /// Tells this one of every commit.
+    pub fn with_mirror(mut self, committed: Arc<mirror::Committed>) -> Self {
+        if let Some(committer) = &mut self.committer {
+            committer.set_mirror(committed);
+        }
+        self
     }
 
     /// Commits a batch if one is due, or sets the timer for it.
