@@ -1,5 +1,9 @@
 //! Servers that hang, are full, refuse writes or take too long, and one that takes over from another.
 
+use std::time::Duration;
+
+use rustix::process::Signal;
+
 use crate::{
     common::{database, eventually, postgres::PostgresServer},
     scene::{Listener, Scene, fill_the_budget, reasons, wait_until_degraded},
@@ -27,6 +31,32 @@ fn a_server_that_hangs_is_given_up_and_goes_on_where_it_was() {
     }
 
     assert_eq!(daemon.get("/v1/events?topic=fills").0, 200);
+    assert_eq!(daemon.stop().code(), Some(0));
+}
+
+/// The files are the buffer: a stop does not wait for a server.
+// H47
+#[test]
+fn a_stop_while_the_server_hangs_ends_in_time_and_the_next_start_brings_the_rest() {
+    let server = PostgresServer::start();
+    let mut scene = Scene::new(server.url.clone());
+    let mut daemon = scene.setup.start();
+    scene.write(5);
+    scene.wait_until_stored();
+    let client = Listener::to(&daemon);
+    let before = scene.rows();
+
+    server.hang();
+    scene.write(20);
+    client.wait_for(scene.rows() - before);
+    daemon.signal(Signal::TERM);
+    // What the daemon promises for its stop, twice.
+    let status = daemon.wait_exit_for(Duration::from_secs(20)).expect("it stops");
+
+    assert_eq!(status.code(), Some(1), "not all was done: {}", daemon.log_tail());
+    server.wake();
+    let daemon = scene.setup.start();
+    scene.assert_stored();
     assert_eq!(daemon.stop().code(), Some(0));
 }
 
