@@ -60,18 +60,15 @@ fn a_stop_while_the_server_hangs_ends_in_time_and_the_next_start_brings_the_rest
     assert_eq!(daemon.stop().code(), Some(0));
 }
 
-#[test]
-fn a_server_whose_disk_is_full_is_waited_for() {
-    // Of a file: more than a segment of the server's log, less than the events will take.
-    const LIMIT: u64 = 2 << 20;
-    let server = PostgresServer::start();
+/// Fills a disk, frees it, and compares.
+fn fill_and_free(server: &PostgresServer, fill: impl FnOnce(), free: impl FnOnce()) {
     let mut scene = Scene::new(server.url.clone());
     let daemon = scene.setup.start();
     let client = Listener::to(&daemon);
     scene.write(5);
     scene.wait_until_stored();
 
-    server.limit_files(Some(LIMIT));
+    fill();
     eventually("the disk is full", || {
         scene.write(50);
         client.wait_for(scene.rows());
@@ -82,9 +79,25 @@ fn a_server_whose_disk_is_full_is_waited_for() {
     assert_eq!(daemon.get("/v1/events?topic=fills").0, 200, "what is there can be read");
     fill_the_budget(&mut scene, &daemon);
 
-    server.limit_files(None);
+    free();
     scene.assert_well(&daemon, &client);
     assert_eq!(daemon.stop().code(), Some(0));
+}
+
+#[test]
+fn a_server_whose_files_may_not_grow_is_waited_for() {
+    // More than a segment of the server's log, less than the events will take.
+    const LIMIT: u64 = 2 << 20;
+    let server = PostgresServer::start();
+
+    fill_and_free(&server, || server.limit_files(Some(LIMIT)), || server.limit_files(None));
+}
+
+#[test]
+fn a_server_whose_disk_is_full_is_waited_for() {
+    let Some(server) = PostgresServer::start_on_a_small_disk(16 << 20, 14 << 20) else { return };
+
+    fill_and_free(&server, || {}, || server.free_the_disk());
 }
 
 #[test]
