@@ -3,7 +3,9 @@
 //! A record passes, in this order: the level filter (outermost, so that what nobody reads is never
 //! formatted), a bounded channel, the thread that writes. A full channel drops records and reports
 //! how many: a log must never stall the pipeline. Records of dependencies, which use the `log`
-//! crate, join at a fixed level.
+//! crate, join at a fixed level. In systemd's journal each line carries its level.
+
+mod journal;
 
 use std::{
     collections::HashMap,
@@ -18,6 +20,7 @@ use slog::{
 };
 use slog_async::{AsyncCore, AsyncGuard};
 
+use self::journal::{LineStarts, Marker};
 use crate::{
     config::{LogConfig, LogFormat, level_name},
     event::Timestamp,
@@ -41,9 +44,38 @@ pub struct LogGuard {
     _writer: AsyncGuard,
 }
 
+/// Who reads standard error.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reader {
+    Terminal,
+    /// systemd's journal: each line begins with its level.
+    Journal,
+    Other,
+}
+
+impl Reader {
+    fn of_standard_error() -> Self {
+        if io::stderr().is_terminal() {
+            Self::Terminal
+        } else if journal::reads_standard_error() {
+            Self::Journal
+        } else {
+            Self::Other
+        }
+    }
+}
+
+/// Writes a fault that comes before logging has started, or ends a command.
+pub fn complain(text: &str) {
+    match Reader::of_standard_error() {
+        Reader::Journal => eprint!("{}", journal::marked(Level::Error, text)),
+        Reader::Terminal | Reader::Other => eprintln!("{text}"),
+    }
+}
+
 /// Starts logging for the process.
 pub fn start(config: &LogConfig) -> (Logger, LogGuard) {
-    let (log, writer) = root(config, io::stderr().is_terminal(), io::stderr());
+    let (log, writer) = root(config, Reader::of_standard_error(), io::stderr());
     // The global logger stays to the end: a late record of a dependency is then lost in the closed
     // channel, while without a logger it would be a panic.
     slog_scope::set_global_logger(log.clone()).cancel_reset();
@@ -54,27 +86,37 @@ pub fn start(config: &LogConfig) -> (Logger, LogGuard) {
 }
 
 /// The root logger on any writer.
-fn root<W>(config: &LogConfig, on_terminal: bool, writer: W) -> (Logger, AsyncGuard)
+fn root<W>(config: &LogConfig, reader: Reader, writer: W) -> (Logger, AsyncGuard)
 where
     W: Write + Send + 'static,
 {
+    // A record is one write.
+    let writer = BufWriter::new(writer);
     let for_people = match config.format {
-        LogFormat::Auto => on_terminal,
+        LogFormat::Auto => reader == Reader::Terminal,
         LogFormat::Term => true,
         LogFormat::Json => false,
     };
-    if !for_people {
-        return queued(config, json(writer).ignore_res());
+    match (reader, for_people) {
+        (Reader::Journal, true) => {
+            let marker = Marker::default();
+            let writer = LineStarts::new(writer, marker.clone());
+            queued(config, marker.before(plain(writer).ignore_res()))
+        }
+        (Reader::Journal, false) => {
+            let marker = Marker::default();
+            let writer = LineStarts::new(writer, marker.clone());
+            queued(config, marker.before(json(writer).ignore_res()))
+        }
+        // The decorator with colours writes to standard error by itself.
+        (Reader::Terminal, true) => {
+            let decorator = slog_term::TermDecorator::new().stderr().build();
+            let format = slog_term::FullFormat::new(decorator).use_custom_timestamp(write_now);
+            queued(config, format.build().ignore_res())
+        }
+        (Reader::Other, true) => queued(config, plain(writer).ignore_res()),
+        (Reader::Terminal | Reader::Other, false) => queued(config, json(writer).ignore_res()),
     }
-    // The decorator with colours writes to standard error by itself.
-    if on_terminal {
-        let decorator = slog_term::TermDecorator::new().stderr().build();
-        let format = slog_term::FullFormat::new(decorator).use_custom_timestamp(write_now).build();
-        return queued(config, format.ignore_res());
-    }
-    let decorator = slog_term::PlainDecorator::new(writer);
-    let format = slog_term::FullFormat::new(decorator).use_custom_timestamp(write_now).build();
-    queued(config, format.ignore_res())
 }
 
 /// Puts the channel and the level filter before a format. What cannot be written is lost: there is
@@ -137,10 +179,16 @@ impl Drain for Queue {
     }
 }
 
-/// One object a line: ts, level, msg, then the pairs. Buffered, so that a record is one write.
-fn json<W: Write>(writer: W) -> slog_json::Json<BufWriter<W>> {
+/// Text for people, without colours.
+fn plain<W: Write>(writer: W) -> slog_term::FullFormat<slog_term::PlainDecorator<W>> {
+    let decorator = slog_term::PlainDecorator::new(writer);
+    slog_term::FullFormat::new(decorator).use_custom_timestamp(write_now).build()
+}
+
+/// One object a line: ts, level, msg, then the pairs.
+fn json<W: Write>(writer: W) -> slog_json::Json<W> {
     // A later pair of `o!` is nearer, and the nearest is written first.
-    slog_json::Json::new(BufWriter::new(writer))
+    slog_json::Json::new(writer)
         .set_flush(true)
         .add_key_value(o!("ts" => FnValue(|_| Timestamp::now().to_string())))
         .add_key_value(o!("level" => FnValue(|record| level_name(record.level()))))
@@ -259,8 +307,12 @@ mod tests {
 
     /// Everything that was written once the guard of the logger is gone.
     fn written(config: &LogConfig, speak: impl FnOnce(&Logger)) -> String {
+        written_for(Reader::Other, config, speak)
+    }
+
+    fn written_for(reader: Reader, config: &LogConfig, speak: impl FnOnce(&Logger)) -> String {
         let output = Written::default();
-        let (log, guard) = root(config, false, output.clone());
+        let (log, guard) = root(config, reader, output.clone());
         speak(&log);
         drop(guard);
         let bytes = output.0.lock().unwrap().clone();
@@ -298,6 +350,27 @@ mod tests {
         assert!(auto.starts_with('{'), "{auto}");
         assert!(term.contains("INFO hello, key: 1"), "{term}");
         assert!(!term.contains('\u{1b}'), "{term}");
+    }
+
+    #[test]
+    fn the_journal_gets_the_level_at_the_start_of_each_line_in_both_formats() {
+        let speak = |log: &Logger| {
+            slog::crit!(log, "critical");
+            slog::error!(log, "error");
+            warn!(log, "warning");
+            info!(log, "info");
+            debug!(log, "debug");
+        };
+        for format in [LogFormat::Auto, LogFormat::Json, LogFormat::Term] {
+            let config = LogConfig { format, level: Level::Debug, ..LogConfig::default() };
+
+            let marked = written_for(Reader::Journal, &config, speak);
+            let plain = written_for(Reader::Other, &config, speak);
+
+            let marks: Vec<_> = marked.lines().map(|line| &line[..3]).collect();
+            assert_eq!(marks, ["<2>", "<3>", "<4>", "<6>", "<7>"], "{format:?}");
+            assert!(plain.lines().all(|line| !line.starts_with('<')), "{plain}");
+        }
     }
 
     #[test]
@@ -372,7 +445,7 @@ mod tests {
         let closed = gate.lock().unwrap();
         let output = Written::default();
         let config = LogConfig { channel_records: 128, ..json_config() };
-        let (log, guard) = root(&config, false, Stalled(output.clone(), gate.clone()));
+        let (log, guard) = root(&config, Reader::Other, Stalled(output.clone(), gate.clone()));
 
         // More than the channel holds, while nothing can be written.
         (0..1_000).for_each(|_| info!(log, "many"));
