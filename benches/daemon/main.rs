@@ -1,7 +1,8 @@
-//! The whole daemon as its own process, in release: memory at rest, hour files to SQLite, and the
-//! time from an append to a client.
+//! The whole daemon as its own process, in release: memory at rest, hour files to SQLite and to
+//! PostgreSQL, and the time from an append to a client.
 //!
-//! `cargo bench --bench daemon`, or `-- idle`, `-- ingest`, `-- latency` for one of them. Beside
+//! `cargo bench --bench daemon`, or `-- idle`, `-- ingest`, `-- latency` for one of them;
+//! `scripts/bench.sh` starts the PostgreSQL server for it. Beside
 //! the figures stands a reference that was measured in the same run: plain writes of the same size
 //! to the same disk, and one bare thread between a file and a socket.
 
@@ -21,7 +22,8 @@ fn main() -> io::Result<()> {
         idle::measure()?;
     }
     if wanted("ingest") {
-        ingest::measure()?;
+        ingest::measure(false)?;
+        ingest::measure(true)?;
     }
     if wanted("latency") {
         latency::measure()?;

@@ -1,7 +1,9 @@
 //! Which days go: by age, and before their age when the store is too large.
 //!
 //! Invariants: a day goes as a whole, the oldest first; the last [`KEPT`] stays whatever the size
-//! says. How much room the server's disk has left cannot be seen from here.
+//! says; how far the store was deleted is written, under the lease, before a day begins to go. So
+//! what was begun may be finished by whoever comes next. How much room the server's disk has left
+//! cannot be seen from here.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -14,7 +16,7 @@ use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use super::{
     fault::Fault,
     lease,
-    partitions::{self, Day},
+    partitions::{self, Day, Place},
 };
 use crate::{
     event::Timestamp,
@@ -51,30 +53,40 @@ pub async fn size_bytes(connection: &mut AsyncPgConnection) -> Result<u64, Fault
     Ok(size.bytes.max(0) as u64)
 }
 
-/// Takes the oldest day away, if it is due. Gives the days that are left.
+/// Takes one day away, if one is due: first what an earlier try has left, then the oldest. Gives the
+/// days that can take events.
+///
+/// # Errors
+/// [`StoreError::Unavailable`](crate::store::StoreError::Unavailable) while readers are in that day.
 pub async fn retain(
     connection: &mut AsyncPgConnection,
     run: Run,
     limits: &RetentionLimits,
 ) -> Result<(Retained, BTreeSet<Day>), Fault> {
-    let mut days = partitions::list(connection).await?;
+    let tables = partitions::find(connection).await?;
+    let left = tables.iter().find(|(_, place)| **place != Place::Attached);
+    let candidate = left.or_else(|| tables.first_key_value()).map(|(day, place)| (*day, *place));
     let size = size_bytes(connection).await?;
     let over_budget = limits.max_bytes.is_some_and(|max| size > max);
-    let oldest = days.iter().next().copied();
-    let retained = connection
+    let (retained, going) = connection
         .transaction(async |connection| {
             let known = lease::check(connection, run).await?;
             let reaches =
                 |shortened_to: Option<i64>| shortened_to.is_some_and(|time| time >= limits.edge.0);
             let newest = known.newest_time.map_or(limits.edge, Timestamp).min(limits.now);
             let ends_by = |day: Day, time: Timestamp| day.next().start() <= time.0;
-            let due = oldest.filter(|day| ends_by(*day, limits.edge));
-            let forced = oldest
-                .filter(|day| due.is_none() && over_budget && ends_by(*day, newest.minus(KEPT)));
-            let Some(day) = due.or(forced) else {
+            let due = candidate
+                .filter(|(day, place)| *place != Place::Attached || ends_by(*day, limits.edge));
+            let forced = candidate.filter(|(day, _)| {
+                due.is_none() && over_budget && ends_by(*day, newest.minus(KEPT))
+            });
+            let Some((day, place)) = due.or(forced) else {
                 let shortened = reaches(known.shortened_to);
                 let exhausted = over_budget;
-                return Ok::<_, Fault>(Retained { shortened, exhausted, ..Retained::default() });
+                return Ok::<_, Fault>((
+                    Retained { shortened, exhausted, ..Retained::default() },
+                    None,
+                ));
             };
             let extent: Extent = diesel::sql_query(format!(
                 "SELECT count(*) AS rows, max(seq) AS seq, max(time) AS time FROM nodecast.{}",
@@ -82,7 +94,6 @@ pub async fn retain(
             ))
             .get_result(connection)
             .await?;
-            partitions::drop(connection, day).await?;
             let shortened_to =
                 forced.map_or(known.shortened_to, |_| known.shortened_to.max(extent.time));
             diesel::sql_query(
@@ -92,18 +103,20 @@ pub async fn retain(
             .bind::<Nullable<BigInt>, _>(shortened_to)
             .execute(connection)
             .await?;
-            Ok(Retained {
+            let retained = Retained {
                 deleted: extent.rows.max(0) as usize,
                 more: true,
                 shortened: reaches(shortened_to),
                 exhausted: false,
-            })
+            };
+            Ok((retained, Some((day, place))))
         })
         .await?;
-    if retained.more
-        && let Some(day) = oldest
-    {
-        days.remove(&day);
+    if let Some((day, place)) = going {
+        partitions::remove(connection, day, place).await?;
     }
-    Ok((retained, days))
+    let stays = |(day, place): (Day, Place)| {
+        (place == Place::Attached && going.is_none_or(|(gone, _)| gone != day)).then_some(day)
+    };
+    Ok((retained, tables.into_iter().filter_map(stays).collect()))
 }

@@ -32,6 +32,8 @@ pub struct PostgresWriter {
     /// Days that have a partition, as far as we know.
     days: BTreeSet<Day>,
     topics: Topics,
+    /// Latest block time of a commit: partitions are made ahead of it.
+    newest: Option<Timestamp>,
     /// Whether a commit is on the server's disk before it counts.
     durable: bool,
     closed: bool,
@@ -70,10 +72,30 @@ impl PostgresWriter {
             .transaction(async |connection| lease::take(connection, &host, Timestamp::now()).await)
             .await?;
         let recovered = state::recover(&mut connection, run).await?;
-        // The writer connects anew on the thread that it works on: its socket is driven there.
-        let (days, topics) = (BTreeSet::new(), Topics::default());
-        let writer = Self { server, run, connection: None, days, topics, durable, closed: false };
-        Ok((writer, recovered))
+        let mut writer = Self {
+            server,
+            run,
+            // It connects anew on the thread that it works on: its socket is driven there.
+            connection: None,
+            days: partitions::list(&mut connection).await?,
+            topics: Topics::default(),
+            newest: recovered.newest_time,
+            durable,
+            closed: false,
+        };
+        match writer.make_days(&mut connection).await {
+            // Somebody is in the way: the timer comes back to it.
+            Ok(()) | Err(Fault(StoreError::Unavailable(_))) => Ok((writer, recovered)),
+            Err(fault) => Err(fault.into()),
+        }
+    }
+
+    /// Makes the partitions that are needed soon.
+    async fn make_days(&mut self, connection: &mut AsyncPgConnection) -> Result<(), Fault> {
+        match self.newest {
+            Some(newest) => partitions::create_ahead(connection, newest, &mut self.days).await,
+            None => Ok(()),
+        }
     }
 
     async fn take_connection(&mut self) -> Result<AsyncPgConnection, StoreError> {
@@ -106,10 +128,11 @@ impl StoreWriter for PostgresWriter {
     async fn commit(&mut self, batch: CommitBatch<'_>) -> Result<Committed, StoreError> {
         let wanted: BTreeSet<Day> =
             batch.events.iter().map(|event| Day::of(event.event.time)).collect();
-        with!(self, async |connection, run| {
+        let newest = self.newest.max(batch.newest_time);
+        let committed = with!(self, async |connection, run| {
             for day in wanted {
                 if !self.days.contains(&day) {
-                    partitions::create(connection, day).await?;
+                    partitions::create(connection, day, partitions::ON_DEMAND).await?;
                     self.days.insert(day);
                 }
             }
@@ -119,7 +142,9 @@ impl StoreWriter for PostgresWriter {
                 Ok(columns) => commit(connection, run, &batch, &columns).await,
                 Err(refused) => Err(Fault(refused)),
             }
-        })
+        })?;
+        self.newest = newest;
+        Ok(committed)
     }
 
     async fn recover(&mut self) -> Result<Recovered, StoreError> {
@@ -131,6 +156,10 @@ impl StoreWriter for PostgresWriter {
             with!(self, async |connection, run| retention::retain(connection, run, &limits).await)?;
         self.days = days;
         Ok(retained)
+    }
+
+    async fn prepare(&mut self) -> Result<(), StoreError> {
+        with!(self, async |connection, _run| self.make_days(connection).await)
     }
 
     async fn compact(&mut self) -> Result<(), StoreError> {
