@@ -12,7 +12,7 @@ use rustix::fs::{Access, access};
 
 use crate::{
     config::{Config, Finding, sqlite_path, without_password},
-    whitelist::read_list,
+    whitelist::read_list_into,
 };
 
 /// Looks at what the configuration names.
@@ -27,7 +27,7 @@ pub fn look(config: &Config) -> Vec<Finding> {
 
 fn whitelist_file(config: &Config) -> Option<String> {
     let path = config.whitelist.file.as_deref().filter(|_| !config.whitelist.all)?;
-    let fault = read_list(path).err()?;
+    let fault = read_list_into(path, |_| Ok(())).err()?;
     Some(format!("whitelist.file = {}: {fault}", path.display()))
 }
 

@@ -15,19 +15,19 @@ use super::{
 /// The sorted set in which the older service looks for its users.
 const DEFAULT_REDIS_KEY: &str = "wallet_eoa_cache";
 
-/// Whose events are kept.
+/// Whose events are kept: those of every source together.
 #[derive(Clone, Debug)]
 pub struct WhitelistConfig {
     /// Keep everything, for everybody. Excludes every list. Default: no.
     pub all: bool,
     /// One address a line, `#` starts a comment. Read again when it changes. Default: none.
     pub file: Option<PathBuf>,
-    /// A Redis that holds the list. Excludes `file`. Default: none.
+    /// A Redis that holds a list. Default: none.
     pub redis_url: Option<RedisUrl>,
     /// The key of the list in that Redis: a sorted set with the time of listing as score, in
     /// seconds or milliseconds, or a plain set. Default: `wallet_eoa_cache`.
     pub redis_key: String,
-    /// Addresses that are kept besides those of the file or of Redis. Default: none.
+    /// Addresses that are listed besides those of the file and of Redis. Default: none.
     pub addresses: Vec<String>,
     /// Share of unlisted addresses that may pass the Bloom filter, 0.000001 to 0.5, default 0.01.
     pub false_positive_rate: f64,
@@ -36,8 +36,8 @@ pub struct WhitelistConfig {
     /// Whether what passes the Bloom filter is confirmed by the exact list. Without it unlisted
     /// users slip through at `false_positive_rate`. Default: yes.
     pub exact: bool,
-    /// A reloaded list that lost more than this share of its addresses is refused, 0 to 1, default
-    /// 0.2.
+    /// A list of the file or of Redis that lost more than this share of its addresses is refused, 0
+    /// to 1, default 0.2. Above 0, one address may always go unless it is the last.
     pub max_shrink: f64,
     /// How often the file is looked at, besides its change events; Redis is asked twice in this
     /// time, so that its new members hold within it. 100 ms to 1 h, default 5 s.
@@ -141,24 +141,17 @@ impl WhitelistConfig {
     }
 
     pub(super) fn conflicts(&self) -> Vec<Conflict> {
-        let (file, redis) = (self.file.is_some(), self.redis_url.is_some());
         let rule = "`all` keeps everybody and excludes a list: remove one of the two";
         let lists = [
-            ("whitelist.file", file),
-            ("whitelist.redis_url", redis),
+            ("whitelist.file", self.file.is_some()),
+            ("whitelist.redis_url", self.redis_url.is_some()),
             ("whitelist.addresses", !self.addresses.is_empty()),
         ];
-        let mut conflicts: Vec<_> = lists
+        lists
             .into_iter()
             .filter(|(_, is_given)| self.all && *is_given)
             .map(|(other, _)| Conflict { key: "whitelist.all", other, rule })
-            .collect();
-        if file && redis {
-            let rule = "the list is in a file or in Redis, not yet in both: remove one of the two";
-            let (key, other) = ("whitelist.redis_url", "whitelist.file");
-            conflicts.push(Conflict { key, other, rule });
-        }
-        conflicts
+            .collect()
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
     future::{self, Future},
     mem,
     net::{SocketAddr, TcpListener},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -39,6 +39,7 @@ use self::{
 };
 use crate::{
     config::Config,
+    control::{Command, ControlServer, Socket},
     delivery::{self, Casting, SessionSet},
     event::{EventId, Timestamp},
     http::{self, ApiState, Exports, metrics::Metrics},
@@ -93,6 +94,8 @@ pub struct Daemon {
     server: ServerHandle,
     /// Where `http.metrics_listen` names an address.
     metrics: Option<ServerHandle>,
+    /// The control socket, to be removed; `None` where it could not be made.
+    control: Option<PathBuf>,
     stats: Arc<Stats>,
     threads: Threads,
     faults: watch::Receiver<Option<Arc<Fault>>>,
@@ -133,7 +136,7 @@ impl Daemon {
             .with_context(|| format!("cannot listen on {}", config.http.listen))?;
         let address = listener.local_addr()?;
         let metrics_listener = listen_for_metrics(config.http.metrics_listen)?;
-        let keeper = WhitelistKeeper::open(&config.whitelist, logger).await?;
+        let keeper = WhitelistKeeper::open(&config.whitelist, &config.state_dir, logger).await?;
         let whitelist = keeper.status();
         let quarantine = Quarantine::open(&config.state_dir, config.source.quarantine_max_bytes)
             .context("cannot open the quarantine in the state directory")?;
@@ -170,6 +173,7 @@ impl Daemon {
 
         let topics = vec![node::FILLS, node::MISC];
         let Commons { config, store, log, stats, readers, quarantine, .. } = commons;
+        let state_dir = config.state_dir.clone();
         let sessions = SessionSet::new(config.session.max_sessions, stats.clone());
         let nodes = config.source.data_dirs.iter();
         let api = Arc::new(ApiState {
@@ -211,6 +215,7 @@ impl Daemon {
         let handle = server.handle();
         actix_rt::spawn(server);
         info!(logger, "listening"; "address" => %address);
+        let control = listen_for_commands(&state_dir, Vec::new(), &mut threads, logger);
         let Pipeline { watchers, budgets, writer, keeper, supervisor, mut stages } = pipeline;
         stages.push(Stage::shards(sessions.clone()));
         Ok(Self {
@@ -224,6 +229,7 @@ impl Daemon {
             stages,
             server: handle,
             metrics,
+            control,
             stats,
             threads,
             faults,
@@ -439,6 +445,28 @@ fn listen_for_metrics(address: Option<SocketAddr>) -> anyhow::Result<Option<TcpL
     let listener =
         listener.with_context(|| format!("cannot listen on {address} for http.metrics_listen"))?;
     Ok(Some(listener))
+}
+
+/// Starts to answer commands. Without them everything else works, so a socket that cannot be made is
+/// no reason to refuse the start.
+fn listen_for_commands(
+    state_dir: &Path,
+    commands: Vec<Box<dyn Command>>,
+    threads: &mut Threads,
+    logger: &Logger,
+) -> Option<PathBuf> {
+    match Socket::bind(state_dir) {
+        Ok(socket) => {
+            let path = socket.path().to_owned();
+            threads.start(c"control", ControlServer::new(socket, commands, logger));
+            Some(path)
+        }
+        Err(error) => {
+            warn!(logger, "no control socket: commands cannot ask this daemon";
+                "state_dir" => %state_dir.display(), "error" => %error);
+            None
+        }
+    }
 }
 
 fn create_state_dir(directory: &Path) -> anyhow::Result<()> {

@@ -1,6 +1,9 @@
 //! Stopping in the direction of the data, so that nothing is cut off that was read.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::join_all;
 use slog::{info, warn};
@@ -42,6 +45,10 @@ impl Daemon {
     pub async fn stop(self) -> anyhow::Result<()> {
         info!(self.logger, "stopping");
         let start = Instant::now();
+        if let Some(control) = &self.control {
+            // Nobody shall wait for an answer of ours. A socket that stays is replaced at the next start.
+            fs::remove_file(control).ok();
+        }
         let stop_reading = self.watchers.iter().map(|watcher| watcher.send(StopReading));
         // A watcher that is gone reads no further either; one that hangs in a read of a dead disk
         // is not waited for.

@@ -153,9 +153,7 @@ pub fn degradations(state: &ApiState, now: Timestamp) -> Vec<String> {
             reasons.push(format!("reading pauses: {used} of {limit} bytes wait for their commit"));
         }
     }
-    if let Some(problem) = (state.whitelist)().problem {
-        reasons.push(format!("whitelist: {problem}"));
-    }
+    reasons.extend((state.whitelist)().problems().map(|problem| format!("whitelist: {problem}")));
     reasons
 }
 

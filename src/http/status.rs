@@ -14,6 +14,7 @@ use crate::{
     router::ledger::Gap,
     stats::{Gauge, StreamStats},
     store::{StoreError, StoreSize},
+    whitelist::{SourceKind, SourceState},
 };
 
 /// How long the store may take to tell its size: status has to come also when it hangs.
@@ -88,10 +89,27 @@ struct StreamStatus {
 
 #[derive(Debug, Serialize)]
 struct WhitelistStatus {
+    /// All sources in one text.
     source: String,
     /// Whether everything is kept, for everybody; then there are no addresses.
     everything: bool,
+    /// Each counted once, however many sources list it.
     addresses: Option<usize>,
+    /// Of the source that was read longest ago.
+    loaded_age_ms: u64,
+    /// Of all sources.
+    problem: Option<String>,
+    skipped: usize,
+    skipped_example: Option<String>,
+    sources: Vec<SourceStatus>,
+}
+
+/// One source of the whitelist.
+#[derive(Debug, Serialize)]
+struct SourceStatus {
+    kind: SourceKind,
+    name: String,
+    addresses: usize,
     loaded_age_ms: u64,
     problem: Option<String>,
     skipped: usize,
@@ -279,14 +297,29 @@ fn stream(stats: &StreamStats, max_lag: Duration, now: Timestamp) -> StreamStatu
 
 fn whitelist(state: &ApiState, now: Timestamp) -> WhitelistStatus {
     let report = (state.whitelist)();
+    let problem = report.problems().collect::<Vec<_>>().join("; ");
+    let example = report.sources.iter().find_map(|source| source.skipped_example.clone());
     WhitelistStatus {
-        source: report.source,
+        source: report.describe(),
         everything: report.size.is_none(),
         addresses: report.size,
-        loaded_age_ms: millis(now.since(report.loaded_at)),
-        problem: report.problem,
-        skipped: report.skipped,
-        skipped_example: report.skipped_example,
+        loaded_age_ms: millis(now.since(report.loaded_at())),
+        problem: (!problem.is_empty()).then_some(problem),
+        skipped: report.sources.iter().map(|source| source.skipped).sum(),
+        skipped_example: example,
+        sources: report.sources.into_iter().map(|source| source_status(source, now)).collect(),
+    }
+}
+
+fn source_status(state: SourceState, now: Timestamp) -> SourceStatus {
+    SourceStatus {
+        kind: state.kind,
+        name: state.name,
+        addresses: state.size,
+        loaded_age_ms: millis(now.since(state.loaded_at)),
+        problem: state.problem,
+        skipped: state.skipped,
+        skipped_example: state.skipped_example,
     }
 }
 

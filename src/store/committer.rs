@@ -10,10 +10,13 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use slog::{Logger, error, warn};
 use tokio::time::Instant;
 
-use super::{CommitBatch, Committed, Recovered, StoreError, StoreWriter};
+use super::{
+    Backfilled, CommitBatch, Committed, Recovered, Setting, StoreError, StoreWriter,
+    store_backfilled,
+};
 use crate::{
     config::StoreConfig,
-    event::{SequencedEvent, Timestamp},
+    event::{Event, SequencedEvent, Timestamp},
     fail_point,
     router::{
         ledger::{BlockRange, Gap},
@@ -212,6 +215,26 @@ impl Committer {
         self.writer.recover().await
     }
 
+    /// Stores events that are no part of the stream. Those that the store refuses go to quarantine.
+    pub async fn backfill(
+        &mut self,
+        events: Vec<Event>,
+        setting: Setting,
+    ) -> Result<Backfilled, StoreError> {
+        fail_point!("store.before_backfill");
+        let done = store_backfilled(&mut *self.writer, events, setting).await?;
+        fail_point!("store.after_backfill");
+        for (event, reason) in &done.refused {
+            self.set_aside(event, reason);
+        }
+        Ok(done)
+    }
+
+    /// Whether more than a few live events wait: then nothing else may take the store's time.
+    pub fn is_busy(&self) -> bool {
+        self.batch.is_some() || self.waiting.events > self.batch_events / 10
+    }
+
     /// Whether anything is left to commit.
     pub fn is_idle(&self) -> bool {
         self.batch.is_none() && self.waiting.segments.is_empty()
@@ -287,7 +310,7 @@ impl Committer {
             other => other,
         })?;
         for (event, reason) in refused {
-            self.set_aside(event, &reason);
+            self.set_aside(&event.event, &reason);
         }
         Ok(committed)
     }
@@ -320,8 +343,7 @@ impl Committer {
         self.number
     }
 
-    fn set_aside(&self, sequenced: &SequencedEvent, reason: &str) {
-        let event = &sequenced.event;
+    fn set_aside(&self, event: &Event, reason: &str) {
         let id = &event.id;
         self.stats.store.quarantined.add(1);
         warn!(self.logger, "event refused by the store"; "topic" => %id.topic,

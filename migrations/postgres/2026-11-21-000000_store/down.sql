@@ -1,3 +1,4 @@
+DROP TABLE nodecast.kept_days;
 DROP TABLE nodecast.gaps;
 DROP TABLE nodecast.blocks;
 DROP TABLE nodecast.checkpoints;

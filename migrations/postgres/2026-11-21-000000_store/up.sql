@@ -82,3 +82,9 @@ CREATE TABLE nodecast.gaps (
     closed bigint,
     PRIMARY KEY (topic, first, last, opened)
 );
+
+-- Days whose events are kept beyond the retention.
+CREATE TABLE nodecast.kept_days (
+    day bigint PRIMARY KEY, -- since 1970
+    kept_until bigint NOT NULL -- microseconds since 1970, on the clock of retention
+);

@@ -9,7 +9,7 @@ use diesel::sql_types::{BigInt, Nullable};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use futures_util::join;
 
-use super::{fault::Fault, insert::Columns, lease, state, statement::statement};
+use super::{backfill::Reach, fault::Fault, insert::Columns, lease, state, statement::statement};
 use crate::{
     fail_point,
     store::{CommitBatch, Committed, Run, records::signed},
@@ -52,15 +52,18 @@ pub async fn commit(
     run: Run,
     batch: &CommitBatch<'_>,
     columns: &Columns<'_>,
+    reach: &Reach,
 ) -> Result<Committed, Fault> {
     let all_new = columns.first_seq().unwrap_or(i64::MAX);
     let done = connection
-        .transaction(async |connection| write(connection, run, batch, columns, all_new).await)
+        .transaction(async |connection| {
+            write(connection, run, batch, columns, reach, all_new).await
+        })
         .await;
     match done {
         Ok(committed) => Ok(committed),
         Err(Stop::Failed(fault)) => Err(fault),
-        Err(Stop::NotAdvanced) => look_and_commit(connection, run, batch, columns).await,
+        Err(Stop::NotAdvanced) => look_and_commit(connection, run, batch, columns, reach).await,
     }
 }
 
@@ -70,6 +73,7 @@ async fn look_and_commit(
     run: Run,
     batch: &CommitBatch<'_>,
     columns: &Columns<'_>,
+    reach: &Reach,
 ) -> Result<Committed, Fault> {
     connection
         .transaction(async |connection| {
@@ -79,7 +83,7 @@ async fn look_and_commit(
                 return Ok(Committed::default());
             }
             columns.check_repeated(connection, known.last_seq).await?;
-            match write(connection, run, batch, columns, i64::MAX).await {
+            match write(connection, run, batch, columns, reach, i64::MAX).await {
                 Ok(committed) => Ok(committed),
                 Err(Stop::Failed(fault)) => Err(fault),
                 Err(Stop::NotAdvanced) => Err(lease::lost(run)),
@@ -94,6 +98,7 @@ async fn write(
     run: Run,
     batch: &CommitBatch<'_>,
     columns: &Columns<'_>,
+    reach: &Reach,
     first_seq: i64,
 ) -> Result<Committed, Stop> {
     let number = signed(batch.number, "commit")?;
@@ -111,7 +116,10 @@ async fn write(
     let mut leased = connection;
     let (advanced, inserted, ranges, gaps, progress) = join!(
         advance.execute(&mut leased),
-        columns.insert(connection),
+        async {
+            reach.make_way(connection, batch.events, columns).await?;
+            columns.insert(connection).await
+        },
         state::save_ranges(connection, batch.seen),
         save_gaps(connection, batch),
         state::save_progress(connection, batch.progress),

@@ -19,7 +19,7 @@ use crate::{
     event::{Address, EventId, SequencedEvent, Timestamp},
     store::{
         EventQuery, StoreError,
-        records::{EventRow, clamp, unsigned},
+        records::{EventRow, clamp, seq_bound},
     },
 };
 
@@ -158,7 +158,7 @@ impl Statement {
             self.push(format_args!(" AND time >= {first} AND time <= {last}"));
         }
         if let Some(after) = query.after {
-            let (position, seq) = (clamp(after.position), clamp(after.seq));
+            let (position, seq) = (clamp(after.position), seq_bound(after.seq));
             let past = if query.descending { '<' } else { '>' };
             // The first condition is for the index.
             self.push(format_args!(
@@ -218,8 +218,11 @@ pub async fn stored(
     Ok(found.iter().filter_map(|place| ids.get(place.ordinal as usize - 1).copied()).collect())
 }
 
-/// The first row in the order of history, of the topic where that is the oldest.
-pub async fn oldest(connection: &mut AsyncPgConnection) -> Result<Option<(u64, Timestamp)>, Fault> {
+/// The first row in the order of history, of the topic where that is the oldest. Its `seq` only
+/// where it has a place in the order of arrival.
+pub async fn oldest(
+    connection: &mut AsyncPgConnection,
+) -> Result<Option<(Option<u64>, Timestamp)>, Fault> {
     let mut oldest: Option<(i64, i64)> = None;
     for (topic, _) in Topics::load(connection).await?.iter() {
         let first: Option<(i64, i64)> = events::table
@@ -231,10 +234,7 @@ pub async fn oldest(connection: &mut AsyncPgConnection) -> Result<Option<(u64, T
             .optional()?;
         oldest = oldest.into_iter().chain(first).min();
     }
-    Ok(match oldest {
-        Some((time, seq)) => Some((unsigned(seq, "seq")?, Timestamp(time))),
-        None => None,
-    })
+    Ok(oldest.map(|(time, seq)| (u64::try_from(seq).ok(), Timestamp(time))))
 }
 
 fn event(row: Row, topics: &Topics) -> Result<SequencedEvent, StoreError> {

@@ -10,7 +10,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use super::{fault::Fault, statement::statement, topics::Topics};
 use crate::{
-    event::SequencedEvent,
+    event::{Event, SequencedEvent},
     store::{StoreError, records::signed},
 };
 
@@ -32,6 +32,12 @@ statement! {
         ") ON CONFLICT (topic_id, position, idx, part, time) DO NOTHING"
     }
 }
+
+/// `seq` below 0: it was back-filled.
+const MAKE_WAY: &str = "DELETE FROM nodecast.events e USING unnest($1, $2, $3, $4, $5) \
+    AS live (topic_id, position, idx, part, time) \
+    WHERE e.seq < 0 AND e.topic_id = live.topic_id AND e.position = live.position \
+    AND e.idx = live.idx AND e.part = live.part AND e.time = live.time";
 
 const FIND: &str = "SELECT count(*) AS rows FROM unnest($1, $2, $3, $4, $5) \
     AS row (seq, topic_id, position, idx, part) \
@@ -65,29 +71,56 @@ impl<'e> Columns<'e> {
     pub fn of(events: &[&'e SequencedEvent], topics: &Topics) -> Result<Self, StoreError> {
         let mut columns = Self::default();
         let mut last_seq = i64::MIN;
-        for sequenced in events {
-            let SequencedEvent { seq, late, event } = sequenced;
-            let body = std::str::from_utf8(&event.body)
-                .map_err(|error| StoreError::Refused(format!("the body is not UTF-8: {error}")))?;
+        for SequencedEvent { seq, late, event } in events {
             let seq = signed(*seq, "seq")?;
             if seq <= last_seq {
                 return Err(StoreError::Refused(format!("seq {seq} follows seq {last_seq}")));
             }
             last_seq = seq;
-            columns.seq.push(seq);
-            columns.position.push(signed(event.id.position, "position")?);
-            columns.time.push(event.time.0);
-            columns.index.push(event.id.index as i32);
-            columns.part.push(event.id.part as i32);
-            let topic = topics.id(event.id.topic);
-            columns.topic.push(topic.ok_or_else(|| {
-                StoreError::Failed(format!("topic {} has no number", event.id.topic))
-            })?);
-            columns.late.push(*late);
-            columns.user.push(event.user.as_ref().map(|user| user.0.as_slice()));
-            columns.body.push(body);
+            columns.push(seq, *late, event, topics)?;
         }
         Ok(columns)
+    }
+
+    /// Back-filled events with numbers from `lowest` upwards.
+    ///
+    /// # Errors
+    /// As [`of`](Self::of).
+    pub fn of_backfilled(
+        events: &'e [Event],
+        lowest: i64,
+        topics: &Topics,
+    ) -> Result<Self, StoreError> {
+        let mut columns = Self::default();
+        for (seq, event) in (lowest..).zip(events) {
+            columns.push(seq, true, event, topics)?;
+        }
+        Ok(columns)
+    }
+
+    fn push(
+        &mut self,
+        seq: i64,
+        late: bool,
+        event: &'e Event,
+        topics: &Topics,
+    ) -> Result<(), StoreError> {
+        let Event { id, time, user, body, .. } = event;
+        let body = std::str::from_utf8(body)
+            .map_err(|error| StoreError::Refused(format!("the body is not UTF-8: {error}")))?;
+        let topic = topics
+            .id(id.topic)
+            .ok_or_else(|| StoreError::Failed(format!("topic {} has no number", id.topic)))?;
+        self.position.push(signed(id.position, "position")?);
+        self.seq.push(seq);
+        self.time.push(time.0);
+        self.index.push(id.index as i32);
+        self.part.push(id.part as i32);
+        self.topic.push(topic);
+        self.late.push(late);
+        self.user.push(user.as_ref().map(|user| user.0.as_slice()));
+        self.body.push(body);
+        Ok(())
     }
 
     /// The lowest `seq` among them.
@@ -128,6 +161,26 @@ impl<'e> Columns<'e> {
             let text = format!("seq {first} or one behind it was given before, up to {last_seq}");
             return Err(Fault(StoreError::Refused(text)));
         }
+        Ok(())
+    }
+
+    /// Takes back-filled rows away that have the identity of one of the rows `among` these.
+    pub async fn make_way(
+        &self,
+        mut connection: &AsyncPgConnection,
+        among: &[usize],
+    ) -> Result<(), Fault> {
+        fn of<T: Copy>(column: &[T], among: &[usize]) -> Vec<T> {
+            among.iter().map(|row| column[*row]).collect()
+        }
+        diesel::sql_query(MAKE_WAY)
+            .bind::<Array<SmallInt>, _>(of(&self.topic, among))
+            .bind::<Array<BigInt>, _>(of(&self.position, among))
+            .bind::<Array<Integer>, _>(of(&self.index, among))
+            .bind::<Array<Integer>, _>(of(&self.part, among))
+            .bind::<Array<BigInt>, _>(of(&self.time, among))
+            .execute(&mut connection)
+            .await?;
         Ok(())
     }
 

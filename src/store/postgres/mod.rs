@@ -5,6 +5,7 @@
 //! Invariants: own tables in the schema `nodecast` and nothing else; one writer, by a lease that every
 //! transaction checks; nothing is written over a connection of the pool.
 
+mod backfill;
 mod commit;
 mod connection;
 mod fault;
@@ -80,7 +81,7 @@ async fn size(connection: &mut AsyncPgConnection) -> Result<StoreSize, Fault> {
     Ok(StoreSize {
         bytes: retention::size_bytes(connection).await?,
         free_disk_bytes: None,
-        oldest_seq: oldest.map(|(seq, _)| seq),
+        oldest_seq: oldest.and_then(|(seq, _)| seq),
         oldest_time: oldest.map(|(_, time)| time),
         deleted_seq: deleted_seq.map(|seq| seq as u64),
     })

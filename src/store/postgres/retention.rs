@@ -1,7 +1,7 @@
 //! Which days go: by age, and before their age when the store is too large.
 //!
 //! Invariants: a day goes as a whole, the oldest first; the last [`KEPT`] stays whatever the size
-//! says; how far the store was deleted is written, under the lease, before a day begins to go. So
+//! says; kept days go for want of space only; how far the store was deleted is written, under the lease, before a day begins to go. So
 //! what was begun may be finished by whoever comes next. How much room the server's disk has left
 //! cannot be seen from here.
 
@@ -14,6 +14,7 @@ use diesel::{
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 
 use super::{
+    backfill,
     fault::Fault,
     lease,
     partitions::{self, Day, Place},
@@ -65,7 +66,7 @@ pub async fn retain(
 ) -> Result<(Retained, BTreeSet<Day>), Fault> {
     let tables = partitions::find(connection).await?;
     let left = tables.iter().find(|(_, place)| **place != Place::Attached);
-    let candidate = left.or_else(|| tables.first_key_value()).map(|(day, place)| (*day, *place));
+    let attached = || tables.iter().filter(|(_, place)| **place == Place::Attached);
     let size = size_bytes(connection).await?;
     let over_budget = limits.max_bytes.is_some_and(|max| size > max);
     let (retained, going) = connection
@@ -75,21 +76,25 @@ pub async fn retain(
                 |shortened_to: Option<i64>| shortened_to.is_some_and(|time| time >= limits.edge.0);
             let newest = known.newest_time.map_or(limits.edge, Timestamp).min(limits.now);
             let ends_by = |day: Day, time: Timestamp| day.next().start() <= time.0;
-            let due = candidate
-                .filter(|(day, place)| *place != Place::Attached || ends_by(*day, limits.edge));
-            let forced = candidate.filter(|(day, _)| {
-                due.is_none() && over_budget && ends_by(*day, newest.minus(KEPT))
-            });
-            let Some((day, place)) = due.or(forced) else {
+            let kept = backfill::kept_days(connection, newest).await?;
+            let due = attached()
+                .find(|(day, _)| !kept.contains(&day.number()))
+                .filter(|(day, _)| ends_by(**day, limits.edge));
+            let due = left.or(due);
+            let forced = attached()
+                .next()
+                .filter(|_| due.is_none() && over_budget)
+                .filter(|(day, _)| ends_by(**day, newest.minus(KEPT)));
+            let Some((day, place)) = due.or(forced).map(|(day, place)| (*day, *place)) else {
                 let shortened = reaches(known.shortened_to);
                 let exhausted = over_budget;
-                return Ok::<_, Fault>((
-                    Retained { shortened, exhausted, ..Retained::default() },
-                    None,
-                ));
+                let retained = Retained { shortened, exhausted, ..Retained::default() };
+                return Ok::<_, Fault>((retained, None));
             };
+            // Back-filled events, below 0, are outside of what a cursor can miss.
             let extent: Extent = diesel::sql_query(format!(
-                "SELECT count(*) AS rows, max(seq) AS seq, max(time) AS time FROM nodecast.{}",
+                "SELECT count(*) AS rows, max(seq) FILTER (WHERE seq >= 0) AS seq, \
+                     max(time) AS time FROM nodecast.{}",
                 day.table()?
             ))
             .get_result(connection)

@@ -53,6 +53,8 @@ async fn load_heads(
     for (id, topic) in Topics::load(connection).await?.iter() {
         let newest: Option<i64> = events::table
             .filter(events::topic_id.eq(id))
+            // What was back-filled may lie ahead of what we follow.
+            .filter(events::seq.ge(0))
             .select(diesel::dsl::max(events::position))
             .first(connection)
             .await?;
@@ -63,7 +65,9 @@ async fn load_heads(
     Ok(records::heads(newest_events, seen))
 }
 
-async fn load_streams(connection: &mut AsyncPgConnection) -> Result<Vec<StreamCheckpoint>, Fault> {
+pub async fn load_streams(
+    connection: &mut AsyncPgConnection,
+) -> Result<Vec<StreamCheckpoint>, Fault> {
     let rows: Vec<(String, String)> = streams::table.order(streams::name).load(connection).await?;
     let marks: Vec<(String, String, i64, i64)> =
         checkpoints::table.order((checkpoints::stream, checkpoints::file)).load(connection).await?;

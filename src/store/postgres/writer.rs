@@ -1,11 +1,12 @@
 //! The writer: one connection, one transaction a batch, under the lease of its run.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use async_trait::async_trait;
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 
 use super::{
+    backfill::{self, Reach},
     commit::commit,
     connection::Server,
     fault::Fault,
@@ -16,10 +17,11 @@ use super::{
     topics::Topics,
 };
 use crate::{
-    event::Timestamp,
+    event::{Event, Timestamp, Topic},
+    source::StreamCheckpoint,
     store::{
         CommitBatch, Committed, Recovered, Retained, RetentionLimits, Run, StoreError, StoreSize,
-        StoreWriter,
+        StoreWriter, records,
     },
 };
 
@@ -32,6 +34,10 @@ pub struct PostgresWriter {
     /// Days that have a partition, as far as we know.
     days: BTreeSet<Day>,
     topics: Topics,
+    /// Where back-filled rows may be that a live one replaces.
+    reach: Reach,
+    /// The highest number of a back-filled row; see [`Self::number_backfilled`].
+    last_backfilled: i64,
     /// Latest block time of a commit: partitions are made ahead of it.
     newest: Option<Timestamp>,
     /// Whether a commit is on the server's disk before it counts.
@@ -79,6 +85,8 @@ impl PostgresWriter {
             connection: None,
             days: partitions::list(&mut connection).await?,
             topics: Topics::default(),
+            reach: Reach::load(&mut connection).await?,
+            last_backfilled: i64::MIN,
             newest: recovered.newest_time,
             durable,
             closed: false,
@@ -88,6 +96,33 @@ impl PostgresWriter {
             Ok(()) | Err(Fault(StoreError::Unavailable(_))) => Ok((writer, recovered)),
             Err(fault) => Err(fault.into()),
         }
+    }
+
+    /// The first of so many numbers for back-filled rows: microseconds, shifted below 0. They only
+    /// tell events of one block apart, which are stored together; so that they repeat when the clock
+    /// steps back harms nobody.
+    fn number_backfilled(&mut self, count: usize) -> i64 {
+        let first =
+            (Timestamp::now().0 - records::SHIFT).max(self.last_backfilled.saturating_add(1));
+        self.last_backfilled = first.saturating_add(count as i64);
+        first
+    }
+
+    /// Makes what rows of these topics and times need.
+    async fn make_places(
+        &mut self,
+        connection: &mut AsyncPgConnection,
+        wanted: impl Iterator<Item = (Topic, Timestamp)>,
+    ) -> Result<(), Fault> {
+        let (topics, days): (BTreeSet<Topic>, BTreeSet<Day>) =
+            wanted.map(|(topic, time)| (topic, Day::of(time))).unzip();
+        for day in days {
+            if !self.days.contains(&day) {
+                partitions::create(connection, day, partitions::ON_DEMAND).await?;
+                self.days.insert(day);
+            }
+        }
+        self.topics.learn(connection, self.run, topics).await
     }
 
     /// Makes the partitions that are needed soon.
@@ -126,25 +161,47 @@ async fn set_up(connection: &mut AsyncPgConnection, durable: bool) -> Result<(),
 #[async_trait(?Send)]
 impl StoreWriter for PostgresWriter {
     async fn commit(&mut self, batch: CommitBatch<'_>) -> Result<Committed, StoreError> {
-        let wanted: BTreeSet<Day> =
-            batch.events.iter().map(|event| Day::of(event.event.time)).collect();
         let newest = self.newest.max(batch.newest_time);
+        let places = batch.events.iter().map(|event| (event.event.id.topic, event.event.time));
         let committed = with!(self, async |connection, run| {
-            for day in wanted {
-                if !self.days.contains(&day) {
-                    partitions::create(connection, day, partitions::ON_DEMAND).await?;
-                    self.days.insert(day);
-                }
-            }
-            let topics = batch.events.iter().map(|event| event.event.id.topic);
-            self.topics.learn(connection, run, topics).await?;
-            match Columns::of(batch.events, &self.topics) {
-                Ok(columns) => commit(connection, run, &batch, &columns).await,
+            self.make_places(connection, places).await?;
+            let columns = Columns::of(batch.events, &self.topics);
+            match columns {
+                Ok(columns) => commit(connection, run, &batch, &columns, &self.reach).await,
                 Err(refused) => Err(Fault(refused)),
             }
         })?;
         self.newest = newest;
         Ok(committed)
+    }
+
+    async fn backfill(
+        &mut self,
+        events: &[Event],
+        keep: Option<Duration>,
+    ) -> Result<Committed, StoreError> {
+        let first = self.number_backfilled(events.len());
+        // Before it is known whether they are stored: it may only be too wide.
+        self.reach.widen(events);
+        with!(self, async |connection, run| {
+            self.make_places(connection, events.iter().map(|event| (event.id.topic, event.time)))
+                .await?;
+            let topics = &self.topics;
+            connection
+                .transaction(async |connection| {
+                    backfill::store(connection, run, events, topics, first, keep).await
+                })
+                .await
+        })
+    }
+
+    async fn checkpoints(&mut self) -> Result<Vec<StreamCheckpoint>, StoreError> {
+        with!(self, async |connection, run| connection
+            .transaction(async |connection| {
+                lease::check(connection, run).await?;
+                state::load_streams(connection).await
+            })
+            .await)
     }
 
     async fn recover(&mut self) -> Result<Recovered, StoreError> {

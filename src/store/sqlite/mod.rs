@@ -5,6 +5,7 @@
 //! Invariants: write-ahead log, so that readers and the writer do not wait for each other; one
 //! writer, held by a lock of the operating system and by the run's number in every transaction.
 
+mod backfill;
 mod connection;
 mod deadline;
 mod disk;
