@@ -13,6 +13,7 @@ use crate::config::Faults;
 pub mod config;
 pub mod db;
 pub mod demo;
+pub mod docs;
 pub mod doctor;
 pub mod flags;
 pub mod generate;
@@ -61,6 +62,9 @@ pub enum Command {
     Db(db::Args),
     /// Check, show or print configuration
     Config(config::Args),
+    /// Write man pages and shell completions
+    #[command(hide = true)]
+    GenerateDocs(docs::Args),
 }
 
 /// Reads the command line. Ends the program with a message and code 2 when it is not understood,

@@ -5,6 +5,7 @@
 //! before the configuration, the port, the whitelist and the store are known to be good.
 
 mod panic;
+mod reload;
 mod signals;
 mod stop;
 mod supervisor;
@@ -28,17 +29,19 @@ use sd_notify::NotifyState;
 use slog::{Logger, info, o, warn};
 use tokio::sync::watch;
 
-pub use self::{
-    signals::{Signals, Wish},
-    supervisor::Fault,
-};
 use self::{
+    reload::Live,
     supervisor::{Begin, Supervisor},
     threads::Threads,
     watchdog::Stage,
 };
+pub use self::{
+    reload::Origins,
+    signals::{Signals, Wish},
+    supervisor::Fault,
+};
 use crate::{
-    config::Config,
+    config::{Config, LiveConfig},
     control::{Command, ControlServer, Socket},
     delivery::{self, Casting, SessionSet},
     event::{EventId, Timestamp},
@@ -55,21 +58,21 @@ use crate::{
     },
     stats::Stats,
     store::{self, AttachReader, DbWriter, EventStore, Recovered, Shared, StoreWriter},
-    whitelist::{ReloadWhitelist, WhitelistFilter, WhitelistKeeper},
+    whitelist::{WhitelistFilter, WhitelistKeeper},
 };
 
 /// The life of the pipeline that a start of the process begins with.
 const FIRST_GENERATION: u64 = 1;
 
-/// Runs until a signal or a fault ends it.
+/// Runs until a signal or a fault ends it. `origins` is what a reload starts from.
 ///
 /// # Errors
 /// When the daemon cannot start, or an invariant broke while it ran; the text says which.
-pub fn run(config: Config, logger: Logger) -> anyhow::Result<()> {
+pub fn run(config: Config, origins: Origins, logger: Logger) -> anyhow::Result<()> {
     block_on(async move {
         let signals = Signals::listen().context("cannot listen for signals")?;
         let daemon = Daemon::start(config, &logger).await?;
-        daemon.until_stopped(signals).await
+        daemon.until_stopped(signals, origins).await
     })
 }
 
@@ -89,6 +92,7 @@ pub struct Daemon {
     keeper: Addr<WhitelistKeeper>,
     supervisor: Addr<Supervisor>,
     sessions: Arc<SessionSet>,
+    live: Live,
     /// Everybody who has to answer the watchdog.
     stages: Vec<Stage>,
     server: ServerHandle,
@@ -172,16 +176,16 @@ impl Daemon {
             .context("the pipeline cannot start")?;
 
         let topics = vec![node::FILLS, node::MISC];
-        let Commons { config, store, log, stats, readers, quarantine, .. } = commons;
+        let Commons { config, store, log, stats, readers, quarantine, horizon, .. } = commons;
         let state_dir = config.state_dir.clone();
         let sessions = SessionSet::new(config.session.max_sessions, stats.clone());
         let nodes = config.source.data_dirs.iter();
+        let live = Live { config: Arc::new(LiveConfig::new(config.clone())), horizon };
         let api = Arc::new(ApiState {
             store,
             stats: stats.clone(),
             log: log.clone(),
-            http: config.http.clone(),
-            health: config.health.clone(),
+            config: live.config.clone(),
             budgets: pipeline.budgets.clone(),
             topics: topics.clone(),
             nodes: nodes.map(|node| node.display().to_string().into()).collect(),
@@ -193,8 +197,8 @@ impl Daemon {
         });
         let metrics = metrics_listener.map(|listener| {
             info!(logger, "metrics listening"; "address" => %listener.local_addr()?);
-            let (state, config) = (api.clone(), config.clone());
-            http::metrics::serve(listener, Arc::new(Metrics { state, config, quarantine }))
+            let state = api.clone();
+            http::metrics::serve(listener, Arc::new(Metrics { state, quarantine }))
         });
         let metrics = metrics.transpose()?.map(|server| {
             let handle = server.handle();
@@ -206,8 +210,7 @@ impl Daemon {
             readers,
             sessions: sessions.clone(),
             stats: stats.clone(),
-            session: config.session,
-            http: config.http,
+            config: live.config.clone(),
             topics,
             logger: logger.new(o!("component" => "delivery")),
         });
@@ -226,6 +229,7 @@ impl Daemon {
             keeper,
             supervisor,
             sessions,
+            live,
             stages,
             server: handle,
             metrics,
@@ -264,7 +268,7 @@ impl Daemon {
     }
 
     /// Lives until a signal asks it to stop or a fault ends it, then stops in order.
-    async fn until_stopped(mut self, mut signals: Signals) -> anyhow::Result<()> {
+    async fn until_stopped(mut self, mut signals: Signals, origins: Origins) -> anyhow::Result<()> {
         let status = format!("listening on {}", self.address);
         watchdog::tell(&[NotifyState::Ready, NotifyState::Status(&status)], &self.logger);
         let stages = mem::take(&mut self.stages);
@@ -273,7 +277,7 @@ impl Daemon {
             tokio::select! {
                 wish = signals.next() => match wish {
                     Wish::Stop => break None,
-                    Wish::Reload => self.reload().await,
+                    Wish::Reload => self.reload(&origins).await,
                 },
                 fault = self.fault() => break Some(fault),
             }
@@ -288,16 +292,6 @@ impl Daemon {
         match fault {
             Some(fault) => Err(anyhow::Error::new(fault)),
             None => stopped,
-        }
-    }
-
-    async fn reload(&self) {
-        match self.keeper.send(ReloadWhitelist).await {
-            Ok(Ok(change)) => info!(self.logger, "whitelist reloaded";
-                "added" => change.added, "removed" => change.removed),
-            // The keeper has said why.
-            Ok(Err(_)) => {}
-            Err(error) => warn!(self.logger, "whitelist not reloaded"; "error" => %error),
         }
     }
 }

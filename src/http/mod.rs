@@ -27,7 +27,7 @@ use slog::Logger;
 
 pub use self::{error::ApiError, export::Exports};
 use crate::{
-    config::{HealthConfig, HttpConfig},
+    config::LiveConfig,
     event::{Timestamp, Topic},
     router::log::Log,
     source::Budget,
@@ -41,8 +41,7 @@ pub struct ApiState {
     pub store: Arc<dyn EventStore>,
     pub stats: Arc<Stats>,
     pub log: Arc<Log>,
-    pub http: HttpConfig,
-    pub health: HealthConfig,
+    pub config: Arc<LiveConfig>,
     /// One per chain.
     pub budgets: Vec<Arc<Budget>>,
     /// Topics that may be asked for.
