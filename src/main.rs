@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         Command::Doctor(args) => cli::doctor::run(args, legacy),
         Command::Db(args) => cli::db::run(args),
         Command::Config(args) => cli::config::run(args, legacy),
+        Command::Whitelist(args) => cli::whitelist::run(args, legacy),
     };
     cli::exit_code(outcome)
 }

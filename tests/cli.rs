@@ -180,17 +180,16 @@ fn flags_of_the_older_service_mean_run_and_are_never_ignored() {
         "-data_dir=/data",
         "-port",
         "8080",
-        "-redis_host=localhost",
-        "-redis_pasword=hunter2",
+        "-redis_cluster=hunter2",
         "-postgres_password=hunter2",
     ]);
 
     assert_eq!(refused.status.code(), Some(78));
     let said = stderr(&refused);
-    assert!(said.contains("flag -redis_pasword: not read yet; remove the flag"), "{said}");
-    assert!(said.contains("flag -postgres_password: remove it and give the database"), "{said}");
+    assert!(said.contains("flag -redis_cluster: not known; accepted: -redis_host"), "{said}");
+    assert!(said.contains("flag -postgres_password: names no database"), "{said}");
     assert!(said.contains("no whitelist: give"), "{said}");
-    assert!(said.contains("4 faults"), "{said}");
+    assert!(said.contains("3 faults"), "{said}");
     assert!(!said.contains("hunter2"), "{said}");
 }
 
@@ -210,6 +209,26 @@ fn help_has_examples_and_the_version_is_told() {
 
     let version = output(&["--version"]);
     assert_eq!(stdout(&version), format!("nodecast {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn man_pages_and_completions_are_those_of_the_commands_that_are_shown() {
+    let folder = TempDir::new().unwrap();
+    let directory = folder.path().join("docs");
+
+    let made = output(&["generate-docs", directory.to_str().unwrap()]);
+
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    let read = |name: &str| fs::read_to_string(directory.join(name)).unwrap();
+    assert!(read("man/nodecast-db-prune.1").contains("older\\-than"));
+    assert!(read("man/nodecast.1").contains("nodecast\\-doctor"));
+    for completion in ["nodecast.bash", "_nodecast", "nodecast.fish"] {
+        let text = read(&format!("completions/{completion}"));
+        assert!(text.contains("doctor") && text.contains("older-than"), "{completion}");
+        assert!(!text.contains("generate-docs"), "{completion}");
+    }
+    assert!(!directory.join("man/nodecast-generate-docs.1").exists());
+    assert!(!stdout(&output(&["--help"])).contains("generate-docs"));
 }
 
 #[test]

@@ -18,10 +18,12 @@ pub mod doctor;
 pub mod flags;
 pub mod generate;
 pub mod legacy;
+mod older_servers;
 pub mod output;
 mod preflight;
 pub mod run;
 mod units;
+pub mod whitelist;
 
 use legacy::LegacyFlags;
 
@@ -36,6 +38,7 @@ Examples:
   nodecast doctor --config nodecast.toml
   nodecast config default > nodecast.toml
   nodecast config check --config nodecast.toml
+  nodecast whitelist list --origin --config nodecast.toml
 
 `nodecast COMMAND --help` says more about a command.";
 
@@ -65,6 +68,8 @@ pub enum Command {
     /// Write man pages and shell completions
     #[command(hide = true)]
     GenerateDocs(docs::Args),
+    /// Say who is listed by which source; add and remove addresses
+    Whitelist(whitelist::Args),
 }
 
 /// Reads the command line. Ends the program with a message and code 2 when it is not understood,

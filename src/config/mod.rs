@@ -20,6 +20,7 @@ mod kind;
 mod live;
 mod load;
 mod log;
+mod redis;
 mod router;
 mod session;
 mod show;
@@ -36,6 +37,7 @@ pub use http::HttpConfig;
 pub use live::{LiveConfig, Reload};
 pub use load::{Finding, FlagValue, Inputs, Loaded, Need};
 pub use log::{LogConfig, LogFormat, level_name};
+pub use redis::{Positions, RedisConfig};
 pub use router::RouterConfig;
 pub use session::SessionConfig;
 pub use source::{SourceConfig, StartFrom};
@@ -52,6 +54,7 @@ pub const DEFAULT_FILE: &str = include_str!("../../config/nodecast.toml");
 pub struct Config {
     pub source: SourceConfig,
     pub whitelist: WhitelistConfig,
+    pub redis: RedisConfig,
     pub router: RouterConfig,
     pub store: StoreConfig,
     pub http: HttpConfig,
@@ -79,6 +82,7 @@ fn keys() -> Vec<Key> {
         vec![state_dir],
         source::keys(),
         whitelist::keys(),
+        redis::keys(),
         router::keys(),
         store::keys(),
         http::keys(),

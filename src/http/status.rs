@@ -3,7 +3,7 @@
 //! Invariant: no value is a constant; what was never measured is null. Durations are milliseconds
 //! and end in `_ms`, sizes end in `_bytes`, points in time are microseconds since 1970.
 
-use std::time::Duration;
+use std::{sync::PoisonError, time::Duration};
 
 use actix_web::HttpResponse;
 use serde::Serialize;
@@ -45,6 +45,8 @@ pub struct Status {
     budget: BudgetStatus,
     log: LogStatus,
     store: StoreStatus,
+    /// Null when positions are not mirrored.
+    mirror: Option<MirrorStatus>,
     sessions: SessionsStatus,
     exports_open: usize,
 }
@@ -193,6 +195,17 @@ struct StoreStatus {
     oldest_time: Option<Timestamp>,
 }
 
+/// The positions of the older service in Redis.
+#[derive(Debug, Serialize)]
+struct MirrorStatus {
+    writes: u64,
+    failures: u64,
+    /// Null before the first write.
+    last_write_age_ms: Option<i64>,
+    failing_for_ms: Option<i64>,
+    problem: Option<String>,
+}
+
 #[derive(Debug, Serialize)]
 struct SessionsStatus {
     open: i64,
@@ -242,6 +255,7 @@ pub fn report(state: &ApiState, size: Result<StoreSize, StoreError>, now: Timest
         budget: budget(state),
         log: log(state),
         store: store(state, size, now),
+        mirror: mirror(state, now),
         sessions: sessions(state),
         exports_open: state.exports.open(),
     }
@@ -415,6 +429,17 @@ fn store(state: &ApiState, size: Result<StoreSize, StoreError>, now: Timestamp) 
         oldest_seq: size.and_then(|size| size.oldest_seq),
         oldest_time: size.and_then(|size| size.oldest_time),
     }
+}
+
+fn mirror(state: &ApiState, now: Timestamp) -> Option<MirrorStatus> {
+    let stats = &state.stats.mirror;
+    (stats.enabled.get() != 0).then(|| MirrorStatus {
+        writes: stats.writes.get(),
+        failures: stats.failures.get(),
+        last_write_age_ms: age_ms(&stats.last_write_at, now),
+        failing_for_ms: age_ms(&stats.failing_since, now),
+        problem: stats.problem.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+    })
 }
 
 fn sessions(state: &ApiState) -> SessionsStatus {

@@ -6,7 +6,7 @@
 use crate::{
     config::sqlite_path,
     event::Timestamp,
-    store::{StoreError, postgres, sqlite},
+    store::{StoreError, holder::Holder, postgres, sqlite},
 };
 
 /// What can be seen of a store.
@@ -55,14 +55,6 @@ pub struct SchemaState {
     pub unknown: Vec<String>,
 }
 
-/// The daemon that holds the writer's lease.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holder {
-    /// `None`: this machine.
-    pub host: Option<String>,
-    pub process: i64,
-}
-
 /// What is stored.
 #[derive(Clone, Debug, Default)]
 pub struct Content {
@@ -88,15 +80,6 @@ impl SchemaState {
             pending: known.iter().filter(|one| lacks(&applied, one)).cloned().collect(),
             unknown: applied.iter().filter(|one| lacks(known, one)).cloned().collect(),
             applied,
-        }
-    }
-}
-
-impl std::fmt::Display for Holder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.host {
-            Some(host) => write!(f, "process {} on {host}", self.process),
-            None => write!(f, "process {} on this machine", self.process),
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod backup;
 mod committer;
 #[cfg(test)]
 mod contract;
+mod holder;
 pub mod inspect;
 mod kept;
 pub mod postgres;

@@ -64,6 +64,7 @@ pub fn page(metrics: &Metrics, now: Timestamp) -> String {
     router(&mut page, metrics);
     memory(&mut page, metrics);
     store(&mut page, metrics);
+    mirror(&mut page, metrics);
     sessions(&mut page, metrics);
     page.finish()
 }
@@ -455,6 +456,30 @@ fn store(page: &mut Page, metrics: &Metrics) {
         "1 while the disk and not the age decides what is kept.",
         stats.retention_shortened.get(),
     );
+}
+
+/// Without a mirror the counters are 0 and the rest is absent.
+fn mirror(page: &mut Page, metrics: &Metrics) {
+    let stats = &metrics.state.stats.mirror;
+    page.counter("nodecast_mirror_writes_total", "Writes of positions to Redis.", &stats.writes);
+    page.counter(
+        "nodecast_mirror_failures_total",
+        "Writes of positions to Redis that failed, each try.",
+        &stats.failures,
+    );
+    let since = |gauge: &Gauge| measured(gauge).map(seconds);
+    page.family(
+        Kind::Gauge,
+        "nodecast_mirror_last_write_timestamp_seconds",
+        "When positions were last written to Redis, since 1970.",
+    )
+    .measured(&[], since(&stats.last_write_at));
+    page.family(
+        Kind::Gauge,
+        "nodecast_mirror_failing_since_timestamp_seconds",
+        "Since when positions cannot be written to Redis; absent while they can.",
+    )
+    .measured(&[], since(&stats.failing_since));
 }
 
 fn sessions(page: &mut Page, metrics: &Metrics) {

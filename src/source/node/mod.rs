@@ -29,7 +29,6 @@ pub use self::{
     layout::{HourFile, create_missing, describe_nothing},
     misc::{TOPIC as MISC, read_keys as read_misc_keys},
     parser::Parser,
-    start::import_place,
     survey::{FileEnd, HourFiles, LastLine, Surveyed, read_end, survey},
     watcher::{FileWatcher, Restart, StopReading},
 };

@@ -18,7 +18,7 @@ use crate::{
     event::Timestamp,
     store::{
         StoreError,
-        inspect::{Content, Holder, Inspection, MissingRight, SchemaState, ServerFacts},
+        inspect::{Content, Inspection, MissingRight, SchemaState, ServerFacts},
     },
 };
 
@@ -111,7 +111,7 @@ pub async fn inspect(url: &str) -> Result<Inspection, StoreError> {
     let (mut holder, mut content) = (None, None);
     if is_readable && facts.owner.is_some() {
         let state = lease::load(&mut connection).await?;
-        holder = state.as_ref().and_then(|state| state.holder());
+        holder = state.as_ref().and_then(|state| state.writer());
         let newest = state.and_then(|state| state.newest_time).map(Timestamp);
         content = Some(self::content(&mut connection, newest).await?);
     }
@@ -215,13 +215,6 @@ pub async fn count_before(url: &str, edge: Timestamp) -> Result<u64, StoreError>
     Ok(found.count.max(0) as u64)
 }
 
-/// The holder of the lease, as a row of it says.
-impl lease::StoreState {
-    fn holder(&self) -> Option<Holder> {
-        self.is_held
-            .then(|| Holder { host: Some(self.holder_host.clone()), process: self.holder_process })
-    }
-}
 #[cfg(test)]
 mod tests {
     use super::*;

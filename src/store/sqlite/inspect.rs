@@ -26,7 +26,8 @@ use crate::{
     event::Timestamp,
     store::{
         StoreError,
-        inspect::{Content, Holder, Inspection, SchemaState},
+        holder::Holder,
+        inspect::{Content, Inspection, SchemaState},
     },
 };
 
@@ -140,15 +141,16 @@ fn holder(database: &Path) -> Option<Holder> {
         Ok(locks) => locks.lines().find_map(|line| lock_holder(line, inode))?,
         // Nobody shows the locks: then the process that wrote its number, if it lives.
         Err(_) => {
-            let written = fs::read_to_string(&lock).ok()?.trim().parse().ok()?;
+            let written = fs::read_to_string(&lock).ok()?;
+            let written: u32 = written.strip_prefix("process ")?.split(' ').next()?.parse().ok()?;
             Path::new(&format!("/proc/{written}")).exists().then_some(written)?
         }
     };
-    Some(Holder { host: None, process })
+    Some(Holder::of(&Holder::own().host, process))
 }
 
 /// The process of a line such as `1: FLOCK  ADVISORY  WRITE 4711 08:01:1234 0 EOF`.
-fn lock_holder(line: &str, inode: u64) -> Option<i64> {
+fn lock_holder(line: &str, inode: u64) -> Option<u32> {
     let words: Vec<&str> = line.split_whitespace().collect();
     match words[..] {
         [_, "FLOCK", "ADVISORY", "WRITE", process, file, ..] => {
