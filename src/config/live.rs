@@ -91,6 +91,7 @@ impl Config {
             "whitelist.redis_url" => {
                 config.whitelist.redis_url.as_ref().map(|url| url.secret().to_owned())
             }
+            "redis.url" => config.redis.url.as_ref().map(|url| url.secret().to_owned()),
             _ => None,
         };
         let differs = |key: &super::Key| {
