@@ -13,6 +13,7 @@ use crate::{config::Faults, logging};
 pub mod config;
 pub mod db;
 pub mod demo;
+pub mod docs;
 pub mod doctor;
 pub mod flags;
 pub mod generate;
@@ -64,6 +65,9 @@ pub enum Command {
     Db(db::Args),
     /// Check, show or print configuration
     Config(config::Args),
+    /// Write man pages and shell completions
+    #[command(hide = true)]
+    GenerateDocs(docs::Args),
     /// Say who is listed by which source; add and remove addresses
     Whitelist(whitelist::Args),
 }

@@ -30,8 +30,8 @@ use async_trait::async_trait;
 pub use self::{
     backfilled::{Backfilled, Setting, store_backfilled},
     writer::{
-        AttachReader, Backfill, DbWriter, Flush, GetCheckpoints, Hurry, NewGeneration, Shared,
-        StoreFault, Stored,
+        AttachReader, Backfill, DbWriter, Flush, GetCheckpoints, Hurry, NewGeneration, Reconfigure,
+        Shared, StoreFault, Stored,
     },
 };
 use self::{postgres::PostgresStore, sqlite::SqliteStore};

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::{
-    config::Config,
     http::metrics::{Metrics, page},
     source::quarantine::Quarantine,
 };
@@ -21,7 +20,7 @@ struct Declared {
 fn metrics(state: ApiState) -> (Metrics, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let quarantine = Arc::new(Quarantine::open(folder.path(), 4_096).unwrap());
-    (Metrics { state: Arc::new(state), config: Config::default(), quarantine }, folder)
+    (Metrics { state: Arc::new(state), quarantine }, folder)
 }
 
 /// The families of a page in their order.

@@ -13,6 +13,7 @@ use slog::{info, warn};
 
 use super::{DbWriter, Phase};
 use crate::{
+    config::StoreConfig,
     event::Timestamp,
     store::{Retained, RetentionLimits, StoreError, StoreSize},
 };
@@ -70,6 +71,11 @@ impl DbWriter {
         if !self.retention.under_way {
             self.retain_portion(ctx);
         }
+    }
+
+    /// Takes over what can change while it runs; batches stay as large as they were.
+    pub(super) fn reconfigure(&mut self, config: StoreConfig) {
+        self.config = config;
     }
 
     fn retain_portion(&mut self, ctx: &mut Context<Self>) {
