@@ -9,6 +9,7 @@ fn main() -> ExitCode {
     let outcome = match command {
         Command::Run(args) => cli::run::run(args, legacy),
         Command::Demo(args) => cli::demo::run(args),
+        Command::Backfill(args) => cli::backfill::run(args, legacy),
         Command::Generate(args) => cli::generate::run(args),
         Command::Config(args) => cli::config::run(args, legacy),
     };

@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::Faults;
 
+pub mod backfill;
 pub mod config;
 pub mod demo;
 pub mod flags;
@@ -29,6 +30,7 @@ Examples:
   nodecast demo
   nodecast run --data-dir ~/hl/data --whitelist addresses.txt
   nodecast run --data-dir ~/hl/data --whitelist all --from oldest --listen 0.0.0.0:8080
+  nodecast backfill --from ~/hl/data --users 0x010461c14e146ac35fe42271bdc1134ee31c703a
   nodecast config default > nodecast.toml
   nodecast config check --config nodecast.toml
 
@@ -49,6 +51,8 @@ pub enum Command {
     Run(run::Args),
     /// Show the whole product at work on simulated files
     Demo(demo::Args),
+    /// Store older events from hour files and their archives
+    Backfill(backfill::Args),
     /// Write hour files as a node does
     Generate(generate::Args),
     /// Check, show or print configuration

@@ -9,6 +9,7 @@
 
 use std::path::PathBuf;
 
+mod backfill;
 mod check;
 mod fault;
 mod file;
@@ -28,6 +29,7 @@ mod tests;
 mod units;
 mod whitelist;
 
+pub use backfill::BackfillConfig;
 pub use fault::{Fault, Faults, Origin};
 pub use health::HealthConfig;
 pub use http::HttpConfig;
@@ -51,6 +53,7 @@ pub struct Config {
     pub whitelist: WhitelistConfig,
     pub router: RouterConfig,
     pub store: StoreConfig,
+    pub backfill: BackfillConfig,
     pub http: HttpConfig,
     pub session: SessionConfig,
     pub health: HealthConfig,
@@ -78,6 +81,7 @@ fn keys() -> Vec<Key> {
         whitelist::keys(),
         router::keys(),
         store::keys(),
+        backfill::keys(),
         http::keys(),
         session::keys(),
         health::keys(),

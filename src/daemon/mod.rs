@@ -38,6 +38,7 @@ use self::{
     watchdog::Stage,
 };
 use crate::{
+    backfill::{self, BackfillCommand, Backfiller, Backfills},
     config::Config,
     control::{Command, ControlServer, Socket},
     delivery::{self, Casting, SessionSet},
@@ -88,6 +89,7 @@ pub struct Daemon {
     writer: Addr<DbWriter>,
     keeper: Addr<WhitelistKeeper>,
     supervisor: Addr<Supervisor>,
+    backfills: Arc<Backfills>,
     sessions: Arc<SessionSet>,
     /// Everybody who has to answer the watchdog.
     stages: Vec<Stage>,
@@ -121,6 +123,7 @@ struct Pipeline {
     writer: Addr<DbWriter>,
     keeper: Addr<WhitelistKeeper>,
     supervisor: Addr<Supervisor>,
+    backfills: Arc<Backfills>,
     stages: Vec<Stage>,
 }
 
@@ -215,8 +218,11 @@ impl Daemon {
         let handle = server.handle();
         actix_rt::spawn(server);
         info!(logger, "listening"; "address" => %address);
-        let control = listen_for_commands(&state_dir, Vec::new(), &mut threads, logger);
-        let Pipeline { watchers, budgets, writer, keeper, supervisor, mut stages } = pipeline;
+        let commands: Vec<Box<dyn Command>> =
+            vec![Box::new(BackfillCommand(pipeline.backfills.clone()))];
+        let control = listen_for_commands(&state_dir, commands, &mut threads, logger);
+        let Pipeline { watchers, budgets, writer, keeper, supervisor, backfills, mut stages } =
+            pipeline;
         stages.push(Stage::shards(sessions.clone()));
         Ok(Self {
             address,
@@ -225,6 +231,7 @@ impl Daemon {
             writer,
             keeper,
             supervisor,
+            backfills,
             sessions,
             stages,
             server: handle,
@@ -364,7 +371,7 @@ impl Commons {
             let budgets = budgets.clone();
             move || budgets.iter().map(|budget| budget.in_flight_bytes()).sum()
         });
-        let (mut watchers, mut filters) = (Vec::new(), Vec::new());
+        let (mut watchers, mut filters, mut probes) = (Vec::new(), Vec::new(), Vec::new());
         let mut stages = vec![
             Stage::new("db_writer", writer.clone().recipient()).or_waits(
                 &writer_thread,
@@ -410,9 +417,33 @@ impl Commons {
             stages.push(Stage::new("parser", parser.recipient()));
             stages.push(Stage::new("whitelist_filter", filter.clone().recipient()));
             watchers.push(watcher);
+            probes.push(filter.clone().recipient());
             filters.push(filter.recipient());
         }
-        let keeper = threads.start(c"whitelist", keeper.feed(filters));
+        let backfills = Backfills::new(
+            config.state_dir.clone(),
+            config.backfill.enabled,
+            keeper.list(),
+            stats.clone(),
+            logger.new(o!("component" => "backfill")),
+        );
+        let backfiller = Backfiller::new(backfill::Parts {
+            backfills: backfills.clone(),
+            writer: writer.clone(),
+            router: router.clone(),
+            filters: probes,
+            // Beside those of the chains: a batch at a time.
+            budget: budget(),
+            log: log.clone(),
+            horizon: self.horizon.clone(),
+            stats: stats.clone(),
+            config: config.clone(),
+            logger: logger.clone(),
+        });
+        let backfiller = threads.start(c"backfill", backfiller);
+        filters.push(backfiller.clone().recipient());
+        let keeper = keeper.feed(filters).tell(backfiller.recipient());
+        let keeper = threads.start(c"whitelist", keeper);
         supervisor
             .send(Begin {
                 generation: FIRST_GENERATION,
@@ -421,7 +452,7 @@ impl Commons {
                 watchers: watchers.clone(),
             })
             .await?;
-        Ok(Pipeline { watchers, budgets, writer, keeper, supervisor, stages })
+        Ok(Pipeline { watchers, budgets, writer, keeper, supervisor, backfills, stages })
     }
 }
 

@@ -25,9 +25,10 @@ mod watcher;
 
 pub use self::{
     fills::{TOPIC as FILLS, read_keys as read_fill_keys},
-    layout::{HourFile, create_missing},
+    layout::{HourFile, create_missing, kind_of, list_files},
     misc::{TOPIC as MISC, read_keys as read_misc_keys},
     parser::Parser,
     start::import_place,
+    tail::read_before,
     watcher::{FileWatcher, Restart, StopReading},
 };
