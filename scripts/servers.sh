@@ -17,13 +17,29 @@ as_postgres() {
 
 # Sets NODECAST_TEST_POSTGRES to the URL of a server that is ours alone.
 start_postgres() {
+    make_postgres_dir
+    as_postgres "$(postgres_program initdb)" -D "$postgres_dir/data" -U nodecast -A trust \
+        -E UTF8 --locale=C ${postgres_initdb_options:-} >"$postgres_dir/initdb.log"
+    start_postgres_on_a_free_port
+}
+
+# The same for a hot standby of the server on a port of this machine.
+start_postgres_replica() {
+    make_postgres_dir
+    as_postgres "$(postgres_program pg_basebackup)" -h 127.0.0.1 -p "$1" -U nodecast \
+        -D "$postgres_dir/data" -R -X stream -c fast >"$postgres_dir/basebackup.log" 2>&1
+    start_postgres_on_a_free_port
+}
+
+make_postgres_dir() {
     # The user of the package has to get there, whatever TMPDIR says.
     postgres_dir=$(mktemp -d /tmp/nodecast-postgres.XXXXXX)
     if [ "$(id -u)" = 0 ]; then chown postgres: "$postgres_dir"; fi
+}
+
+start_postgres_on_a_free_port() {
     local postgres_ctl port options
     postgres_ctl=$(postgres_program pg_ctl)
-    as_postgres "$(postgres_program initdb)" -D "$postgres_dir/data" -U nodecast -A trust \
-        -E UTF8 --locale=C >"$postgres_dir/initdb.log"
     for _ in 1 2 3 4 5 6 7 8 9 10; do
         # Somebody else's port makes the start fail, and another one is tried.
         port=$((RANDOM % 20000 + 20000))

@@ -100,6 +100,8 @@ pub mod failpoint;
 pub mod generate;
 pub mod http;
 pub mod logging;
+pub mod mirror;
+pub mod redis_client;
 pub mod roll_call;
 pub mod router;
 pub mod source;

@@ -2,9 +2,17 @@
 
 #![cfg(feature = "failpoints")]
 // The helpers of tests are tests too, which clippy's own exception does not see.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod common;
+#[path = "postgres/cuts.rs"]
+mod cuts;
+#[path = "postgres/scene.rs"]
+mod scene;
+#[path = "postgres/servers.rs"]
+mod servers;
+#[path = "postgres/standby.rs"]
+mod standby;
 
 use common::{
     Setup, eventually,
@@ -60,28 +68,4 @@ fn a_server_that_is_killed_again_and_again_stops_no_stream_and_loses_nothing() {
     assert_eq!(status["router"]["generations"], 0, "nothing had to be read again: {status}");
     assert_eq!(status["router"]["conflicts"], 0, "{status}");
     assert_eq!(daemon.stop().code(), Some(0));
-}
-
-#[test]
-fn a_second_daemon_is_refused_while_the_first_lives_and_takes_over_when_it_is_killed() {
-    let mut setup = Setup::new();
-    setup.database_url = Some(common::database::create_on_postgres());
-    let mut file = Kind::fills(setup.node()).open(DAY, 9);
-    append(&mut file, &(fills_line(1, ALICE, 1) + "\n"));
-    let first = setup.start();
-    eventually("the first stores", || setup.stored().len() == 1);
-    let mut other = Setup::new();
-    other.database_url = setup.database_url.clone();
-    other.data_dirs = setup.data_dirs.clone();
-
-    let mut refused = other.spawn();
-
-    assert_eq!(refused.wait_exit().unwrap().code(), Some(1), "{}", refused.log_tail());
-    let said = refused.log();
-    assert!(said.contains(&format!("process {}", first.pid())), "{said}");
-    first.kill();
-    append(&mut file, &(fills_line(2, ALICE, 1) + "\n"));
-    let second = other.start();
-    eventually("the second goes on", || other.stored().len() == 2);
-    assert_eq!(second.stop().code(), Some(0));
 }

@@ -26,7 +26,7 @@ use super::common::{
 };
 
 const WARM_UP: u64 = 30;
-const FILLS: u64 = 3;
+pub const FILLS: u64 = 3;
 
 /// Blocks a second, and how many: the network's rate, and one at which the processors have no time
 /// to fall asleep between two blocks. The difference is what waking them takes.
@@ -82,16 +82,17 @@ fn measure_at(rate: u32, blocks: u64) -> io::Result<()> {
     )?;
     let warm = arrived.iter().filter(|(block, _)| *block >= WARM_UP);
     let times = warm.map(|(block, at)| at.duration_since(appended[*block as usize]));
-    print(&mut out, "nodecast, every event", times.collect())?;
+    print(&mut out, "nodecast, every event", &mut times.collect::<Vec<_>>())?;
     references.into_iter().try_for_each(|reference| {
         let name = reference.name;
-        print(&mut out, name, reference.times())
+        print(&mut out, name, &mut reference.times())
     })
 }
 
-fn print(out: &mut impl Write, name: &str, mut times: Vec<Duration>) -> io::Result<()> {
+/// Sorts them.
+pub fn print(out: &mut impl Write, name: &str, times: &mut [Duration]) -> io::Result<()> {
     times.sort_unstable();
-    let at = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize].as_micros();
+    let at = |share| at(times, share).as_micros();
     writeln!(
         out,
         "  {name:<27} p50 {} p90 {} p99 {} p99.9 {} max {} ({} times)",
@@ -104,8 +105,13 @@ fn print(out: &mut impl Write, name: &str, mut times: Vec<Duration>) -> io::Resu
     )
 }
 
+/// The time that this share of the sorted ones does not exceed.
+pub fn at(times: &[Duration], share: f64) -> Duration {
+    times[((times.len() - 1) as f64 * share).round() as usize]
+}
+
 /// When each event came, by the number of its append. Frames are decoded after the last one.
-fn client_times(mut client: Client, total: u64) -> Vec<(u64, Instant)> {
+pub fn client_times(mut client: Client, total: u64) -> Vec<(u64, Instant)> {
     let mut frames = Vec::new();
     while frames.len() < (total * FILLS) as usize {
         let message = client.read().expect("the daemon goes on");

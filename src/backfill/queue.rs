@@ -191,7 +191,10 @@ impl Backfills {
     pub fn submit(&self, order: Order, inputs: Vec<Input>) -> Result<Arc<Job>, Refusal> {
         let mut inner = self.lock();
         let name = order.name();
-        if inner.running.iter().chain(&inner.waiting).any(|job| job.name == name) {
+        // One that is about to end is no hindrance: the next one begins when it has.
+        let is_alive = |job: &Job| !job.is_cancelled() && !job.report.borrow().is_over();
+        let mut others = inner.running.iter().chain(&inner.waiting);
+        if others.any(|job| job.name == name && is_alive(job)) {
             let text = "the same back-fill is under way, see /v1/status".to_owned();
             return Err(Refusal::new("busy", text));
         }

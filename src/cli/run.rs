@@ -5,10 +5,14 @@ use std::{env, ffi::OsString, process::ExitCode};
 use slog::{crit, error, info, o};
 
 use crate::{
-    cli::{EXIT_CONFIG, flags::Flags, legacy::LegacyFlags},
+    cli::{
+        EXIT_CONFIG,
+        flags::{self, Flags},
+        legacy::LegacyFlags,
+    },
     config::{Inputs, Need},
     daemon, logging,
-    whitelist::WhitelistError,
+    whitelist::{FileFault, WhitelistError},
 };
 
 /// A node panics when another process has this in its command line, and takes both down.
@@ -22,15 +26,19 @@ Examples:
 
 Every key of the configuration: `nodecast config default`.
 
-The flags of the older service work too: -data_dir=DIR and -port=PORT, in all its spellings. As
-there, -port=8080 listens on all interfaces (0.0.0.0:8080). Its -redis_* and -postgres_* flags are
-refused until the next release, which brings both.";
+The flags of the older service work too, in all its spellings: -data_dir=DIR, -port=PORT, -redis_host,
+-redis_port, -redis_password, -redis_db (the whitelist and the positions), -postgres_host,
+-postgres_port, -postgres_user, -postgres_password, -postgres_db. As there, -port=8080 listens on all
+interfaces (0.0.0.0:8080).";
 
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     #[command(flatten)]
     pub flags: Flags,
+    /// Where another nodecast writes to the database: wait for its end and take over
+    #[arg(long)]
+    pub standby: bool,
 }
 
 /// A run: the configuration, complete and valid; logs; the daemon until it is told to stop.
@@ -41,6 +49,9 @@ pub struct Args {
 pub fn run(args: Args, legacy: LegacyFlags) -> anyhow::Result<ExitCode> {
     let mut inputs = Inputs::of_process();
     args.flags.add_to(&mut inputs);
+    if args.standby {
+        inputs.flags.push(flags::text("--standby", "store.standby", true.to_string()));
+    }
     legacy.add_to(&mut inputs);
     let loaded = inputs.load(Need::Run)?;
 
@@ -66,8 +77,12 @@ pub fn run(args: Args, legacy: LegacyFlags) -> anyhow::Result<ExitCode> {
             crit!(log, "stopped by a fault"; "error" => format!("{error:#}"));
             // Nothing mends itself by trying again there. Later faults of the whitelist stop nobody.
             Ok(match error.downcast_ref::<WhitelistError>() {
-                // A Redis comes back, and its list may come after it.
-                Some(WhitelistError::Redis { .. }) | None => ExitCode::FAILURE,
+                // A Redis comes back, and its list may come after it; a full disk can be emptied.
+                Some(
+                    WhitelistError::Redis { .. }
+                    | WhitelistError::File { fault: FileFault::List(_), .. },
+                )
+                | None => ExitCode::FAILURE,
                 Some(_) => ExitCode::from(EXIT_CONFIG),
             })
         }

@@ -36,6 +36,12 @@ pub struct StoreConfig {
     pub read_connections: u32,
     /// After this time a history query is broken off. Default 10 s.
     pub query_timeout: Duration,
+    /// After this time without an answer of PostgreSQL a commit is broken off: its connection is
+    /// dropped, and the next try looks up whether it was done. Default 30 s.
+    pub write_timeout: Duration,
+    /// Whether a start waits for the lease that another daemon holds, instead of being refused.
+    /// Default: no.
+    pub standby: bool,
 }
 
 impl Default for StoreConfig {
@@ -52,6 +58,8 @@ impl Default for StoreConfig {
             min_free_bytes: 1 << 30,
             read_connections: 4,
             query_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(30),
+            standby: false,
         }
     }
 }
@@ -71,6 +79,8 @@ impl fmt::Debug for StoreConfig {
             min_free_bytes,
             read_connections,
             query_timeout,
+            write_timeout,
+            standby,
         } = self;
         f.debug_struct("StoreConfig")
             .field("url", &without_password(url))
@@ -84,6 +94,8 @@ impl fmt::Debug for StoreConfig {
             .field("min_free_bytes", min_free_bytes)
             .field("read_connections", read_connections)
             .field("query_timeout", query_timeout)
+            .field("write_timeout", write_timeout)
+            .field("standby", standby)
             .finish()
     }
 }
@@ -119,6 +131,10 @@ pub(super) fn keys() -> Vec<Key> {
         Key::duration("store.query_timeout", ms(1)..=secs(3_600), |config| {
             &mut config.store.query_timeout
         }),
+        Key::duration("store.write_timeout", ms(100)..=secs(3_600), |config| {
+            &mut config.store.write_timeout
+        }),
+        Key::switch("store.standby", |config| &mut config.store.standby),
     ]
 }
 

@@ -4,18 +4,19 @@
 //! sources, pipeline, writer (last flush), sessions (each told why), server. Nothing is started
 //! before the configuration, the port, the whitelist and the store are known to be good.
 
+mod ground;
 mod panic;
 mod signals;
+mod standby;
 mod stop;
 mod supervisor;
 mod threads;
 mod watchdog;
 
 use std::{
-    fs,
     future::{self, Future},
     mem,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -28,22 +29,24 @@ use sd_notify::NotifyState;
 use slog::{Logger, info, o, warn};
 use tokio::sync::watch;
 
-pub use self::{
-    signals::{Signals, Wish},
-    supervisor::Fault,
-};
 use self::{
+    ground::{Ground, Leased},
     supervisor::{Begin, Supervisor},
     threads::Threads,
     watchdog::Stage,
+};
+pub use self::{
+    signals::{Signals, Wish},
+    supervisor::Fault,
 };
 use crate::{
     backfill::{self, BackfillCommand, Backfiller, Backfills},
     config::Config,
     control::{Command, ControlServer, Socket},
     delivery::{self, Casting, SessionSet},
-    event::{EventId, Timestamp},
+    event::EventId,
     http::{self, ApiState, Exports, metrics::Metrics},
+    mirror::{self, MirrorWriter},
     router::{
         Restart, Router, StoredIds,
         log::{Heads, Log},
@@ -55,7 +58,7 @@ use crate::{
         quarantine::Quarantine,
     },
     stats::Stats,
-    store::{self, AttachReader, DbWriter, EventStore, Recovered, Shared, StoreWriter},
+    store::{AttachReader, DbWriter, EventStore, Recovered, Shared, StoreWriter},
     whitelist::{ReloadWhitelist, WhitelistFilter, WhitelistKeeper},
 };
 
@@ -68,8 +71,11 @@ const FIRST_GENERATION: u64 = 1;
 /// When the daemon cannot start, or an invariant broke while it ran; the text says which.
 pub fn run(config: Config, logger: Logger) -> anyhow::Result<()> {
     block_on(async move {
-        let signals = Signals::listen().context("cannot listen for signals")?;
-        let daemon = Daemon::start(config, &logger).await?;
+        let mut signals = Signals::listen().context("cannot listen for signals")?;
+        let mut ground = Ground::prepare(config, &logger).await?;
+        let leased = standby::take_lease(&mut ground, &mut signals, &logger).await?;
+        let Some(leased) = leased else { return Ok(()) };
+        let daemon = Daemon::on(ground, leased, &logger).await?;
         daemon.until_stopped(signals).await
     })
 }
@@ -88,6 +94,8 @@ pub struct Daemon {
     budgets: Vec<Arc<Budget>>,
     writer: Addr<DbWriter>,
     keeper: Addr<WhitelistKeeper>,
+    /// Where `redis.positions` says so.
+    mirror: Option<Addr<MirrorWriter>>,
     supervisor: Addr<Supervisor>,
     backfills: Arc<Backfills>,
     sessions: Arc<SessionSet>,
@@ -122,6 +130,7 @@ struct Pipeline {
     budgets: Vec<Arc<Budget>>,
     writer: Addr<DbWriter>,
     keeper: Addr<WhitelistKeeper>,
+    mirror: Option<Addr<MirrorWriter>>,
     supervisor: Addr<Supervisor>,
     backfills: Arc<Backfills>,
     stages: Vec<Stage>,
@@ -133,18 +142,17 @@ impl Daemon {
     /// # Errors
     /// When the state directory, the port, the whitelist or the store cannot be used.
     pub async fn start(config: Config, logger: &Logger) -> anyhow::Result<Self> {
-        let started = Timestamp::now();
-        create_state_dir(&config.state_dir)?;
-        let listener = TcpListener::bind(config.http.listen)
-            .with_context(|| format!("cannot listen on {}", config.http.listen))?;
-        let address = listener.local_addr()?;
-        let metrics_listener = listen_for_metrics(config.http.metrics_listen)?;
-        let keeper = WhitelistKeeper::open(&config.whitelist, &config.state_dir, logger).await?;
+        let ground = Ground::prepare(config, logger).await?;
+        let leased = ground.lease().await?;
+        Self::on(ground, leased, logger).await
+    }
+
+    /// Starts everything on ground that is known to be good.
+    async fn on(ground: Ground, leased: Leased, logger: &Logger) -> anyhow::Result<Self> {
+        let address = ground.address()?;
+        let Ground { config, started, listener, metrics_listener, keeper, quarantine } = ground;
+        let Leased { store, writer, recovered } = leased;
         let whitelist = keeper.status();
-        let quarantine = Quarantine::open(&config.state_dir, config.source.quarantine_max_bytes)
-            .context("cannot open the quarantine in the state directory")?;
-        let store = store::open(&config.store.url, &config.store).await?;
-        let (writer, recovered) = store.open_writer().await?;
         let run = recovered.run;
         info!(logger, "store opened"; "store" => store.describe(),
             "last_seq" => recovered.last_seq, "streams" => recovered.streams.len());
@@ -221,8 +229,16 @@ impl Daemon {
         let commands: Vec<Box<dyn Command>> =
             vec![Box::new(BackfillCommand(pipeline.backfills.clone()))];
         let control = listen_for_commands(&state_dir, commands, &mut threads, logger);
-        let Pipeline { watchers, budgets, writer, keeper, supervisor, backfills, mut stages } =
-            pipeline;
+        let Pipeline {
+            watchers,
+            budgets,
+            writer,
+            keeper,
+            mirror,
+            supervisor,
+            backfills,
+            mut stages,
+        } = pipeline;
         stages.push(Stage::shards(sessions.clone()));
         Ok(Self {
             address,
@@ -230,6 +246,7 @@ impl Daemon {
             budgets,
             writer,
             keeper,
+            mirror,
             supervisor,
             backfills,
             sessions,
@@ -280,7 +297,7 @@ impl Daemon {
             tokio::select! {
                 wish = signals.next() => match wish {
                     Wish::Stop => break None,
-                    Wish::Reload => self.reload().await,
+                    Wish::Reload => self.reload(),
                 },
                 fault = self.fault() => break Some(fault),
             }
@@ -298,14 +315,18 @@ impl Daemon {
         }
     }
 
-    async fn reload(&self) {
-        match self.keeper.send(ReloadWhitelist).await {
-            Ok(Ok(change)) => info!(self.logger, "whitelist reloaded";
-                "added" => change.added, "removed" => change.removed),
-            // The keeper has said why.
-            Ok(Err(_)) => {}
-            Err(error) => warn!(self.logger, "whitelist not reloaded"; "error" => %error),
-        }
+    /// Does not wait for it: a source that hangs must not hold up a stop.
+    fn reload(&self) {
+        let (reload, logger) = (self.keeper.send(ReloadWhitelist), self.logger.clone());
+        actix_rt::spawn(async move {
+            match reload.await {
+                Ok(Ok(change)) => info!(logger, "whitelist reloaded";
+                    "added" => change.added, "removed" => change.removed),
+                // The keeper has said why.
+                Ok(Err(_)) => {}
+                Err(error) => warn!(logger, "whitelist not reloaded"; "error" => %error),
+            }
+        });
     }
 }
 
@@ -320,6 +341,7 @@ impl Commons {
         faults: watch::Sender<Option<Arc<Fault>>>,
     ) -> anyhow::Result<Pipeline> {
         let Self { config, log, readers, stats, quarantine, logger, .. } = self;
+        let imported = self.import_positions(&recovered).await?;
         let supervisor = Supervisor::new(log.clone(), stats.clone(), faults, logger);
         let supervisor = threads.start(c"supervisor", supervisor);
 
@@ -336,6 +358,12 @@ impl Commons {
             supervisor.clone().recipient(),
             logger,
         );
+        let (writer, mirror) = match self.mirror_of(&recovered)? {
+            Some((committed, mirror)) => {
+                (writer.with_mirror(committed), Some(threads.start(c"mirror", mirror)))
+            }
+            None => (writer, None),
+        };
         let writer_thread = threads.new_thread(c"db_writer");
         let writer = threads.start_on(&writer_thread, writer);
         let reader = readers.register(writer.clone().recipient(), Purpose::Storing);
@@ -411,7 +439,8 @@ impl Commons {
                 stats.clone(),
                 logger,
             )
-            .with_quarantine(quarantine.clone());
+            .with_quarantine(quarantine.clone())
+            .with_imported(imported.clone());
             let watcher = threads.start_on(thread, watcher);
             stages.push(Stage::new("file_watcher", watcher.clone().recipient()));
             stages.push(Stage::new("parser", parser.recipient()));
@@ -452,7 +481,33 @@ impl Commons {
                 watchers: watchers.clone(),
             })
             .await?;
-        Ok(Pipeline { watchers, budgets, writer, keeper, supervisor, backfills, stages })
+        Ok(Pipeline { watchers, budgets, writer, keeper, mirror, supervisor, backfills, stages })
+    }
+
+    /// Where streams begin that were never read before, as the older service left them.
+    async fn import_positions(&self, recovered: &Recovered) -> anyhow::Result<mirror::Imported> {
+        let Config { redis, source, .. } = &self.config;
+        match self.config.positions_url().filter(|_| redis.positions.imports()) {
+            Some(url) => {
+                let nodes = &source.data_dirs;
+                Ok(mirror::import(url, nodes, &recovered.streams, &self.logger).await?)
+            }
+            None => Ok(mirror::Imported::new()),
+        }
+    }
+
+    /// What writes the positions of the first node directory: a key holds one path.
+    fn mirror_of(
+        &self,
+        recovered: &Recovered,
+    ) -> anyhow::Result<Option<(Arc<mirror::Committed>, MirrorWriter)>> {
+        let Config { redis, source, .. } = &self.config;
+        let url = self.config.positions_url().filter(|_| redis.positions.mirrors());
+        let (Some(url), Some(node)) = (url, source.data_dirs.first()) else { return Ok(None) };
+        let committed = Arc::new(mirror::Committed::new(node, &recovered.streams));
+        let writer = MirrorWriter::new(url, committed.clone(), self.stats.clone(), &self.logger)
+            .with_context(|| format!("cannot mirror positions to {url}"))?;
+        Ok(Some((committed, writer)))
     }
 }
 
@@ -467,15 +522,6 @@ impl StoredIds for AskStore {
     ) -> Result<std::collections::HashSet<EventId>, String> {
         self.0.stored(ids).await.map_err(|error| error.to_string())
     }
-}
-
-/// Binds at once, so that an address that is taken refuses the start.
-fn listen_for_metrics(address: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
-    let Some(address) = address else { return Ok(None) };
-    let listener = TcpListener::bind(address);
-    let listener =
-        listener.with_context(|| format!("cannot listen on {address} for http.metrics_listen"))?;
-    Ok(Some(listener))
 }
 
 /// Starts to answer commands. Without them everything else works, so a socket that cannot be made is
@@ -498,9 +544,4 @@ fn listen_for_commands(
             None
         }
     }
-}
-
-fn create_state_dir(directory: &Path) -> anyhow::Result<()> {
-    fs::create_dir_all(directory)
-        .with_context(|| format!("cannot create the state directory {}", directory.display()))
 }

@@ -3,7 +3,7 @@
 //! Invariant: the code is a promise to programs, the message is for people. The two routes of the
 //! older service answer in its own form instead, see [`super::older`].
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use actix_web::{
     HttpResponse, ResponseError,
@@ -31,6 +31,9 @@ pub enum ApiError {
     /// As many exports run as are allowed; it works again when one of them ends.
     #[error("{0} exports are under way, which is the limit; try again later")]
     Busy(usize),
+    /// Another daemon serves: this one waits to take over from it.
+    #[error("this daemon stands by for another one: {0}")]
+    Standby(Arc<str>),
     /// The store did not answer. It works again when the store does.
     #[error("the store does not answer at the moment; try again later")]
     Unavailable(#[source] StoreError),
@@ -58,6 +61,7 @@ impl ApiError {
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::UpgradeRequired => "upgrade_required",
             Self::Busy(_) => "busy",
+            Self::Standby(_) => "standby",
             Self::Unavailable(_) => "unavailable",
             Self::TooSlow(_) => "too_slow",
             Self::Store(_) => "store_failed",
@@ -84,7 +88,9 @@ impl ResponseError for ApiError {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
-            Self::Busy(_) | Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy(_) | Self::Standby(_) | Self::Unavailable(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::TooSlow(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -99,7 +105,7 @@ impl ResponseError for ApiError {
             Self::UpgradeRequired => {
                 response.insert_header((header::UPGRADE, "websocket"));
             }
-            Self::Busy(_) | Self::Unavailable(_) => {
+            Self::Busy(_) | Self::Standby(_) | Self::Unavailable(_) => {
                 response.insert_header((header::RETRY_AFTER, "1"));
             }
             Self::InvalidParameter(_) | Self::NotFound | Self::TooSlow(_) | Self::Store(_) => {}

@@ -15,6 +15,7 @@ pub mod metrics;
 mod older;
 mod page;
 mod params;
+mod standby;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -25,7 +26,11 @@ use actix_web::{HttpResponse, HttpResponseBuilder, guard, http::header, web};
 use serde::Serialize;
 use slog::Logger;
 
-pub use self::{error::ApiError, export::Exports};
+pub use self::{
+    error::ApiError,
+    export::Exports,
+    standby::{StandbyState, serve as serve_standby},
+};
 use crate::{
     config::{HealthConfig, HttpConfig},
     event::{Timestamp, Topic},

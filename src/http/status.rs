@@ -3,7 +3,7 @@
 //! Invariant: no value is a constant; what was never measured is null. Durations are milliseconds
 //! and end in `_ms`, sizes end in `_bytes`, points in time are microseconds since 1970.
 
-use std::time::Duration;
+use std::{sync::PoisonError, time::Duration};
 
 use actix_web::HttpResponse;
 use serde::Serialize;
@@ -44,6 +44,8 @@ pub struct Status {
     log: LogStatus,
     store: StoreStatus,
     backfill: BackfillStatus,
+    /// Null when positions are not mirrored.
+    mirror: Option<MirrorStatus>,
     sessions: SessionsStatus,
     exports_open: usize,
 }
@@ -192,6 +194,17 @@ struct StoreStatus {
     oldest_time: Option<Timestamp>,
 }
 
+/// The positions of the older service in Redis.
+#[derive(Debug, Serialize)]
+struct MirrorStatus {
+    writes: u64,
+    failures: u64,
+    /// Null before the first write.
+    last_write_age_ms: Option<i64>,
+    failing_for_ms: Option<i64>,
+    problem: Option<String>,
+}
+
 #[derive(Debug, Serialize)]
 struct BackfillStatus {
     jobs_waiting: i64,
@@ -259,6 +272,7 @@ pub fn report(state: &ApiState, size: Result<StoreSize, StoreError>, now: Timest
         log: log(state),
         store: store(state, size, now),
         backfill: backfill(state),
+        mirror: mirror(state, now),
         sessions: sessions(state),
         exports_open: state.exports.open(),
     }
@@ -451,6 +465,17 @@ fn backfill(state: &ApiState) -> BackfillStatus {
         running,
         last,
     }
+}
+
+fn mirror(state: &ApiState, now: Timestamp) -> Option<MirrorStatus> {
+    let stats = &state.stats.mirror;
+    (stats.enabled.get() != 0).then(|| MirrorStatus {
+        writes: stats.writes.get(),
+        failures: stats.failures.get(),
+        last_write_age_ms: age_ms(&stats.last_write_at, now),
+        failing_for_ms: age_ms(&stats.failing_since, now),
+        problem: stats.problem.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+    })
 }
 
 fn sessions(state: &ApiState) -> SessionsStatus {

@@ -63,6 +63,7 @@ pub struct Stats {
     pub filter: FilterStats,
     pub router: RouterStats,
     pub store: StoreStats,
+    pub mirror: MirrorStats,
     pub sessions: SessionStats,
     pub backfill: BackfillStats,
 }
@@ -170,6 +171,8 @@ pub struct StoreStats {
     pub outages: Counter,
     /// Since when commits fail, microseconds since 1970; 0 while they succeed.
     pub failing_since: Gauge,
+    /// Why the last one failed; empty while they succeed.
+    pub failure: Text,
     /// 1 while the writer waits for the store.
     pub at_work: Gauge,
     pub deleted: Counter,
@@ -177,6 +180,26 @@ pub struct StoreStats {
     pub retention_shortened: Gauge,
     pub size_bytes: Gauge,
     pub free_disk_bytes: Gauge,
+}
+
+/// What is told in words.
+#[derive(Debug, Default)]
+pub struct Text(Mutex<String>);
+
+/// The positions of the older service in Redis. Times are microseconds since 1970.
+#[derive(Debug, Default)]
+pub struct MirrorStats {
+    /// 1 when they are to be written.
+    pub enabled: Gauge,
+    pub writes: Counter,
+    /// Each try.
+    pub failures: Counter,
+    /// 0 before the first one.
+    pub last_write_at: Gauge,
+    /// Since when they cannot be written; 0 while they can.
+    pub failing_since: Gauge,
+    /// Why they cannot be written.
+    pub problem: Mutex<Option<String>>,
 }
 
 /// Sessions of all HTTP workers together.
@@ -332,6 +355,16 @@ impl StreamStats {
         if *current != problem {
             problem.clone_into(&mut current);
         }
+    }
+}
+
+impl Text {
+    pub fn get(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set(&self, text: impl Into<String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = text.into();
     }
 }
 

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     config::StoreConfig,
     event::{Event, SequencedEvent, Timestamp},
-    fail_point,
+    fail_point, mirror,
     router::{
         ledger::{BlockRange, Gap},
         log::{Log, Notice, Segment},
@@ -52,6 +52,8 @@ pub struct Committer {
     horizon: Arc<Horizon>,
     quarantine: Arc<Quarantine>,
     stats: Arc<Stats>,
+    /// Told of every commit.
+    mirror: Option<Arc<mirror::Committed>>,
     logger: Logger,
     /// Whether batches no longer wait for more.
     hurried: bool,
@@ -111,6 +113,7 @@ impl Committer {
             horizon: parts.horizon,
             quarantine: parts.quarantine,
             stats: parts.stats,
+            mirror: None,
             logger: parts.logger,
             hurried: false,
             generation: 0,
@@ -120,6 +123,11 @@ impl Committer {
             number: 0,
             last_seq: state.committed_seq,
         }
+    }
+
+    /// Tells this one of every commit.
+    pub fn set_mirror(&mut self, mirror: Arc<mirror::Committed>) {
+        self.mirror = Some(mirror);
     }
 
     /// Takes over what was appended to the log since the last time.
@@ -181,6 +189,9 @@ impl Committer {
                 self.last_seq = last_seq(&batch.segments).max(self.last_seq);
                 let next = batch.segments.last().map_or(0, |segment| segment.number + 1);
                 self.log.commit(next);
+                if let Some(mirror) = &self.mirror {
+                    batch.segments.iter().for_each(|segment| mirror.note(&segment.progress));
+                }
                 self.count_queued();
                 Ok(())
             }

@@ -10,9 +10,12 @@
 //! the place of a back-filled one: what was cast can be resumed.
 
 mod backfilled;
+pub mod backup;
 mod committer;
 #[cfg(test)]
 mod contract;
+mod holder;
+pub mod inspect;
 mod kept;
 pub mod postgres;
 mod ranges;

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     config::StoreConfig,
     event::{Event, Timestamp},
-    fail_point,
+    fail_point, mirror,
     roll_call::RollCall,
     router::{
         log::Log,
@@ -167,6 +167,14 @@ impl DbWriter {
         }
     }
 
+    /// Tells this one of every commit.
+    pub fn with_mirror(mut self, committed: Arc<mirror::Committed>) -> Self {
+        if let Some(committer) = &mut self.committer {
+            committer.set_mirror(committed);
+        }
+        self
+    }
+
     /// Commits a batch if one is due, or sets the timer for it.
     fn turn(&mut self, ctx: &mut Context<Self>) {
         let Some(committer) = &mut self.committer else { return };
@@ -237,6 +245,7 @@ impl DbWriter {
                     self.stats.store.failing_since.set(Timestamp::now().0);
                     self.stats.store.outages.add(1);
                 }
+                self.stats.store.failure.set(reason);
                 self.phase = Phase::Retrying;
                 ctx.run_later(self.retry, |actor, ctx| {
                     // A new generation or the end may have come in between.
@@ -257,8 +266,13 @@ impl DbWriter {
             info!(self.logger, "store available again"; "outage_ms" => outage.as_millis() as u64);
             self.phase = Phase::Running;
         }
-        self.stats.store.failing_since.set(0);
+        self.end_of_failures();
         self.retry = RETRY.0;
+    }
+
+    fn end_of_failures(&self) {
+        self.stats.store.failing_since.set(0);
+        self.stats.store.failure.set("");
     }
 
     /// Stops committing and tells the daemon why.
@@ -267,6 +281,7 @@ impl DbWriter {
             self.stats.store.failing_since.set(Timestamp::now().0);
             self.stats.store.outages.add(1);
         }
+        self.stats.store.failure.set(error.to_string());
         error!(self.logger, "commit failed"; "error" => %error);
         let fault = match error {
             StoreError::Failed(_)
@@ -363,7 +378,7 @@ impl Handler<NewGeneration> for DbWriter {
                 if recovered.is_ok() && actor.phase != Phase::Over {
                     actor.phase = Phase::Running;
                     actor.retry = RETRY.0;
-                    actor.stats.store.failing_since.set(0);
+                    actor.end_of_failures();
                     ctx.notify(Turn);
                 }
                 recovered

@@ -192,9 +192,7 @@ fn parse_into(
         if line.len() as u64 == MAX_LINE_BYTES && line.last() != Some(&b'\n') {
             content.skip_until(b'\n')?;
         }
-        let mark: &[u8] = if number == 1 { b"\xef\xbb\xbf" } else { b"" };
-        let line = line.strip_prefix(mark).unwrap_or(&line);
-        let text = line.split(|byte| *byte == b'#').next().unwrap_or_default().trim_ascii();
+        let text = text_of(&line, number);
         if text.is_empty() {
             continue;
         }
@@ -204,6 +202,13 @@ fn parse_into(
         }
     }
     if bad.count == 0 { Ok(()) } else { Err(FileFault::BadLines(bad)) }
+}
+
+/// What a line says, without mark, comment and white space. Lines are counted from 1.
+pub fn text_of(line: &[u8], number: usize) -> &[u8] {
+    let mark: &[u8] = if number == 1 { b"\xef\xbb\xbf" } else { b"" };
+    let line = line.strip_prefix(mark).unwrap_or(line);
+    line.split(|byte| *byte == b'#').next().unwrap_or_default().trim_ascii()
 }
 
 impl BadLines {

@@ -17,7 +17,7 @@ use super::{
     change::{ListChanged, WhitelistChange},
     filter::ReplaceWhitelist,
     list::AddressList,
-    redis::{News, SHORT_LIST},
+    redis::News,
     set::Whitelist,
     sources::{ConfigSource, FileSource, Folder, Held, RedisSource, WhitelistError},
     status::{SourceKind, WhitelistState, WhitelistStatus},
@@ -183,7 +183,7 @@ impl WhitelistKeeper {
     fn keep(&mut self) {
         let mut is_long = false;
         for held in self.sources.held_mut() {
-            is_long |= held.keep(&self.folder) && held.list().len() as u64 > SHORT_LIST;
+            is_long |= held.keep(&self.folder) && held.list().is_mapped();
         }
         // A list that is forgotten too early hides who was removed with it, one too late who is new.
         self.gone.retain(|kind| self.folder.forget(*kind).is_err());

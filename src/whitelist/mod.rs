@@ -1,6 +1,7 @@
 //! Whose events are kept: the list, where it comes from, and the stage that applies it.
 
 mod change;
+mod edit;
 mod file;
 mod filter;
 mod keeper;
@@ -13,6 +14,7 @@ mod union;
 
 pub use self::{
     change::{ListChanged, MAX_NAMED, WhitelistChange},
+    edit::{Edit, EditFault, Edited, edit_file},
     file::{
         BadLines, FileFault, FileStamp, ListFile, parse as parse_list, read as read_list,
         read_into as read_list_into,
@@ -20,8 +22,9 @@ pub use self::{
     filter::{ReplaceWhitelist, WhitelistFilter},
     keeper::{ReloadWhitelist, WhitelistKeeper},
     list::{AddressList, ListBuilder, ListFault, MAX_STAMP_BYTES},
-    redis::RedisFault,
+    redis::{RedisFault, RedisList},
     set::{Verdict, Whitelist},
-    sources::WhitelistError,
+    sources::{Folder, WhitelistError, is_too_much, read_config, read_file, read_redis},
     status::{SourceKind, SourceState, WhitelistState, WhitelistStatus},
+    union::Union,
 };

@@ -7,6 +7,8 @@
 pub mod database;
 pub mod node;
 pub mod postgres;
+pub mod proxy;
+pub mod redis;
 
 use std::{
     collections::BTreeMap,

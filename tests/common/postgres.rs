@@ -1,32 +1,120 @@
-//! A PostgreSQL server of one test alone, to be killed and started again.
+//! A PostgreSQL server of one test alone, to be killed, stopped, filled and started again.
 
 use std::{
+    cell::Cell,
     fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use super::eventually;
+use diesel::RunQueryDsl;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{database, eventually};
 
 pub struct PostgresServer {
     directory: PathBuf,
     /// Of a database that is there from the start.
     pub url: String,
+    hangs: Cell<bool>,
 }
 
 impl PostgresServer {
     pub fn start() -> Self {
-        let said = script("start_postgres && echo \"$postgres_dir $NODECAST_TEST_POSTGRES\"");
+        // Small segments of its log, so that a limit on the size of files meets the tables.
+        Self::from_script("postgres_initdb_options=--wal-segsize=1; start_postgres")
+    }
+
+    fn from_script(start: &str) -> Self {
+        let said = script(&format!("{start} && echo \"$postgres_dir $NODECAST_TEST_POSTGRES\""));
         let (directory, url) = said.trim().split_once(' ').expect("the script says both");
-        Self { directory: directory.into(), url: url.to_owned() }
+        Self { directory: directory.into(), url: url.to_owned(), hangs: Cell::new(false) }
+    }
+
+    /// Starts a hot standby that follows this one.
+    pub fn start_replica(&self) -> Self {
+        Self::from_script(&format!("start_postgres_replica {}", self.address().port()))
+    }
+
+    /// Makes a replica a server that is written to.
+    pub fn promote(&self) {
+        let command = format!(
+            "as_postgres \"$(postgres_program pg_ctl)\" -D {}/data -w -t 60 promote >&2",
+            self.directory.display()
+        );
+        script(&command);
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        let host = self.url.split_once('@').unwrap().1.split_once('/').unwrap().0;
+        host.parse().unwrap()
+    }
+
+    /// Runs statements as the server's owner.
+    pub fn run(&self, statements: &str) {
+        for statement in statements.split(';').filter(|statement| !statement.trim().is_empty()) {
+            diesel::sql_query(statement).execute(&mut database::postgres(&self.url)).unwrap();
+        }
+    }
+
+    fn postmaster(&self) -> Pid {
+        let file = self.directory.join("data/postmaster.pid");
+        let pid = fs::read_to_string(file).unwrap().lines().next().unwrap().parse().unwrap();
+        Pid::from_raw(pid).unwrap()
+    }
+
+    /// The server's own process and those of its connections.
+    fn processes(&self) -> Vec<Pid> {
+        let first = self.postmaster();
+        let pid = first.as_raw_pid();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        let children = children.split_whitespace().map(|pid| pid.parse().unwrap());
+        [first].into_iter().chain(children.filter_map(Pid::from_raw)).collect()
+    }
+
+    /// Asks everybody for a password from now on.
+    pub fn require_passwords(&self) {
+        let rules = "host all all 127.0.0.1/32 scram-sha-256\nlocal all all trust\n";
+        fs::write(self.directory.join("data/pg_hba.conf"), rules).unwrap();
+        let directory = self.directory.display();
+        script(&format!(
+            "as_postgres \"$(postgres_program pg_ctl)\" -D {directory}/data reload >&2"
+        ));
     }
 
     /// Kills it as the kernel does: it has no time for a last word.
     pub fn kill(&self) {
-        let file = self.directory.join("data/postmaster.pid");
-        let pid = fs::read_to_string(file).unwrap().lines().next().unwrap().parse().unwrap();
-        let pid = rustix::process::Pid::from_raw(pid).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        kill_process(self.postmaster(), Signal::KILL).unwrap();
+    }
+
+    /// It hangs, and so do its connections; new ones are taken by the kernel.
+    pub fn hang(&self) {
+        self.hangs.set(true);
+        self.signal(Signal::STOP);
+    }
+
+    pub fn wake(&self) {
+        self.signal(Signal::CONT);
+        self.hangs.set(false);
+    }
+
+    fn signal(&self, signal: Signal) {
+        for process in self.processes() {
+            // A connection may have ended in between.
+            kill_process(process, signal).ok();
+        }
+    }
+
+    /// Sets how large its files may grow, as a full disk would. Only who owns a process may, without
+    /// a privilege that root lacks in many containers.
+    pub fn limit_files(&self, bytes: Option<u64>) {
+        let bytes = bytes.map_or("unlimited".to_owned(), |bytes| bytes.to_string());
+        for process in self.processes() {
+            let pid = process.as_raw_pid();
+            // A connection may have ended in between.
+            script(&format!("as_postgres prlimit --pid {pid} --fsize={bytes}: || true"));
+        }
     }
 
     /// Starts it again on the same port. Its last life can be in its way for a moment.
@@ -44,6 +132,9 @@ impl PostgresServer {
 
 impl Drop for PostgresServer {
     fn drop(&mut self) {
+        if self.hangs.get() {
+            self.wake();
+        }
         script(&format!("postgres_dir={} stop_servers", self.directory.display()));
     }
 }

@@ -54,6 +54,30 @@ fn a_second_daemon_on_the_same_database_is_refused_and_the_first_goes_on() {
 }
 
 #[test]
+fn a_standby_on_the_same_file_takes_over_when_the_first_is_killed() {
+    let setup = Setup::new();
+    let mut file = Kind::fills(setup.node()).open(DAY, 9);
+    let first = setup.start();
+    append(&mut file, &(fills_line(1, ALICE, 3) + "\n"));
+    eventually("the first stores", || stored(&setup) == 3);
+    let mut other = Setup::new();
+    other.database_url = Some(format!("sqlite:{}", setup.database().display()));
+    other.data_dirs = setup.data_dirs.clone();
+    other.config = "[store]\nstandby = true\n".to_owned();
+    let second = other.start();
+    let (code, answer) = second.get("/readyz");
+    let reason = answer["reasons"][0].as_str().unwrap();
+    assert_eq!((code, &answer["status"]), (503, &"standby".into()));
+    assert!(reason.contains(&format!("process {} on ", first.pid())), "{reason}");
+
+    first.kill();
+    append(&mut file, &(fills_line(2, ALICE, 3) + "\n"));
+
+    eventually("the second goes on", || stored(&setup) == 6);
+    assert_eq!(second.stop().code(), Some(0));
+}
+
+#[test]
 fn a_file_that_is_no_database_is_named_and_left_alone() {
     let setup = Setup::new();
     fs::create_dir(setup.state_dir()).unwrap();

@@ -89,6 +89,32 @@ fn the_service_manager_is_told_ready_alive_and_stopping() {
     assert_eq!(daemon.stop().code(), Some(0));
 }
 
+/// To wait is what it was started for: the service manager must not take it for a start that hangs.
+#[test]
+fn a_standby_is_ready_and_fed_while_it_waits_and_says_when_it_takes_over() {
+    let first_setup = Setup::new();
+    let first = first_setup.start();
+    let mut setup = Setup::new();
+    setup.config = "[store]\nstandby = true\n".to_owned();
+    setup.database_url = Some(format!("sqlite:{}", first_setup.database().display()));
+    setup.data_dirs = first_setup.data_dirs.clone();
+    let (mut manager, standby) = Manager::start(&mut setup, Duration::from_secs(2));
+
+    assert!(manager.hears("READY=1", PATIENCE), "{}", standby.log_tail());
+    let status = manager.next(PATIENCE).unwrap();
+    let holder = format!("STATUS=standby: process {} on ", first.pid());
+    assert!(status.starts_with(&holder), "{status}");
+    for _ in 0..3 {
+        assert!(manager.hears("WATCHDOG=1", PATIENCE), "{}", standby.log_tail());
+    }
+    assert_eq!(first.stop().code(), Some(0));
+
+    let listening = format!("STATUS=listening on 127.0.0.1:{}", standby.port);
+    assert!(manager.hears(&listening, PATIENCE), "{}", standby.log_tail());
+    assert!(manager.hears("WATCHDOG=1", PATIENCE), "{}", standby.log_tail());
+    assert_eq!(standby.stop().code(), Some(0));
+}
+
 #[test]
 fn a_stage_that_hangs_is_not_fed_for() {
     const PERIOD: Duration = Duration::from_secs(2);

@@ -5,3 +5,4 @@ DROP TABLE nodecast.checkpoints;
 DROP TABLE nodecast.streams;
 DROP TABLE nodecast.store_state;
 DROP TABLE nodecast.events;
+DROP TABLE nodecast.topics;

@@ -67,6 +67,7 @@ pub fn page(metrics: &Metrics, now: Timestamp) -> String {
     memory(&mut page, metrics);
     store(&mut page, metrics);
     backfill(&mut page, metrics);
+    mirror(&mut page, metrics);
     sessions(&mut page, metrics);
     page.finish()
 }
@@ -520,6 +521,30 @@ fn backfill(page: &mut Page, metrics: &Metrics) {
         "Most bytes that are read in a second: backfill.max_bytes_per_second; 0 is no limit.",
         metrics.config.backfill.max_bytes_per_second,
     );
+}
+
+/// Without a mirror the counters are 0 and the rest is absent.
+fn mirror(page: &mut Page, metrics: &Metrics) {
+    let stats = &metrics.state.stats.mirror;
+    page.counter("nodecast_mirror_writes_total", "Writes of positions to Redis.", &stats.writes);
+    page.counter(
+        "nodecast_mirror_failures_total",
+        "Writes of positions to Redis that failed, each try.",
+        &stats.failures,
+    );
+    let since = |gauge: &Gauge| measured(gauge).map(seconds);
+    page.family(
+        Kind::Gauge,
+        "nodecast_mirror_last_write_timestamp_seconds",
+        "When positions were last written to Redis, since 1970.",
+    )
+    .measured(&[], since(&stats.last_write_at));
+    page.family(
+        Kind::Gauge,
+        "nodecast_mirror_failing_since_timestamp_seconds",
+        "Since when positions cannot be written to Redis; absent while they can.",
+    )
+    .measured(&[], since(&stats.failing_since));
 }
 
 fn sessions(page: &mut Page, metrics: &Metrics) {

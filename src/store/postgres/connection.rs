@@ -1,15 +1,12 @@
-//! Connections to PostgreSQL: the address, TLS, the pool for history, and the tables.
+//! Connections to PostgreSQL: the address, TLS, time limits, and the tables.
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use diesel::{ConnectionError, ConnectionResult};
 use diesel_async::{
-    AsyncPgConnection, SimpleAsyncConnection,
-    async_connection_wrapper::AsyncConnectionWrapper,
-    pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod, bb8},
+    AsyncPgConnection, SimpleAsyncConnection, async_connection_wrapper::AsyncConnectionWrapper,
 };
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
-use futures_util::FutureExt;
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
@@ -25,16 +22,20 @@ use crate::store::StoreError;
 
 pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 
-pub type ReadPool = bb8::Pool<AsyncPgConnection>;
-
-/// How long the server may take to answer a new connection.
+/// How long a server may take until a new connection can be used, unless the URL has a
+/// `connect_timeout`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a history query waits for a connection before it is answered as unavailable.
-const READER_WAIT: Duration = Duration::from_secs(5);
+/// A server whose machine has gone without a word is noticed after about as long, by the kernel:
+/// as well when we wait for what it says as when it does not take what we say.
+const UNHEARD: Duration = Duration::from_secs(10);
 
-/// A server that has gone without a word is noticed after about as long.
-const KEEPALIVE: Duration = Duration::from_secs(10);
+/// Time between two questions of the kernel whether the server's is there.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+
+/// How much longer than the server we wait for what it may take its time for: its own word that
+/// the time is over says more than our clock, by which it may just be away.
+pub const GRACE: Duration = Duration::from_secs(2);
 
 /// Of all daemons at once, so that two that start together do not make the tables twice.
 pub const MIGRATION_LOCK: i64 = 0x6e6f_6465_6361_7374;
@@ -67,7 +68,8 @@ impl Server {
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(CONNECT_TIMEOUT);
         }
-        config.keepalives_idle(KEEPALIVE).tcp_user_timeout(KEEPALIVE);
+        config.keepalives_idle(KEEPALIVE).keepalives_interval(KEEPALIVE).keepalives_retries(2);
+        config.tcp_user_timeout(UNHEARD);
         config.application_name("nodecast");
         let encrypted = match mode {
             Mode::Disable => false,
@@ -79,9 +81,27 @@ impl Server {
         Ok(Self { config, tls })
     }
 
+    /// What the driver connects with; holds the password.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// Connects once.
+    ///
+    /// # Errors
+    /// Which server, and why not; [`StoreError::Unavailable`] also when it takes a connection and
+    /// says nothing on it.
     pub async fn connect(&self) -> Result<AsyncPgConnection, StoreError> {
-        self.establish().await.map_err(|error| self.within(fault::of_connecting(&error)))
+        // The driver's own limit ends with the handshake of TCP, which a hung server's kernel makes.
+        let connecting =
+            async { Ok(self.establish().await.map_err(|e| fault::of_connecting(&e))?) };
+        limited(self.connect_limit(), connecting).await.map_err(|error| self.within(error))
+    }
+
+    /// For all hosts that the URL names, one after the other.
+    fn connect_limit(&self) -> Duration {
+        let of_one = self.config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
+        of_one.saturating_mul(self.config.get_hosts().len().max(1) as u32)
     }
 
     async fn establish(&self) -> ConnectionResult<AsyncPgConnection> {
@@ -112,33 +132,6 @@ impl Server {
             StoreError::Failed(text) => StoreError::Failed(at(text)),
             other => other,
         }
-    }
-
-    /// Makes the pool for reads, whose statements end after `timeout`. It connects when it is used.
-    pub fn read_pool(&self, connections: u32, timeout: Duration) -> ReadPool {
-        let server = self.clone();
-        let mut config = ManagerConfig::default();
-        // A query for each checkout costs a round trip; what is broken is seen by its state.
-        config.recycling_method = RecyclingMethod::Fast;
-        config.custom_setup = Box::new(move |_| {
-            let server = server.clone();
-            async move {
-                let mut connection = server.establish().await?;
-                let set_up = format!(
-                    "SET statement_timeout = {}; SET default_transaction_read_only = on",
-                    timeout.as_millis()
-                );
-                let set_up = connection.batch_execute(&set_up).await;
-                set_up.map_err(ConnectionError::CouldntSetupConfiguration)?;
-                Ok(connection)
-            }
-            .boxed()
-        });
-        let manager = AsyncDieselConnectionManager::new_with_config("", config);
-        bb8::Pool::builder()
-            .max_size(connections.max(1))
-            .connection_timeout(READER_WAIT)
-            .build_unchecked(manager)
     }
 
     /// Makes the tables of a new database and brings an older store up to this program.
@@ -180,15 +173,32 @@ impl fmt::Debug for Server {
     }
 }
 
+/// Waits for a piece of work, but not for ever.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] after the limit. The work is dropped then, in whatever state it is:
+/// its connection must not be used again.
+pub async fn limited<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, StoreError> {
+    match tokio::time::timeout(limit, work).await {
+        Ok(done) => Ok(done?),
+        Err(_) => {
+            Err(StoreError::Unavailable(format!("the server gives no answer within {limit:?}")))
+        }
+    }
+}
+
 /// How a server wants to be reached.
-enum Mode {
+pub enum Mode {
     Disable,
     Require,
     ByPlace,
 }
 
 /// Takes `sslmode` and `sslrootcert` out of a URL: the driver knows less of them than we do.
-fn take_tls_parameters(url: &str) -> Result<(String, Mode, Option<String>), String> {
+pub fn take_tls_parameters(url: &str) -> Result<(String, Mode, Option<String>), String> {
     let (mut mode, mut roots) = (Mode::ByPlace, None);
     let Some((base, parameters)) = url.split_once('?') else {
         return Ok((url.to_owned(), mode, roots));

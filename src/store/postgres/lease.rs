@@ -9,20 +9,20 @@ use diesel::{
     QueryableByName,
     sql_types::{BigInt, Bool, Nullable, Text},
 };
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use rustix::{
-    io::Errno,
-    process::{self, Pid},
-};
+use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::fault::Fault;
 use crate::{
     event::Timestamp,
-    store::{Run, StoreError, records::unsigned},
+    store::{Run, StoreError, holder::Holder, records::unsigned},
 };
 
 /// How long a daemon that says nothing keeps the lease.
-const LEASE: Duration = Duration::from_secs(10);
+pub const LEASE: Duration = Duration::from_secs(10);
+
+/// How long who takes a lease waits for the row: its holder may hang in a transaction, and then the
+/// server takes the row from it soon.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
 
 /// The one row of `store_state`, as far as others than the lease need it.
 #[derive(Clone, Debug, QueryableByName)]
@@ -42,7 +42,7 @@ pub struct StoreState {
     #[diesel(sql_type = Nullable<BigInt>)]
     pub shortened_to: Option<i64>,
     #[diesel(sql_type = Text)]
-    holder_host: String,
+    holder_host: String, // [`Holder::place`].
     #[diesel(sql_type = BigInt)]
     holder_process: i64,
     #[diesel(sql_type = Bool)]
@@ -58,27 +58,34 @@ pub async fn load(connection: &mut AsyncPgConnection) -> Result<Option<StoreStat
     Ok(diesel::sql_query(SELECT).load(connection).await?.pop())
 }
 
-/// Takes the lease for a new run, within a transaction. The run's number is above every earlier
-/// one's, even if our clock has stepped back.
+/// Takes the lease for a new run. The run's number is above every earlier one's, even if our clock
+/// has stepped back.
 ///
 /// # Errors
 /// [`StoreError::LeaseLost`] while another daemon holds it.
-pub async fn take(
+pub async fn take(connection: &mut AsyncPgConnection, now: Timestamp) -> Result<Run, Fault> {
+    // First without a lock: who stands by asks often, and the writer shall not wait for it.
+    if let Some(known) = load(connection).await? {
+        refuse_if_held(&known)?;
+    }
+    connection.transaction(async |connection| take_in_transaction(connection, now).await).await
+}
+
+async fn take_in_transaction(
     connection: &mut AsyncPgConnection,
-    host: &str,
     now: Timestamp,
 ) -> Result<Run, Fault> {
-    let process = i64::from(std::process::id());
+    connection
+        .batch_execute(&format!("SET LOCAL lock_timeout = {}", LOCK_WAIT.as_millis()))
+        .await?;
     let first = "INSERT INTO nodecast.store_state \
         (id, epoch, run, commit_number, last_seq, holder_host, holder_process, leased_until) \
         VALUES (1, $1, 0, 0, 0, '', 0, '-infinity') ON CONFLICT DO NOTHING";
     let epoch = fastrand::u64(1..) as i64;
     diesel::sql_query(first).bind::<BigInt, _>(epoch).execute(connection).await?;
     let known = locked(connection).await?;
-    if known.is_held && !is_dead(&known, host) {
-        let holder = format!("process {} on {}", known.holder_process, known.holder_host);
-        return Err(Fault(StoreError::LeaseLost(format!("{holder} holds the lease"))));
-    }
+    refuse_if_held(&known)?;
+    let own = Holder::own();
     let id = now.0.max(known.run + 1);
     let update = format!(
         "UPDATE nodecast.store_state SET run = $1, commit_number = 0, holder_host = $2, \
@@ -87,8 +94,8 @@ pub async fn take(
     );
     diesel::sql_query(update)
         .bind::<BigInt, _>(id)
-        .bind::<Text, _>(host)
-        .bind::<BigInt, _>(process)
+        .bind::<Text, _>(own.place())
+        .bind::<BigInt, _>(i64::from(own.process))
         .execute(connection)
         .await?;
     Ok(Run { id: unsigned(id, "run")?, epoch: known.epoch as u64 })
@@ -100,8 +107,9 @@ pub async fn check(connection: &mut AsyncPgConnection, run: Run) -> Result<Store
     let state = locked(connection).await?;
     if state.run as u64 != run.id || state.epoch as u64 != run.epoch {
         return Err(Fault(StoreError::LeaseLost(format!(
-            "run {} (process {} on {}) has taken over from run {}",
-            state.run, state.holder_process, state.holder_host, run.id
+            "{} has taken over from this one since {}",
+            state.holder(),
+            state.since(),
         ))));
     }
     Ok(state)
@@ -114,9 +122,13 @@ pub async fn set(connection: &mut AsyncPgConnection, run: Run, is_held: bool) ->
     let updated =
         diesel::sql_query(update).bind::<BigInt, _>(run.id as i64).execute(connection).await?;
     if updated == 0 {
-        return Err(Fault(StoreError::LeaseLost(format!("another run followed {}", run.id))));
+        return Err(lost(run));
     }
     Ok(())
+}
+
+pub fn lost(run: Run) -> Fault {
+    Fault(StoreError::LeaseLost(format!("another run followed {}", run.id)))
 }
 
 /// The end of a lease that is taken or renewed now, in SQL.
@@ -131,12 +143,27 @@ async fn locked(connection: &mut AsyncPgConnection) -> Result<StoreState, Fault>
     })
 }
 
-/// Whether the holder is a process of this machine that is no more: then nobody has to wait for the
-/// end of its lease. Whether another machine's process lives cannot be seen.
-fn is_dead(state: &StoreState, host: &str) -> bool {
-    let own = i64::from(std::process::id());
-    let holder = i32::try_from(state.holder_process).ok().and_then(Pid::from_raw);
-    // Not by /proc: in the sandbox of the systemd unit processes of other users are missing there.
-    let is_gone = |holder| process::test_kill_process(holder) == Err(Errno::SRCH);
-    state.holder_host == host && state.holder_process != own && holder.is_some_and(is_gone)
+/// Refuses a lease that somebody else holds, as far as can be known.
+fn refuse_if_held(state: &StoreState) -> Result<(), StoreError> {
+    let holder = state.holder();
+    if !state.is_held || holder.is_gone() {
+        return Ok(());
+    }
+    Err(StoreError::LeaseLost(format!("{holder} holds the lease since {}", state.since())))
+}
+
+impl StoreState {
+    fn holder(&self) -> Holder {
+        Holder::of(&self.holder_host, self.holder_process.try_into().unwrap_or(0))
+    }
+
+    /// Who writes now.
+    pub fn writer(&self) -> Option<Holder> {
+        self.is_held.then(|| self.holder())
+    }
+
+    /// When the run that writes took the lease: its number is that time.
+    fn since(&self) -> Timestamp {
+        Timestamp(self.run)
+    }
 }

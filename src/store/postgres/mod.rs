@@ -6,30 +6,34 @@
 //! transaction checks; nothing is written over a connection of the pool.
 
 mod backfill;
+mod commit;
 mod connection;
+pub mod dump;
 mod fault;
 mod history;
 mod insert;
+pub mod inspect;
 mod lease;
+mod link;
 mod older;
 mod partitions;
+mod pool;
 mod retention;
 mod schema;
 mod state;
+mod statement;
 #[cfg(test)]
 mod tests;
+mod topics;
 mod writer;
 
 use std::{collections::HashSet, time::Duration};
 
 use async_trait::async_trait;
-use diesel_async::{AsyncPgConnection, pooled_connection::bb8};
+use diesel_async::AsyncPgConnection;
 
 pub use self::writer::PostgresWriter;
-use self::{
-    connection::{ReadPool, Server},
-    fault::Fault,
-};
+use self::{connection::Server, fault::Fault, link::Link, pool::ReadPool};
 use super::{EventQuery, EventStore, Recovered, StoreError, StoreSize, StoreWriter};
 use crate::{
     config::StoreConfig,
@@ -43,7 +47,10 @@ pub struct PostgresStore {
     readers: ReadPool,
     /// For the daemon's own questions, which must not wait for somebody's history.
     own: ReadPool,
-    query_timeout: Duration,
+    /// Of each piece of the writer's work.
+    write_timeout: Duration,
+    /// Whether a commit is on the server's disk before it counts.
+    durable: bool,
     warnings: Vec<String>,
 }
 
@@ -57,18 +64,12 @@ impl PostgresStore {
         let server = Server::parse(url)?;
         server.migrate().await?;
         let warning = older::create_view(&mut server.connect().await?).await?;
-        let query_timeout = config.query_timeout;
-        let readers = server.read_pool(config.read_connections, query_timeout);
-        let own = server.read_pool(1, query_timeout);
-        let warnings = warning.into_iter().collect();
-        Ok(Self { server, readers, own, query_timeout, warnings })
+        let pool = |connections| ReadPool::new(server.clone(), connections, config.query_timeout);
+        let (readers, own) = (pool(config.read_connections), pool(1));
+        let (write_timeout, warnings) = (config.write_timeout, warning.into_iter().collect());
+        let durable = config.durable;
+        Ok(Self { server, readers, own, write_timeout, durable, warnings })
     }
-}
-
-type Reader<'p> = bb8::PooledConnection<'p, AsyncPgConnection>;
-
-async fn reader(pool: &ReadPool) -> Result<Reader<'_>, StoreError> {
-    pool.get().await.map_err(|error| StoreError::Unavailable(error.to_string()))
 }
 
 async fn size(connection: &mut AsyncPgConnection) -> Result<StoreSize, Fault> {
@@ -94,26 +95,20 @@ impl EventStore for PostgresStore {
     }
 
     async fn open_writer(&self) -> Result<(Box<dyn StoreWriter>, Recovered), StoreError> {
-        let (writer, recovered) = PostgresWriter::open(self.server.clone()).await?;
+        let link = Link::new(self.server.clone(), self.write_timeout, self.durable);
+        let (writer, recovered) = PostgresWriter::open(link).await?;
         Ok((Box::new(writer), recovered))
     }
 
     async fn events(&self, query: EventQuery) -> Result<Vec<SequencedEvent>, StoreError> {
-        let mut connection = reader(&self.readers).await?;
-        let page = history::page(&mut connection, &query).await;
-        page.map_err(|Fault(error)| match error {
-            StoreError::Unavailable(text) if text.contains("statement timeout") => {
-                StoreError::TooSlow(self.query_timeout)
-            }
-            other => other,
-        })
+        self.readers.read(async |connection| history::page(connection, &query).await).await
     }
 
     async fn stored(&self, ids: Vec<EventId>) -> Result<HashSet<EventId>, StoreError> {
-        Ok(history::stored(&mut *reader(&self.own).await?, ids).await?)
+        self.own.read(async |connection| history::stored(connection, ids).await).await
     }
 
     async fn size(&self) -> Result<StoreSize, StoreError> {
-        Ok(size(&mut *reader(&self.own).await?).await?)
+        self.own.read(async |connection| size(connection).await).await
     }
 }

@@ -9,7 +9,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::store::StoreError;
+use crate::{
+    event::Timestamp,
+    store::{StoreError, holder::Holder},
+};
 
 /// The lock, held until it is dropped. The file stays: deleting it would let two processes lock
 /// two files of one name.
@@ -40,20 +43,20 @@ impl Lock {
                 // Whether or not the name can be read, the lock is taken.
                 let read = file.read_to_string(&mut holder);
                 let holder = match (read, holder.trim()) {
-                    (Err(_), _) | (_, "") => "another process".to_owned(),
-                    (_, pid) => format!("process {pid}"),
+                    (Err(_), _) | (_, "") => "another process",
+                    (_, holder) => holder,
                 };
                 return Err(StoreError::LeaseLost(format!("{holder} holds {}", path.display())));
             }
             Err(TryLockError::Error(error)) => return Err(away(error)),
         }
         file.set_len(0).and_then(|()| file.rewind()).map_err(away)?;
-        writeln!(file, "{}", std::process::id()).map_err(away)?;
+        writeln!(file, "{} (since {})", Holder::own(), Timestamp::now()).map_err(away)?;
         Ok(Self(file))
     }
 }
 
-fn lock_path(database: &Path) -> PathBuf {
+pub fn lock_path(database: &Path) -> PathBuf {
     let mut path = database.as_os_str().to_owned();
     path.push(".lock");
     path.into()

@@ -3,7 +3,7 @@
 //!
 //! Place in the pipeline: what the Redis source of the whitelist asks. Invariants: a list
 //! is used only when it was scanned as a whole; one request is under way at a time, each bounded by
-//! [`RESPONSE_TIMEOUT`]; after a fault everything is scanned again, because what answers next may be
+//! a timeout; after a fault everything is scanned again, because what answers next may be
 //! another server.
 //!
 //! What is new in a sorted set is found by score, cheaply and often. Scores may lie (one score for
@@ -13,27 +13,20 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use ahash::HashSet;
-use bb8_redis::redis::{
-    self, AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisError,
-    aio::MultiplexedConnection,
-};
+use bb8_redis::redis::{self, Client, Cmd, FromRedisValue, RedisError, aio::MultiplexedConnection};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     list::{AddressList, ListFault},
     sources::Folder,
 };
-use crate::{config::RedisUrl, event::Address};
+use crate::{config::RedisUrl, event::Address, redis_client};
 
+mod edit;
 mod scan;
 
 use self::scan::{Kind, Reading};
 pub use self::scan::{Scan, Skipped};
-
-/// The library waits half a second, too short for a busy server.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Members that the server looks at in one step of a scan: about a millisecond of its time.
 const SCAN_COUNT: usize = 1_000;
@@ -115,7 +108,7 @@ struct Known {
 impl RedisList {
     /// Connects to nobody yet.
     pub fn new(url: &RedisUrl, key: &str, folder: Folder) -> Result<Self, RedisFault> {
-        let client = Client::open(url.secret())?;
+        let client = redis_client::open(url)?;
         Ok(Self { client, key: key.to_owned(), folder, connection: None, known: None })
     }
 
@@ -293,13 +286,7 @@ impl RedisList {
     async fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, RedisFault> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
-            none => {
-                let config = AsyncConnectionConfig::new()
-                    .set_connection_timeout(Some(CONNECT_TIMEOUT))
-                    .set_response_timeout(Some(RESPONSE_TIMEOUT));
-                let connected = self.client.get_multiplexed_async_connection_with_config(&config);
-                none.insert(connected.await?)
-            }
+            none => none.insert(redis_client::connect(&self.client).await?),
         };
         Ok(command.query_async(connection).await?)
     }

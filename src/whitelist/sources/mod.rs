@@ -30,7 +30,11 @@ mod configured;
 mod file;
 mod redis;
 
-pub use self::{configured::ConfigSource, file::FileSource, redis::RedisSource};
+pub use self::{
+    configured::{ConfigSource, read as read_config},
+    file::{FileSource, read as read_file},
+    redis::{RedisSource, read as read_redis},
+};
 
 /// Where the lists lie in the state directory.
 const FOLDER: &str = "whitelist";

@@ -2,14 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use slog::Logger;
+use slog::{Logger, warn};
 use tokio::sync::Mutex;
 
 use super::{
     super::redis::{News, RedisFault, RedisList, SHORT_LIST, Scan},
     AddressList, Folder, Held, Kept, SourceKind, WhitelistConfig, WhitelistError, identity,
 };
-use crate::config::RedisUrl;
+use crate::{config::RedisUrl, event::Timestamp};
 
 /// Pause after the first failed look; it doubles with each further one,
 const FIRST_RETRY: Duration = Duration::from_millis(250);
@@ -74,8 +74,13 @@ impl RedisSource {
         let max_shrink = is_known.then_some(config.max_shrink);
         match source.take(answer.map(News::Whole), max_shrink) {
             Err(error) if !is_known => Err(error),
-            // It is told, and the list of the last run holds.
-            Ok(_) | Err(_) => Ok(source),
+            Err(_) => {
+                warn!(logger, "start with the last known whitelist of Redis";
+                    "addresses" => source.held.list.len(),
+                    "age_secs" => Timestamp::now().since(source.held.loaded_at).as_secs());
+                Ok(source)
+            }
+            Ok(_) => Ok(source),
         }
     }
 

@@ -1,0 +1,135 @@
+//! Waits for the lease that another daemon holds, as its stand-in.
+//!
+//! Place: before the pipeline, of which nothing exists yet; what it goes on from is read when the lease
+//! is ours. Meanwhile the port answers that this daemon stands by, and the service manager knows it
+//! ready and alive: to wait is what it was started for.
+//! Invariants: it asks without end, also a database that is away; only what waiting cannot mend
+//! ends it.
+
+use std::{convert::Infallible, future, net::TcpListener, sync::Arc, time::Duration};
+
+use actix_server::ServerHandle;
+use sd_notify::NotifyState;
+use slog::{Logger, info, o, warn};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::{
+    ground::{Ground, Leased},
+    signals::{Signals, Wish},
+    watchdog,
+};
+use crate::{
+    event::Timestamp,
+    http::{self, StandbyState},
+    store::StoreError,
+};
+
+/// Time between two questions for the lease: how much later than its end it is taken over.
+const QUESTIONS: Duration = Duration::from_secs(1);
+
+/// Longest time between two meals of the watchdog.
+const FEEDING: Duration = Duration::from_secs(10);
+
+/// Meals in one period of the watchdog.
+const MEALS_IN_PERIOD: u32 = 4;
+
+/// Takes the lease, at once or when its holder has let go of it. `None` when a signal has asked us
+/// to stop before.
+///
+/// # Errors
+/// When the store cannot be used; without `store.standby` also when another daemon holds it.
+pub async fn take_lease(
+    ground: &mut Ground,
+    signals: &mut Signals,
+    logger: &Logger,
+) -> anyhow::Result<Option<Leased>> {
+    let reason = match ground.lease().await {
+        Err(StoreError::LeaseLost(reason)) if ground.config.store.standby => reason,
+        leased => return Ok(Some(leased?)),
+    };
+    let waiting = Waiting::begin(&ground.listener, ground.started, reason, logger)?;
+    let leased = tokio::select! {
+        leased = waiting.for_lease(ground) => Some(leased),
+        never = waiting.feed_watchdog() => match never {},
+        () = until_stopped(signals) => None,
+    };
+    // Who is being answered gets the rest; nobody waits for it.
+    actix_rt::spawn(waiting.server.stop(true));
+    let Some(leased) = leased else {
+        watchdog::tell(&[NotifyState::Stopping, NotifyState::Status("stopping")], &waiting.logger);
+        return Ok(None);
+    };
+    let leased = leased?;
+    info!(waiting.logger, "the lease is ours, taking over"; "last_seq" => leased.recovered.last_seq);
+    ground.refresh(logger).await;
+    Ok(Some(leased))
+}
+
+/// A reload has nothing to change yet: the whitelist is read when we take over.
+async fn until_stopped(signals: &mut Signals) {
+    while signals.next().await != Wish::Stop {}
+}
+
+struct Waiting {
+    state: Arc<StandbyState>,
+    server: ServerHandle,
+    logger: Logger,
+}
+
+impl Waiting {
+    fn begin(
+        listener: &TcpListener,
+        started: Timestamp,
+        reason: String,
+        logger: &Logger,
+    ) -> anyhow::Result<Self> {
+        let logger = logger.new(o!("component" => "standby"));
+        let state = Arc::new(StandbyState::new(started, reason));
+        // The socket stays bound when this server ends, so that nobody is refused in between.
+        let server = http::serve_standby(listener.try_clone()?, state.clone())?;
+        let handle = server.handle();
+        actix_rt::spawn(server);
+        info!(logger, "standing by for the lease of another nodecast";
+            "address" => %listener.local_addr()?, "reason" => state.reason());
+        let waiting = Self { state, server: handle, logger };
+        watchdog::tell(&[NotifyState::Ready], &waiting.logger);
+        waiting.tell_status();
+        Ok(waiting)
+    }
+
+    /// Asks until the lease is taken.
+    ///
+    /// # Cancel safety
+    /// A lease that is being taken may be left taken: it ends with this process.
+    async fn for_lease(&self, ground: &Ground) -> Result<Leased, StoreError> {
+        loop {
+            sleep(QUESTIONS).await;
+            let reason = match ground.lease().await {
+                Err(StoreError::LeaseLost(reason)) => reason,
+                Err(error @ StoreError::Unavailable(_)) => error.to_string(),
+                leased => return leased,
+            };
+            if *reason != *self.state.reason() {
+                warn!(self.logger, "still standing by"; "reason" => &reason);
+                self.state.set_reason(reason);
+                self.tell_status();
+            }
+        }
+    }
+
+    fn tell_status(&self) {
+        let status = format!("standby: {}", self.state.reason());
+        watchdog::tell(&[NotifyState::Status(&status)], &self.logger);
+    }
+
+    /// One thread does all that there is to do: that it turns is what it shows.
+    async fn feed_watchdog(&self) -> Infallible {
+        let Some(period) = sd_notify::watchdog_enabled() else { return future::pending().await };
+        let mut rounds = interval((period / MEALS_IN_PERIOD).min(FEEDING));
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            rounds.tick().await;
+            watchdog::tell(&[NotifyState::Watchdog], &self.logger);
+        }
+    }
+}

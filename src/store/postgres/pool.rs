@@ -1,0 +1,101 @@
+//! Connections for reads: a few, each lent to one read at a time.
+//!
+//! Invariants: nothing can be written over them; a read has a time limit on our side besides the
+//! server's; a connection whose read did not end, because of the limit or because nobody waits for
+//! the answer any more, is thrown away: the late answer would be in the way of the next read.
+
+use std::time::Duration;
+
+use bb8_redis::bb8;
+use diesel_async::{
+    AsyncPgConnection, SimpleAsyncConnection, pooled_connection::PoolableConnection,
+};
+
+use super::{
+    connection::{GRACE, Server, limited},
+    fault::Fault,
+};
+use crate::store::StoreError;
+
+/// How long a read waits for a connection before it is answered as unavailable.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// Lends connections to reads.
+pub struct ReadPool {
+    pool: bb8::Pool<Connections>,
+    query_timeout: Duration,
+}
+
+/// How the pool makes connections and knows the broken ones.
+struct Connections {
+    server: Server,
+    query_timeout: Duration,
+}
+
+struct Lent {
+    connection: AsyncPgConnection,
+    /// From the beginning of a read to its good end.
+    is_reading: bool,
+}
+
+impl ReadPool {
+    /// Makes a pool that connects when it is used, and whose statements end after `query_timeout`.
+    pub fn new(server: Server, connections: u32, query_timeout: Duration) -> Self {
+        let pool = bb8::Pool::builder()
+            .max_size(connections.max(1))
+            .connection_timeout(WAIT)
+            // A query for each read costs a round trip; what is broken is seen by its state.
+            .test_on_check_out(false)
+            .build_unchecked(Connections { server, query_timeout });
+        Self { pool, query_timeout }
+    }
+
+    /// Lends a connection to a read.
+    ///
+    /// # Errors
+    /// [`StoreError::TooSlow`] when the server has broken it off, [`StoreError::Unavailable`] when
+    /// the server says nothing in time.
+    ///
+    /// # Cancel safety
+    /// The connection is thrown away with the read.
+    pub async fn read<T>(
+        &self,
+        read: impl AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, Fault>,
+    ) -> Result<T, StoreError> {
+        let lent = self.pool.get().await;
+        let mut lent = lent.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        lent.is_reading = true;
+        let answer = limited(self.query_timeout + GRACE, read(&mut lent.connection)).await;
+        lent.is_reading = answer.is_err();
+        answer.map_err(|error| match error {
+            StoreError::Unavailable(text) if text.contains("statement timeout") => {
+                StoreError::TooSlow(self.query_timeout)
+            }
+            other => other,
+        })
+    }
+}
+
+impl bb8::ManageConnection for Connections {
+    type Connection = Lent;
+    type Error = StoreError;
+
+    async fn connect(&self) -> Result<Lent, StoreError> {
+        let mut connection = self.server.connect().await?;
+        let set_up = format!(
+            "SET statement_timeout = {}; SET default_transaction_read_only = on",
+            self.query_timeout.as_millis()
+        );
+        let setting_up = async { Ok(connection.batch_execute(&set_up).await?) };
+        limited(self.query_timeout + GRACE, setting_up).await?;
+        Ok(Lent { connection, is_reading: false })
+    }
+
+    async fn is_valid(&self, _: &mut Lent) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn has_broken(&self, lent: &mut Lent) -> bool {
+        lent.is_reading || lent.connection.is_broken()
+    }
+}

@@ -1,0 +1,139 @@
+//! Servers that hang, are full, refuse writes or take too long, and one that takes over from another.
+
+use crate::{
+    common::{database, eventually, postgres::PostgresServer},
+    scene::{Listener, Scene, fill_the_budget, reasons, wait_until_degraded},
+};
+
+#[test]
+fn a_server_that_hangs_is_given_up_and_goes_on_where_it_was() {
+    let server = PostgresServer::start();
+    let mut scene = Scene::new(server.url.clone());
+    let daemon = scene.setup.start();
+    let client = Listener::to(&daemon);
+    scene.write(5);
+    scene.wait_until_stored();
+
+    for _ in 0..2 {
+        scene.write(20);
+        server.hang();
+        scene.write(20);
+        client.wait_for(scene.rows());
+        wait_until_degraded(&daemon, "no answer within");
+        assert_eq!(daemon.get("/v1/events?topic=fills").0, 503);
+        fill_the_budget(&mut scene, &daemon);
+        server.wake();
+        scene.assert_well(&daemon, &client);
+    }
+
+    assert_eq!(daemon.get("/v1/events?topic=fills").0, 200);
+    assert_eq!(daemon.stop().code(), Some(0));
+}
+
+#[test]
+fn a_server_whose_disk_is_full_is_waited_for() {
+    // Of a file: more than a segment of the server's log, less than the events will take.
+    const LIMIT: u64 = 2 << 20;
+    let server = PostgresServer::start();
+    let mut scene = Scene::new(server.url.clone());
+    let daemon = scene.setup.start();
+    let client = Listener::to(&daemon);
+    scene.write(5);
+    scene.wait_until_stored();
+
+    server.limit_files(Some(LIMIT));
+    eventually("the disk is full", || {
+        scene.write(50);
+        client.wait_for(scene.rows());
+        reasons(&daemon).contains("could not extend")
+    });
+    wait_until_degraded(&daemon, "could not extend");
+    assert!(scene.stored() < scene.rows(), "the disk was not full");
+    assert_eq!(daemon.get("/v1/events?topic=fills").0, 200, "what is there can be read");
+    fill_the_budget(&mut scene, &daemon);
+
+    server.limit_files(None);
+    scene.assert_well(&daemon, &client);
+    assert_eq!(daemon.stop().code(), Some(0));
+}
+
+#[test]
+fn a_server_that_refuses_writes_is_waited_for() {
+    let server = PostgresServer::start();
+    let mut scene = Scene::new(server.url.clone());
+    let daemon = scene.setup.start();
+    let client = Listener::to(&daemon);
+    scene.write(5);
+    scene.wait_until_stored();
+
+    server.run("ALTER SYSTEM SET default_transaction_read_only = on; SELECT pg_reload_conf()");
+    eventually("commits fail", || {
+        scene.write(5);
+        reasons(&daemon).contains("read-only")
+    });
+    scene.write(20);
+    client.wait_for(scene.rows());
+    wait_until_degraded(&daemon, "read-only");
+    assert_eq!(daemon.get("/v1/events?topic=fills").0, 200, "reading goes on");
+    fill_the_budget(&mut scene, &daemon);
+
+    server.run("ALTER SYSTEM RESET default_transaction_read_only; SELECT pg_reload_conf()");
+    scene.assert_well(&daemon, &client);
+    assert_eq!(daemon.stop().code(), Some(0));
+}
+
+#[test]
+fn a_hot_standby_is_written_to_once_it_is_promoted() {
+    let first = PostgresServer::start();
+    let (mut scene, proxy) = Scene::behind_a_proxy(first.url.clone());
+    let daemon = scene.setup.start();
+    let client = Listener::to(&daemon);
+    scene.write(20);
+    scene.wait_until_stored();
+    let second = first.start_replica();
+    scene.write(20);
+    scene.wait_until_stored();
+    eventually("the second server has it", || {
+        database::rows(second.url.as_str()).len() == scene.rows()
+    });
+
+    first.kill();
+    proxy.forward_to(second.address());
+    scene.write(20);
+    client.wait_for(scene.rows());
+    // "cannot execute .. during recovery" and "in a read-only transaction" are one kind of error.
+    wait_until_degraded(&daemon, "cannot execute");
+    assert_eq!(daemon.get("/v1/events?topic=fills").0, 200, "reading goes on");
+    scene.url.clone_from(&second.url);
+    second.promote();
+
+    scene.assert_well(&daemon, &client);
+    assert_eq!(daemon.stop().code(), Some(0));
+}
+
+#[test]
+fn a_commit_that_takes_too_long_is_broken_off_and_tried_again() {
+    let url = database::create_on_postgres();
+    let mut scene = Scene::new(url.clone());
+    let daemon = scene.setup.start();
+    let client = Listener::to(&daemon);
+    scene.write(5);
+    scene.wait_until_stored();
+
+    let mut operator = database::postgres(&url);
+    let mut says = |statement: &str| {
+        use diesel::RunQueryDsl;
+        diesel::sql_query(statement).execute(&mut operator).unwrap();
+    };
+    says("BEGIN");
+    says("LOCK TABLE nodecast.events IN EXCLUSIVE MODE");
+    scene.write(20);
+    client.wait_for(scene.rows());
+    wait_until_degraded(&daemon, "statement timeout");
+    assert_eq!(daemon.get("/v1/events?topic=fills").0, 200, "reading goes on");
+    fill_the_budget(&mut scene, &daemon);
+
+    says("ROLLBACK");
+    scene.assert_well(&daemon, &client);
+    assert_eq!(daemon.stop().code(), Some(0));
+}
