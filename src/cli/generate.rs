@@ -190,7 +190,7 @@ impl Args {
 
 /// Gives a flag that the first SIGINT or SIGTERM sets. A second one ends the process at once.
 #[expect(clippy::disallowed_methods, reason = "there is no pipeline to drain")]
-fn stop_on_signal() -> anyhow::Result<Arc<AtomicBool>> {
+pub(super) fn stop_on_signal() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let set_by_signal = stop.clone();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
