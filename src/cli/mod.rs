@@ -8,7 +8,7 @@ use std::{ffi::OsString, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::config::Faults;
+use crate::{config::Faults, logging};
 
 pub mod config;
 pub mod db;
@@ -84,7 +84,7 @@ pub fn exit_code(outcome: anyhow::Result<ExitCode>) -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("nodecast: {error:#}");
+            logging::complain(&format!("nodecast: {error:#}"));
             match error.downcast_ref::<Faults>() {
                 Some(_) => ExitCode::from(EXIT_CONFIG),
                 None => ExitCode::FAILURE,

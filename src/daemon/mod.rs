@@ -144,7 +144,7 @@ impl Daemon {
     /// # Errors
     /// When the state directory, the port, the whitelist or the store cannot be used.
     pub async fn start(config: Config, logger: &Logger) -> anyhow::Result<Self> {
-        let ground = Ground::prepare(config, logger).await?;
+        let mut ground = Ground::prepare(config, logger).await?;
         let leased = ground.lease().await?;
         Self::on(ground, leased, logger).await
     }
@@ -152,7 +152,7 @@ impl Daemon {
     /// Starts everything on ground that is known to be good.
     async fn on(ground: Ground, leased: Leased, logger: &Logger) -> anyhow::Result<Self> {
         let address = ground.address()?;
-        let Ground { config, started, listener, metrics_listener, keeper, quarantine } = ground;
+        let Ground { config, started, listener, metrics_listener, keeper, quarantine, .. } = ground;
         let Leased { store, writer, recovered } = leased;
         let whitelist = keeper.status();
         let run = recovered.run;

@@ -272,6 +272,11 @@ pub trait StoreWriter: Send {
     /// Deletes one portion of what is due.
     async fn retain(&mut self, limits: RetentionLimits) -> Result<Retained, StoreError>;
 
+    /// Makes room ahead of the events, where that is needed; called every minute between commits.
+    async fn prepare(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Merges what a long run has scattered; called now and then between commits.
     async fn compact(&mut self) -> Result<(), StoreError>;
 

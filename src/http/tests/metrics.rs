@@ -128,3 +128,23 @@ fn what_was_never_measured_has_no_sample_and_what_was_has_its_value() {
         assert!(after.lines().any(|written| written == line), "{line} is not in\n{after}");
     }
 }
+
+#[test]
+fn each_source_of_the_whitelist_has_its_own_figures() {
+    let mut state = state(&[]);
+    state.whitelist = Box::new(|| whitelist(Some("away")));
+    let (metrics, _folder) = metrics(state);
+
+    let page = page(&metrics, NOW);
+
+    for line in [
+        "nodecast_whitelist_addresses 5",
+        r#"nodecast_whitelist_source_addresses{source="file"} 2"#,
+        r#"nodecast_whitelist_source_addresses{source="redis"} 4"#,
+        r#"nodecast_whitelist_problem{source="file"} 0"#,
+        r#"nodecast_whitelist_problem{source="redis"} 1"#,
+        r#"nodecast_whitelist_skipped{source="redis"} 1"#,
+    ] {
+        assert!(page.lines().any(|written| written == line), "{line} is not in\n{page}");
+    }
+}
