@@ -178,7 +178,7 @@ fn main() -> io::Result<()> {
     let users = users_of(&lines);
     let list = |share: usize| {
         let listed = users.iter().step_by(share).copied().collect();
-        Whitelist::build(listed, &WhitelistConfig::default())
+        Whitelist::build(vec![listed], &WhitelistConfig::default())
     };
     let cases = [("1 % of the users listed", list(100)), ("everything", Whitelist::all())];
     let mut out = io::stdout().lock();

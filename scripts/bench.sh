@@ -3,7 +3,7 @@
 # it writes goes to a temporary folder that is removed.
 #
 #   scripts/bench.sh              everything
-#   scripts/bench.sh latency      one of: generate parse store idle ingest latency outage
+#   scripts/bench.sh latency      one of: generate parse store idle ingest latency outage whitelist
 #
 # The disk below TMPDIR (default /tmp) is part of the figures of store and ingest. The last part needs the
 # programs of PostgreSQL and starts a server of its own.
@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 
 wanted=${1:-all}
 case $wanted in
-    all | generate | parse | store | idle | ingest | latency | outage) ;;
+    all | generate | parse | store | idle | ingest | latency | outage | whitelist) ;;
     *)
         sed -n '2,9p' "$0" >&2
         exit 64
@@ -48,7 +48,7 @@ if wants store; then
     echo "store"
     bench --bench store -- --noplot 2>/dev/null | grep -E '^store|time:|thrpt:' | sed 's/^/  /'
 fi
-for part in idle ingest latency outage; do
+for part in idle ingest latency outage whitelist; do
     if wants $part; then bench --bench daemon -- $part; fi
 done
 echo

@@ -69,7 +69,7 @@
 //! a stage knows the next one as a `Recipient`. Behind the parser nothing knows what a fill is: keys
 //! that filters ask for are places in a body, and a topic is a name.
 //!
-//! Around it: [`config`] (file < environment < flags, every fault at once), [`cli`] (one file per
+//! Around it: [`control`] (how commands ask the daemon that runs), [`config`] (file < environment < flags, every fault at once), [`cli`] (one file per
 //! command), [`logging`], [`generate`] (the node simulator, with a manifest of what a correct reader
 //! finds), [`demo`] (all of it at work, compared with that manifest) and [`failpoint`] (where tests
 //! kill, panic or fail the daemon; nothing in a release).
@@ -88,6 +88,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod daemon;
 pub mod delivery;
 pub mod demo;
@@ -97,6 +98,8 @@ pub mod failpoint;
 pub mod generate;
 pub mod http;
 pub mod logging;
+pub mod mirror;
+pub mod redis_client;
 pub mod roll_call;
 pub mod router;
 pub mod source;

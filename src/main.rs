@@ -10,7 +10,10 @@ fn main() -> ExitCode {
         Command::Run(args) => cli::run::run(args, legacy),
         Command::Demo(args) => cli::demo::run(args),
         Command::Generate(args) => cli::generate::run(args),
+        Command::Doctor(args) => cli::doctor::run(args, legacy),
+        Command::Db(args) => cli::db::run(args),
         Command::Config(args) => cli::config::run(args, legacy),
+        Command::Whitelist(args) => cli::whitelist::run(args, legacy),
     };
     cli::exit_code(outcome)
 }

@@ -180,17 +180,16 @@ fn flags_of_the_older_service_mean_run_and_are_never_ignored() {
         "-data_dir=/data",
         "-port",
         "8080",
-        "-redis_host=localhost",
-        "-redis_pasword=hunter2",
+        "-redis_cluster=hunter2",
         "-postgres_password=hunter2",
     ]);
 
     assert_eq!(refused.status.code(), Some(78));
     let said = stderr(&refused);
-    assert!(said.contains("flag -redis_pasword: not read yet; remove the flag"), "{said}");
-    assert!(said.contains("flag -postgres_password: remove it and give the database"), "{said}");
+    assert!(said.contains("flag -redis_cluster: not known; accepted: -redis_host"), "{said}");
+    assert!(said.contains("flag -postgres_password: names no database"), "{said}");
     assert!(said.contains("no whitelist: give"), "{said}");
-    assert!(said.contains("4 faults"), "{said}");
+    assert!(said.contains("3 faults"), "{said}");
     assert!(!said.contains("hunter2"), "{said}");
 }
 

@@ -6,133 +6,25 @@
 
 mod common;
 
-use std::{
-    io::{BufRead, BufReader, Write},
-    net::{TcpListener, TcpStream},
-    process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
-};
+use std::net::TcpListener;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use common::{
-    PATIENCE, Setup, TestDaemon, database, eventually,
+    Setup, TestDaemon, database, eventually,
     node::{ALICE, Kind, append, fills_line},
     receive_type,
+    redis::{Client, Server, shared, user, users},
 };
 
 const DAY: u32 = 20_260_315;
-
-/// A connection that shares no code with the daemon's.
-struct Client(BufReader<TcpStream>);
-
-impl Client {
-    fn connect(port: u16) -> Self {
-        let start = Instant::now();
-        loop {
-            match TcpStream::connect(("127.0.0.1", port)) {
-                Ok(stream) => {
-                    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-                    return Self(BufReader::new(stream));
-                }
-                Err(error) => assert!(start.elapsed() < PATIENCE, "no Redis: {error}"),
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    /// Gives the first line of the answer.
-    fn ask(&mut self, words: &[&str]) -> String {
-        let mut request = format!("*{}\r\n", words.len());
-        for word in words {
-            request += &format!("${}\r\n{word}\r\n", word.len());
-        }
-        self.0.get_mut().write_all(request.as_bytes()).unwrap();
-        let mut line = String::new();
-        self.0.read_line(&mut line).unwrap();
-        line.trim_end().to_owned()
-    }
-
-    fn run(&mut self, words: &[&str]) {
-        let answer = self.ask(words);
-        assert!(answer.starts_with([':', '+']), "{answer}");
-    }
-
-    /// Adds members, `score` and member each, to a sorted set.
-    fn list(&mut self, key: &str, members: &[(String, String)]) {
-        let mut words = vec!["ZADD", key];
-        words.extend(members.iter().flat_map(|(score, member)| [&**score, &**member]));
-        self.run(&words);
-    }
-}
-
-/// A Redis of one test alone.
-struct Server {
-    child: Child,
-    port: u16,
-}
-
-impl Server {
-    fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Self::start_on(port, &[])
-    }
-
-    fn start_on(port: u16, more: &[&str]) -> Self {
-        let child = Command::new("redis-server")
-            .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
-            .args(["--save", "", "--appendonly", "no"])
-            .args(more)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server is needed: scripts/test.sh installs it");
-        Self { child, port }
-    }
-
-    fn client(&self) -> Client {
-        let mut client = Client::connect(self.port);
-        assert_eq!(client.ask(&["PING"]), "+PONG");
-        client
-    }
-
-    fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if self.child.kill().is_ok() {
-            self.child.wait().ok();
-        }
-    }
-}
-
-/// The server of all tests.
-fn shared() -> (String, Client) {
-    let url = std::env::var("NODECAST_TEST_REDIS")
-        .expect("NODECAST_TEST_REDIS is needed: run the tests by scripts/test.sh");
-    let port = url.rsplit_once(':').unwrap().1.parse().unwrap();
-    (url, Client::connect(port))
-}
 
 fn setup(url: &str, key: &str) -> Setup {
     let mut setup = Setup::new();
     setup.whitelist = String::new();
     setup.config = format!("[whitelist]\nredis_url = \"{url}\"\nredis_key = \"{key}\"\n");
     setup
-}
-
-fn user(ordinal: u64) -> String {
-    format!("0x{ordinal:040x}")
-}
-
-/// Users of these ordinals, all with one score.
-fn users(ordinals: std::ops::Range<u64>, score: u64) -> Vec<(String, String)> {
-    ordinals.map(|ordinal| (score.to_string(), user(ordinal))).collect()
 }
 
 fn whitelist(daemon: &TestDaemon) -> Value {
@@ -354,9 +246,10 @@ fn a_redis_that_was_killed_is_followed_again_and_its_password_never_shown() {
     assert_eq!(whitelist(&daemon)["problem"], Value::Null);
     assert!(!daemon.log().contains("hunter2") && !daemon.status().to_string().contains("hunter2"));
 
+    // With a list of the last run a start needs nobody.
     setup.config = setup.config.replace("hunter2", "wrong");
     drop(daemon);
-    let mut daemon = setup.spawn();
-    assert_eq!(daemon.wait_exit().unwrap().code(), Some(1), "{}", daemon.log_tail());
-    assert!(daemon.log().contains("authentication failed"), "{}", daemon.log_tail());
+    let daemon = setup.start();
+    wait_for_problem(&daemon, "authentication failed");
+    assert_eq!(listed(&daemon), 12);
 }

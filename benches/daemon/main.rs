@@ -1,7 +1,9 @@
-//! The whole daemon as its own process, in release: memory at rest, hour files to SQLite, and the
-//! time from an append to a client, also while PostgreSQL is away (a private server is started).
+//! The whole daemon as its own process, in release: memory at rest, hour files to SQLite, the time
+//! from an append to a client, also while PostgreSQL is away (a private server is started), and
+//! long whitelists.
 //!
-//! `cargo bench --bench daemon`, or `-- idle`, `-- ingest`, `-- latency`, `-- outage` for one of them. Beside
+//! `cargo bench --bench daemon`, or `-- idle`, `-- ingest`, `-- latency`, `-- outage`,
+//! `-- whitelist` for one of them. Beside
 //! the figures stands a reference that was measured in the same run: plain writes of the same size
 //! to the same disk, and one bare thread between a file and a socket.
 
@@ -12,6 +14,7 @@ mod ingest;
 mod latency;
 mod outage;
 mod process;
+mod whitelist;
 
 use std::io;
 
@@ -29,6 +32,9 @@ fn main() -> io::Result<()> {
     }
     if wanted("outage") {
         outage::measure()?;
+    }
+    if wanted("whitelist") {
+        whitelist::measure()?;
     }
     Ok(())
 }

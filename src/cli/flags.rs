@@ -70,6 +70,30 @@ impl Flags {
     }
 }
 
+/// The flags that name a database, for commands that need nothing else.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct StoreFlags {
+    /// The TOML file to read [default: $NODECAST_CONFIG, else /etc/nodecast/nodecast.toml if it
+    /// exists]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The database [default: sqlite:{state-dir}/nodecast.db]
+    #[arg(long, value_name = "sqlite:PATH|postgres://..")]
+    database_url: Option<String>,
+    /// Where the database lies when it has no URL [default: $STATE_DIRECTORY, else
+    /// $XDG_STATE_HOME/nodecast, else ~/.local/state/nodecast]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<String>,
+}
+
+impl StoreFlags {
+    /// Adds the flags to what the configuration is made from.
+    pub fn add_to(self, inputs: &mut Inputs) {
+        let Self { config, database_url, state_dir } = self;
+        Flags { config, database_url, state_dir, ..Flags::default() }.add_to(inputs);
+    }
+}
+
 /// A flag with one text.
 pub(super) fn text(flag: &str, key: &'static str, value: String) -> FlagValue {
     FlagValue { flag: flag.to_owned(), key, values: vec![value], is_list: false }

@@ -217,7 +217,7 @@ fn summary(out: &Path, totals: Totals, took: Duration) -> String {
     )
 }
 
-fn parse_time(text: &str) -> Result<Timestamp, String> {
+pub(super) fn parse_time(text: &str) -> Result<Timestamp, String> {
     Timestamp::parse_node(text.trim_end_matches('Z').as_bytes()).map_err(|error| error.to_string())
 }
 

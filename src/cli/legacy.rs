@@ -2,14 +2,14 @@
 //!
 //! They are taken out of the command line before the rest is read, in all the forms that the older
 //! service knows: `-name=value`, `-name value` and the same with two dashes. Without a command
-//! they mean `run`; `config check` and `config show` take them as `run` does. Flags of both kinds
+//! they mean `run`; `doctor`, `config check` and `config show` take them as `run` does. Flags of both kinds
 //! can be mixed.
 
 use std::ffi::{OsStr, OsString};
 
 use crate::config::{Fault, Inputs, Origin};
 
-use super::flags;
+use super::{flags, older_servers::OlderServers};
 
 /// What was taken out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,10 +25,10 @@ struct LegacyFlag {
 }
 
 /// Commands whose arguments are not ours to read.
-const OTHER_COMMANDS: [&str; 3] = ["demo", "generate", "help"];
+const OTHER_COMMANDS: [&str; 4] = ["db", "demo", "generate", "help"];
 
 /// Commands that take these flags, by the words they begin with.
-const COMMANDS: [&[&str]; 3] = [&["run"], &["config", "check"], &["config", "show"]];
+const COMMANDS: [&[&str]; 4] = [&["run"], &["doctor"], &["config", "check"], &["config", "show"]];
 
 /// Separates the older service's flags from the rest, and puts `run` in front of the rest when no
 /// command is given.
@@ -72,9 +72,7 @@ fn read(arg: &OsStr) -> Option<(String, Option<String>)> {
         Some((name, value)) => (name, Some(value.to_owned())),
         None => (text, None),
     };
-    let known = matches!(name, "data_dir" | "port")
-        || name.starts_with("redis_")
-        || name.starts_with("postgres_");
+    let known = matches!(name, "data_dir" | "port") || OlderServers::knows(name);
     known.then(|| (name.to_owned(), value))
 }
 
@@ -83,14 +81,19 @@ fn is_flag(arg: &OsStr) -> bool {
 }
 
 impl LegacyFlags {
-    /// Adds the flags to what the configuration is made from; those that cannot be followed yet
-    /// become faults. Values of the latter may be passwords and are not repeated.
+    /// Adds the flags to what the configuration is made from; those that cannot be followed become
+    /// faults.
     pub fn add_to(self, inputs: &mut Inputs) {
         let mut data_dirs = Vec::new();
+        let mut servers = OlderServers::default();
         for LegacyFlag { name, value } in self.0 {
             let flag = format!("-{name}");
             let fault =
                 |message: String| Fault { origin: Some(Origin::Flag(flag.clone())), message };
+            if OlderServers::knows(&name) {
+                servers.take(&name, value, &mut inputs.faults);
+                continue;
+            }
             match (name.as_str(), value.filter(|value| !value.is_empty())) {
                 ("data_dir", Some(value)) => data_dirs.push(value),
                 ("port", Some(value)) => match value.parse::<u16>() {
@@ -106,22 +109,12 @@ impl LegacyFlags {
                 ("data_dir", None) => {
                     inputs.faults.push(fault("has no value; accepted: a path".to_owned()));
                 }
-                ("port", None) => inputs.faults.push(fault(
-                    "has no value; accepted: a whole number from 1 to 65535".to_owned(),
-                )),
-                (redis, _) if redis.starts_with("redis_") => inputs.faults.push(fault(
-                    "not read yet; remove the flag and give the Redis of the whitelist by \
-                     whitelist.redis_url in the configuration file, or by \
-                     NODECAST_WHITELIST__REDIS_URL"
-                        .to_owned(),
-                )),
                 _ => inputs.faults.push(fault(
-                    "remove it and give the database as --database-url \
-                     postgres://USER:PASSWORD@HOST:PORT/DATABASE"
-                        .to_owned(),
+                    "has no value; accepted: a whole number from 1 to 65535".to_owned(),
                 )),
             }
         }
+        servers.add_to(inputs);
         if !data_dirs.is_empty() {
             inputs.flags.push(flags::list("-data_dir", "source.data_dirs", data_dirs));
         }
@@ -167,22 +160,21 @@ mod tests {
 
     // H44
     #[test]
-    fn redis_and_postgres_flags_are_one_fault_each_and_show_no_secret() {
+    fn redis_and_postgres_flags_reach_whitelist_positions_and_store_and_show_no_secret() {
         let line = "nodecast -data_dir=/data -redis_host=h -redis_pasword=hunter2 \
-                    -redis_password=hunter2 -postgres_user u -postgres_password hunter2";
+                    -redis_password=hunter2 -postgres_user u -postgres_password hunter2 \
+                    --postgres_db=events";
 
-        let faults = load(line).unwrap_err();
+        let loaded = load(line).unwrap();
 
-        assert_eq!(faults.len(), 5, "{faults:#?}");
-        let flags =
-            ["-redis_host", "-redis_pasword", "-redis_password", "-postgres_user", "-postgres_p"];
-        for (fault, flag) in faults.iter().zip(flags) {
-            assert!(fault.starts_with(&format!("flag {flag}")), "{fault}");
-            let is_redis = flag.starts_with("-redis");
-            let instead = if is_redis { "whitelist.redis_url" } else { "--database-url" };
-            assert!(fault.contains(instead), "{fault}");
-            assert!(!fault.contains("hunter2"), "{fault}");
-        }
+        let config = &loaded.config;
+        let redis = config.whitelist.redis_url.as_ref().unwrap();
+        assert_eq!(redis.secret(), "redis://:hunter2@h:6379/0");
+        assert!(config.redis.positions.imports() && config.redis.positions.mirrors());
+        assert_eq!(config.positions_url(), Some(redis));
+        assert_eq!(config.store.url, "postgres://u:hunter2@127.0.0.1:5432/events");
+        assert_eq!(loaded.origin("store.url").to_string(), "flag -postgres_user");
+        assert!(!format!("{config:?}").contains("hunter2"));
     }
 
     #[test]

@@ -11,13 +11,18 @@ use clap::{Parser, Subcommand};
 use crate::config::Faults;
 
 pub mod config;
+pub mod db;
 pub mod demo;
+pub mod doctor;
 pub mod flags;
 pub mod generate;
 pub mod legacy;
+mod older_servers;
 pub mod output;
 mod preflight;
 pub mod run;
+mod units;
+pub mod whitelist;
 
 use legacy::LegacyFlags;
 
@@ -29,8 +34,10 @@ Examples:
   nodecast demo
   nodecast run --data-dir ~/hl/data --whitelist addresses.txt
   nodecast run --data-dir ~/hl/data --whitelist all --from oldest --listen 0.0.0.0:8080
+  nodecast doctor --config nodecast.toml
   nodecast config default > nodecast.toml
   nodecast config check --config nodecast.toml
+  nodecast whitelist list --origin --config nodecast.toml
 
 `nodecast COMMAND --help` says more about a command.";
 
@@ -51,8 +58,14 @@ pub enum Command {
     Demo(demo::Args),
     /// Write hour files as a node does
     Generate(generate::Args),
+    /// Look at everything that a run depends on, and say what to do
+    Doctor(doctor::Args),
+    /// Migrate, look at, prune or back up the database
+    Db(db::Args),
     /// Check, show or print configuration
     Config(config::Args),
+    /// Say who is listed by which source; add and remove addresses
+    Whitelist(whitelist::Args),
 }
 
 /// Reads the command line. Ends the program with a message and code 2 when it is not understood,

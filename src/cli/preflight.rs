@@ -1,7 +1,8 @@
-//! What `config check` looks at beyond the text of the configuration.
+//! What `config check` and `doctor` look at beyond the text of the configuration.
 //!
 //! Invariant: nothing is created, written or locked, and what a running daemon holds is no fault.
-//! So the port is not tried, and a missing node directory is none either: `run` waits for it.
+//! So `config check` does not try the port, and a missing node directory is no fault either: `run`
+//! waits for it.
 
 use std::{
     fs, io,
@@ -12,55 +13,68 @@ use rustix::fs::{Access, access};
 
 use crate::{
     config::{Config, Finding, sqlite_path, without_password},
-    whitelist::read_list,
+    whitelist::read_list_into,
 };
 
 /// Looks at what the configuration names.
 pub fn look(config: &Config) -> Vec<Finding> {
     let found = [
-        whitelist_file(config).map(|why| ("whitelist.file", why)),
-        state_dir(&config.state_dir).map(|why| ("state_dir", why)),
-        database(config).map(|why| ("store.url", why)),
+        whitelist_file(config).map(|why| {
+            let path = config.whitelist.file.as_deref().unwrap_or(Path::new(""));
+            ("whitelist.file", format!("whitelist.file = {}: {why}", path.display()))
+        }),
+        state_dir(&config.state_dir)
+            .map(|why| ("state_dir", format!("state_dir = {}: {why}", config.state_dir.display()))),
+        database(config).map(|why| {
+            ("store.url", format!("store.url = {}: {why}", without_password(&config.store.url)))
+        }),
     ];
     found.into_iter().flatten().map(|(key, message)| Finding { key, message }).collect()
 }
 
-fn whitelist_file(config: &Config) -> Option<String> {
+/// Why the file of the whitelist cannot be used.
+pub(super) fn whitelist_file(config: &Config) -> Option<String> {
     let path = config.whitelist.file.as_deref().filter(|_| !config.whitelist.all)?;
-    let fault = read_list(path).err()?;
-    Some(format!("whitelist.file = {}: {fault}", path.display()))
+    Some(read_list_into(path, |_| Ok(())).err()?.to_string())
 }
 
-fn state_dir(directory: &Path) -> Option<String> {
+/// Why the state directory cannot be used or made.
+pub(super) fn state_dir(directory: &Path) -> Option<String> {
     // The loader has said so already.
     if directory.as_os_str().is_empty() {
         return None;
     }
-    let why = usable(directory).err()?;
-    Some(format!("state_dir = {}: {why}", directory.display()))
+    usable(directory).err()
 }
 
-/// The file itself is not opened: even a look leaves a write-ahead log behind.
-fn database(config: &Config) -> Option<String> {
+/// Why the place of an embedded database cannot be used. The file itself is not opened.
+pub(super) fn database(config: &Config) -> Option<String> {
     let path = sqlite_path(&config.store.url)?;
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let why = match fs::metadata(path) {
-        Ok(found) if !found.is_file() => "not a regular file".to_owned(),
+    match fs::metadata(path) {
+        Ok(found) if !found.is_file() => Some("not a regular file".to_owned()),
         Ok(_) if access(path, Access::READ_OK | Access::WRITE_OK).is_err() => {
-            "this user may not read and write it".to_owned()
+            Some("this user may not read and write it".to_owned())
         }
-        _ if directory == config.state_dir => return None,
+        _ if directory == config.state_dir => None,
         _ => match directory.metadata() {
             // The start makes the state directory and those above it, no other one.
-            Err(_) if config.state_dir.starts_with(directory) => return None,
-            Err(error) => format!("the directory {}: {error}", directory.display()),
-            Ok(_) => usable(directory).err()?,
+            Err(_) if config.state_dir.starts_with(directory) => None,
+            Err(error) => Some(format!("the directory {}: {error}", directory.display())),
+            Ok(_) => usable(directory).err(),
         },
-    };
-    Some(format!("store.url = {}: {why}", without_password(&config.store.url)))
+    }
+}
+
+/// Free bytes for this user where a path is, or will be.
+pub(super) fn free_bytes(path: &Path) -> Option<u64> {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let (nearest, _) = nearest_existing(absolute).ok()?;
+    let found = rustix::fs::statvfs(&nearest).ok()?;
+    Some(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 /// Whether files can be made in a directory, once it and the missing ones above it are made.

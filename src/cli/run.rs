@@ -12,7 +12,7 @@ use crate::{
     },
     config::{Inputs, Need},
     daemon, logging,
-    whitelist::WhitelistError,
+    whitelist::{FileFault, WhitelistError},
 };
 
 /// A node panics when another process has this in its command line, and takes both down.
@@ -26,9 +26,10 @@ Examples:
 
 Every key of the configuration: `nodecast config default`.
 
-The flags of the older service work too: -data_dir=DIR and -port=PORT, in all its spellings. As
-there, -port=8080 listens on all interfaces (0.0.0.0:8080). Its -redis_* and -postgres_* flags are
-refused until the next release, which brings both.";
+The flags of the older service work too, in all its spellings: -data_dir=DIR, -port=PORT, -redis_host,
+-redis_port, -redis_password, -redis_db (the whitelist and the positions), -postgres_host,
+-postgres_port, -postgres_user, -postgres_password, -postgres_db. As there, -port=8080 listens on all
+interfaces (0.0.0.0:8080).";
 
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -76,8 +77,12 @@ pub fn run(args: Args, legacy: LegacyFlags) -> anyhow::Result<ExitCode> {
             crit!(log, "stopped by a fault"; "error" => format!("{error:#}"));
             // Nothing mends itself by trying again there. Later faults of the whitelist stop nobody.
             Ok(match error.downcast_ref::<WhitelistError>() {
-                // A Redis comes back, and its list may come after it.
-                Some(WhitelistError::Redis { .. }) | None => ExitCode::FAILURE,
+                // A Redis comes back, and its list may come after it; a full disk can be emptied.
+                Some(
+                    WhitelistError::Redis { .. }
+                    | WhitelistError::File { fault: FileFault::List(_), .. },
+                )
+                | None => ExitCode::FAILURE,
                 Some(_) => ExitCode::from(EXIT_CONFIG),
             })
         }

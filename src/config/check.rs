@@ -96,6 +96,9 @@ pub(super) fn can_run(layers: &mut Layers) {
              whitelist.addresses or whitelist.all",
         );
     }
+    if config.lacks_positions_url() && !refused(&["redis.url", "whitelist.redis_url"]) {
+        missing.push("no Redis for redis.positions: set redis.url or whitelist.redis_url");
+    }
     let faults = missing.iter().map(|text| Fault { origin: None, message: (*text).to_owned() });
     layers.faults.extend(faults);
 }

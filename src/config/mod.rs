@@ -18,6 +18,7 @@ mod key;
 mod kind;
 mod load;
 mod log;
+mod redis;
 mod router;
 mod session;
 mod show;
@@ -33,6 +34,7 @@ pub use health::HealthConfig;
 pub use http::HttpConfig;
 pub use load::{Finding, FlagValue, Inputs, Loaded, Need};
 pub use log::{LogConfig, LogFormat, level_name};
+pub use redis::{Positions, RedisConfig};
 pub use router::RouterConfig;
 pub use session::SessionConfig;
 pub use source::{SourceConfig, StartFrom};
@@ -49,6 +51,7 @@ pub const DEFAULT_FILE: &str = include_str!("../../config/nodecast.toml");
 pub struct Config {
     pub source: SourceConfig,
     pub whitelist: WhitelistConfig,
+    pub redis: RedisConfig,
     pub router: RouterConfig,
     pub store: StoreConfig,
     pub http: HttpConfig,
@@ -76,6 +79,7 @@ fn keys() -> Vec<Key> {
         vec![state_dir],
         source::keys(),
         whitelist::keys(),
+        redis::keys(),
         router::keys(),
         store::keys(),
         http::keys(),

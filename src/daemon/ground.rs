@@ -48,7 +48,7 @@ impl Ground {
         let listener = TcpListener::bind(config.http.listen)
             .with_context(|| format!("cannot listen on {}", config.http.listen))?;
         let metrics_listener = listen_for_metrics(config.http.metrics_listen)?;
-        let keeper = WhitelistKeeper::open(&config.whitelist, logger).await?;
+        let keeper = WhitelistKeeper::open(&config.whitelist, &config.state_dir, logger).await?;
         let quarantine = Quarantine::open(&config.state_dir, config.source.quarantine_max_bytes)
             .context("cannot open the quarantine in the state directory")?;
         Ok(Self { config, started, listener, metrics_listener, keeper, quarantine, store: None })
@@ -75,7 +75,7 @@ impl Ground {
     /// When this program cannot use the store any more.
     pub async fn refresh(&mut self, logger: &Logger) -> Result<(), StoreError> {
         self.open_store().await?;
-        match WhitelistKeeper::open(&self.config.whitelist, logger).await {
+        match WhitelistKeeper::open(&self.config.whitelist, &self.config.state_dir, logger).await {
             Ok(keeper) => self.keeper = keeper,
             Err(error) => warn!(logger, "whitelist not read again, that of the start is used";
                 "error" => %error),

@@ -17,6 +17,7 @@ use std::{
     future::{self, Future},
     mem,
     net::SocketAddr,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -40,9 +41,11 @@ pub use self::{
 };
 use crate::{
     config::Config,
+    control::{Command, ControlServer, Socket},
     delivery::{self, Casting, SessionSet},
     event::EventId,
     http::{self, ApiState, Exports, metrics::Metrics},
+    mirror::{self, MirrorWriter},
     router::{
         Restart, Router, StoredIds,
         log::{Heads, Log},
@@ -90,6 +93,8 @@ pub struct Daemon {
     budgets: Vec<Arc<Budget>>,
     writer: Addr<DbWriter>,
     keeper: Addr<WhitelistKeeper>,
+    /// Where `redis.positions` says so.
+    mirror: Option<Addr<MirrorWriter>>,
     supervisor: Addr<Supervisor>,
     sessions: Arc<SessionSet>,
     /// Everybody who has to answer the watchdog.
@@ -97,6 +102,8 @@ pub struct Daemon {
     server: ServerHandle,
     /// Where `http.metrics_listen` names an address.
     metrics: Option<ServerHandle>,
+    /// The control socket, to be removed; `None` where it could not be made.
+    control: Option<PathBuf>,
     stats: Arc<Stats>,
     threads: Threads,
     faults: watch::Receiver<Option<Arc<Fault>>>,
@@ -121,6 +128,7 @@ struct Pipeline {
     budgets: Vec<Arc<Budget>>,
     writer: Addr<DbWriter>,
     keeper: Addr<WhitelistKeeper>,
+    mirror: Option<Addr<MirrorWriter>>,
     supervisor: Addr<Supervisor>,
     stages: Vec<Stage>,
 }
@@ -173,6 +181,7 @@ impl Daemon {
 
         let topics = vec![node::FILLS, node::MISC];
         let Commons { config, store, log, stats, readers, quarantine, .. } = commons;
+        let state_dir = config.state_dir.clone();
         let sessions = SessionSet::new(config.session.max_sessions, stats.clone());
         let nodes = config.source.data_dirs.iter();
         let api = Arc::new(ApiState {
@@ -214,7 +223,9 @@ impl Daemon {
         let handle = server.handle();
         actix_rt::spawn(server);
         info!(logger, "listening"; "address" => %address);
-        let Pipeline { watchers, budgets, writer, keeper, supervisor, mut stages } = pipeline;
+        let control = listen_for_commands(&state_dir, Vec::new(), &mut threads, logger);
+        let Pipeline { watchers, budgets, writer, keeper, mirror, supervisor, mut stages } =
+            pipeline;
         stages.push(Stage::shards(sessions.clone()));
         Ok(Self {
             address,
@@ -222,11 +233,13 @@ impl Daemon {
             budgets,
             writer,
             keeper,
+            mirror,
             supervisor,
             sessions,
             stages,
             server: handle,
             metrics,
+            control,
             stats,
             threads,
             faults,
@@ -270,7 +283,7 @@ impl Daemon {
             tokio::select! {
                 wish = signals.next() => match wish {
                     Wish::Stop => break None,
-                    Wish::Reload => self.reload().await,
+                    Wish::Reload => self.reload(),
                 },
                 fault = self.fault() => break Some(fault),
             }
@@ -288,14 +301,18 @@ impl Daemon {
         }
     }
 
-    async fn reload(&self) {
-        match self.keeper.send(ReloadWhitelist).await {
-            Ok(Ok(change)) => info!(self.logger, "whitelist reloaded";
-                "added" => change.added, "removed" => change.removed),
-            // The keeper has said why.
-            Ok(Err(_)) => {}
-            Err(error) => warn!(self.logger, "whitelist not reloaded"; "error" => %error),
-        }
+    /// Does not wait for it: a source that hangs must not hold up a stop.
+    fn reload(&self) {
+        let (reload, logger) = (self.keeper.send(ReloadWhitelist), self.logger.clone());
+        actix_rt::spawn(async move {
+            match reload.await {
+                Ok(Ok(change)) => info!(logger, "whitelist reloaded";
+                    "added" => change.added, "removed" => change.removed),
+                // The keeper has said why.
+                Ok(Err(_)) => {}
+                Err(error) => warn!(logger, "whitelist not reloaded"; "error" => %error),
+            }
+        });
     }
 }
 
@@ -310,6 +327,7 @@ impl Commons {
         faults: watch::Sender<Option<Arc<Fault>>>,
     ) -> anyhow::Result<Pipeline> {
         let Self { config, log, readers, stats, quarantine, logger, .. } = self;
+        let imported = self.import_positions(&recovered).await?;
         let supervisor = Supervisor::new(log.clone(), stats.clone(), faults, logger);
         let supervisor = threads.start(c"supervisor", supervisor);
 
@@ -326,6 +344,12 @@ impl Commons {
             supervisor.clone().recipient(),
             logger,
         );
+        let (writer, mirror) = match self.mirror_of(&recovered)? {
+            Some((committed, mirror)) => {
+                (writer.with_mirror(committed), Some(threads.start(c"mirror", mirror)))
+            }
+            None => (writer, None),
+        };
         let writer_thread = threads.new_thread(c"db_writer");
         let writer = threads.start_on(&writer_thread, writer);
         let reader = readers.register(writer.clone().recipient(), Purpose::Storing);
@@ -401,7 +425,8 @@ impl Commons {
                 stats.clone(),
                 logger,
             )
-            .with_quarantine(quarantine.clone());
+            .with_quarantine(quarantine.clone())
+            .with_imported(imported.clone());
             let watcher = threads.start_on(thread, watcher);
             stages.push(Stage::new("file_watcher", watcher.clone().recipient()));
             stages.push(Stage::new("parser", parser.recipient()));
@@ -418,7 +443,33 @@ impl Commons {
                 watchers: watchers.clone(),
             })
             .await?;
-        Ok(Pipeline { watchers, budgets, writer, keeper, supervisor, stages })
+        Ok(Pipeline { watchers, budgets, writer, keeper, mirror, supervisor, stages })
+    }
+
+    /// Where streams begin that were never read before, as the older service left them.
+    async fn import_positions(&self, recovered: &Recovered) -> anyhow::Result<mirror::Imported> {
+        let Config { redis, source, .. } = &self.config;
+        match self.config.positions_url().filter(|_| redis.positions.imports()) {
+            Some(url) => {
+                let nodes = &source.data_dirs;
+                Ok(mirror::import(url, nodes, &recovered.streams, &self.logger).await?)
+            }
+            None => Ok(mirror::Imported::new()),
+        }
+    }
+
+    /// What writes the positions of the first node directory: a key holds one path.
+    fn mirror_of(
+        &self,
+        recovered: &Recovered,
+    ) -> anyhow::Result<Option<(Arc<mirror::Committed>, MirrorWriter)>> {
+        let Config { redis, source, .. } = &self.config;
+        let url = self.config.positions_url().filter(|_| redis.positions.mirrors());
+        let (Some(url), Some(node)) = (url, source.data_dirs.first()) else { return Ok(None) };
+        let committed = Arc::new(mirror::Committed::new(node, &recovered.streams));
+        let writer = MirrorWriter::new(url, committed.clone(), self.stats.clone(), &self.logger)
+            .with_context(|| format!("cannot mirror positions to {url}"))?;
+        Ok(Some((committed, writer)))
     }
 }
 
@@ -432,5 +483,27 @@ impl StoredIds for AskStore {
         ids: Vec<EventId>,
     ) -> Result<std::collections::HashSet<EventId>, String> {
         self.0.stored(ids).await.map_err(|error| error.to_string())
+    }
+}
+
+/// Starts to answer commands. Without them everything else works, so a socket that cannot be made is
+/// no reason to refuse the start.
+fn listen_for_commands(
+    state_dir: &Path,
+    commands: Vec<Box<dyn Command>>,
+    threads: &mut Threads,
+    logger: &Logger,
+) -> Option<PathBuf> {
+    match Socket::bind(state_dir) {
+        Ok(socket) => {
+            let path = socket.path().to_owned();
+            threads.start(c"control", ControlServer::new(socket, commands, logger));
+            Some(path)
+        }
+        Err(error) => {
+            warn!(logger, "no control socket: commands cannot ask this daemon";
+                "state_dir" => %state_dir.display(), "error" => %error);
+            None
+        }
     }
 }

@@ -1,14 +1,18 @@
 //! Stopping in the direction of the data, so that nothing is cut off that was read.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use slog::{info, warn};
 use tokio::time::timeout;
 
 use super::{Daemon, supervisor::StopSupervising};
 use crate::{
     delivery::CloseReason,
+    mirror::Finish,
     source::node::StopReading,
     store::{Flush, Hurry, StoreError},
 };
@@ -27,6 +31,9 @@ const STOP_READING_WITHIN: Duration = Duration::from_secs(1);
 /// How long the writer's answer is waited for: its own patience, one try behind it, and a lock.
 const WRITER_WITHIN: Duration = Duration::from_millis(3_500);
 
+/// How long Redis may take for the last positions, while clients close.
+const MIRROR_WITHIN: Duration = Duration::from_secs(1);
+
 /// How long clients may take to close.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -42,6 +49,10 @@ impl Daemon {
     pub async fn stop(self) -> anyhow::Result<()> {
         info!(self.logger, "stopping");
         let start = Instant::now();
+        if let Some(control) = &self.control {
+            // Nobody shall wait for an answer of ours. A socket that stays is replaced at the next start.
+            fs::remove_file(control).ok();
+        }
         let stop_reading = self.watchers.iter().map(|watcher| watcher.send(StopReading));
         // A watcher that is gone reads no further either; one that hangs in a read of a dead disk
         // is not waited for.
@@ -59,7 +70,8 @@ impl Daemon {
             Ok(Err(error)) => Err(StoreError::Failed(error.to_string())),
             Err(_) => Err(StoreError::Unavailable("it does not answer".to_owned())),
         };
-        let left = self.sessions.close_all(CloseReason::ShuttingDown, CLOSE_WITHIN).await;
+        let clients = self.sessions.close_all(CloseReason::ShuttingDown, CLOSE_WITHIN);
+        let (left, ()) = join(clients, self.finish_mirror()).await;
         if left > 0 {
             warn!(self.logger, "sessions did not close in time"; "sessions" => left);
         }
@@ -70,6 +82,15 @@ impl Daemon {
         self.threads.stop();
         info!(self.logger, "stopped"; "after_ms" => start.elapsed().as_millis() as u64);
         Ok(flushed?)
+    }
+
+    /// Has the last positions written to Redis, where that is wanted.
+    async fn finish_mirror(&self) {
+        if let Some(mirror) = &self.mirror
+            && timeout(MIRROR_WITHIN, mirror.send(Finish)).await.is_err()
+        {
+            warn!(self.logger, "the last positions are not mirrored: Redis does not answer");
+        }
     }
 
     /// Waits until every batch that was read is in the store.

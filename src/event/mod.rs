@@ -141,11 +141,16 @@ impl Keys {
 /// again when events come back from the store.
 pub type KeyReader = fn(&[u8]) -> Result<Keys, serde_json::Error>;
 
+/// The first `seq` of back-filled events, which are outside the order of arrival: no cursor reaches
+/// them. Live ones come there in the year 2112; both stay exact in JavaScript.
+pub const BACKFILLED_SEQ: u64 = 1 << 52;
+
 /// An event with its place in the order of this store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SequencedEvent {
     /// Order of arrival: strictly increasing for the life of the store. Microseconds since 1970
-    /// made strictly monotonic, so it stays exact in JavaScript.
+    /// made strictly monotonic, so it stays exact in JavaScript. From [`BACKFILLED_SEQ`] on it only
+    /// tells events of one block apart.
     pub seq: u64,
     /// Whether a later position of its topic had been cast before.
     pub late: bool,

@@ -4,7 +4,7 @@
 //! so a node without events of listed users is fresh; a stalled one, or one of which every line is
 //! malformed or refused, is not.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::PoisonError, time::Duration};
 
 use actix_web::HttpResponse;
 use serde::Serialize;
@@ -145,6 +145,10 @@ pub fn degradations(state: &ApiState, now: Timestamp) -> Vec<String> {
         let failure = stats.store.failure.get();
         reasons.push(format!("store: commits have failed for {age:.1?}: {failure}"));
     }
+    let mirror_problem = stats.mirror.problem.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(problem) = &*mirror_problem {
+        reasons.push(format!("redis: positions are not mirrored: {problem}"));
+    }
     if stats.store.retention_shortened.get() != 0 {
         reasons.push("store: the disk, not the age, decides what is kept".to_owned());
     }
@@ -154,9 +158,7 @@ pub fn degradations(state: &ApiState, now: Timestamp) -> Vec<String> {
             reasons.push(format!("reading pauses: {used} of {limit} bytes wait for their commit"));
         }
     }
-    if let Some(problem) = (state.whitelist)().problem {
-        reasons.push(format!("whitelist: {problem}"));
-    }
+    reasons.extend((state.whitelist)().problems().map(|problem| format!("whitelist: {problem}")));
     reasons
 }
 

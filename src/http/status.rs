@@ -3,7 +3,7 @@
 //! Invariant: no value is a constant; what was never measured is null. Durations are milliseconds
 //! and end in `_ms`, sizes end in `_bytes`, points in time are microseconds since 1970.
 
-use std::time::Duration;
+use std::{sync::PoisonError, time::Duration};
 
 use actix_web::HttpResponse;
 use serde::Serialize;
@@ -14,6 +14,7 @@ use crate::{
     router::ledger::Gap,
     stats::{Gauge, StreamStats},
     store::{StoreError, StoreSize},
+    whitelist::{SourceKind, SourceState},
 };
 
 /// How long the store may take to tell its size: status has to come also when it hangs.
@@ -41,6 +42,8 @@ pub struct Status {
     budget: BudgetStatus,
     log: LogStatus,
     store: StoreStatus,
+    /// Null when positions are not mirrored.
+    mirror: Option<MirrorStatus>,
     sessions: SessionsStatus,
     exports_open: usize,
 }
@@ -88,10 +91,27 @@ struct StreamStatus {
 
 #[derive(Debug, Serialize)]
 struct WhitelistStatus {
+    /// All sources in one text.
     source: String,
     /// Whether everything is kept, for everybody; then there are no addresses.
     everything: bool,
+    /// Each counted once, however many sources list it.
     addresses: Option<usize>,
+    /// Of the source that was read longest ago.
+    loaded_age_ms: u64,
+    /// Of all sources.
+    problem: Option<String>,
+    skipped: usize,
+    skipped_example: Option<String>,
+    sources: Vec<SourceStatus>,
+}
+
+/// One source of the whitelist.
+#[derive(Debug, Serialize)]
+struct SourceStatus {
+    kind: SourceKind,
+    name: String,
+    addresses: usize,
     loaded_age_ms: u64,
     problem: Option<String>,
     skipped: usize,
@@ -172,6 +192,17 @@ struct StoreStatus {
     oldest_time: Option<Timestamp>,
 }
 
+/// The positions of the older service in Redis.
+#[derive(Debug, Serialize)]
+struct MirrorStatus {
+    writes: u64,
+    failures: u64,
+    /// Null before the first write.
+    last_write_age_ms: Option<i64>,
+    failing_for_ms: Option<i64>,
+    problem: Option<String>,
+}
+
 #[derive(Debug, Serialize)]
 struct SessionsStatus {
     open: i64,
@@ -220,6 +251,7 @@ pub fn report(state: &ApiState, size: Result<StoreSize, StoreError>, now: Timest
         budget: budget(state),
         log: log(state),
         store: store(state, size, now),
+        mirror: mirror(state, now),
         sessions: sessions(state),
         exports_open: state.exports.open(),
     }
@@ -279,14 +311,29 @@ fn stream(stats: &StreamStats, max_lag: Duration, now: Timestamp) -> StreamStatu
 
 fn whitelist(state: &ApiState, now: Timestamp) -> WhitelistStatus {
     let report = (state.whitelist)();
+    let problem = report.problems().collect::<Vec<_>>().join("; ");
+    let example = report.sources.iter().find_map(|source| source.skipped_example.clone());
     WhitelistStatus {
-        source: report.source,
+        source: report.describe(),
         everything: report.size.is_none(),
         addresses: report.size,
-        loaded_age_ms: millis(now.since(report.loaded_at)),
-        problem: report.problem,
-        skipped: report.skipped,
-        skipped_example: report.skipped_example,
+        loaded_age_ms: millis(now.since(report.loaded_at())),
+        problem: (!problem.is_empty()).then_some(problem),
+        skipped: report.sources.iter().map(|source| source.skipped).sum(),
+        skipped_example: example,
+        sources: report.sources.into_iter().map(|source| source_status(source, now)).collect(),
+    }
+}
+
+fn source_status(state: SourceState, now: Timestamp) -> SourceStatus {
+    SourceStatus {
+        kind: state.kind,
+        name: state.name,
+        addresses: state.size,
+        loaded_age_ms: millis(now.since(state.loaded_at)),
+        problem: state.problem,
+        skipped: state.skipped,
+        skipped_example: state.skipped_example,
     }
 }
 
@@ -378,6 +425,17 @@ fn store(state: &ApiState, size: Result<StoreSize, StoreError>, now: Timestamp) 
         oldest_seq: size.and_then(|size| size.oldest_seq),
         oldest_time: size.and_then(|size| size.oldest_time),
     }
+}
+
+fn mirror(state: &ApiState, now: Timestamp) -> Option<MirrorStatus> {
+    let stats = &state.stats.mirror;
+    (stats.enabled.get() != 0).then(|| MirrorStatus {
+        writes: stats.writes.get(),
+        failures: stats.failures.get(),
+        last_write_age_ms: age_ms(&stats.last_write_at, now),
+        failing_for_ms: age_ms(&stats.failing_since, now),
+        problem: stats.problem.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+    })
 }
 
 fn sessions(state: &ApiState) -> SessionsStatus {

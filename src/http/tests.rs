@@ -19,6 +19,7 @@ use crate::{
     stats::StreamStats,
     store::{EventQuery, Recovered, StoreError, StoreSize, StoreWriter},
     testing::{Probe, log},
+    whitelist::{SourceKind, SourceState},
 };
 
 const NOW: Timestamp = Timestamp(1_773_532_800_000_000);
@@ -73,13 +74,26 @@ fn state(nodes: &[&str]) -> ApiState {
 }
 
 fn whitelist(problem: Option<&str>) -> WhitelistState {
-    WhitelistState {
-        source: "list.txt".to_owned(),
-        size: Some(5),
+    let source = |kind, name: &str, size| SourceState {
+        kind,
+        name: name.to_owned(),
+        size,
         loaded_at: NOW.minus(3 * SECOND),
+        problem: None,
+        skipped: 0,
+        skipped_example: None,
+    };
+    let redis = SourceState {
+        loaded_at: NOW.minus(7 * SECOND),
         problem: problem.map(str::to_owned),
         skipped: 1,
         skipped_example: Some("nobody".to_owned()),
+        ..source(SourceKind::Redis, "redis://host users", 4)
+    };
+    WhitelistState {
+        size: Some(5),
+        sources: vec![source(SourceKind::File, "list.txt", 2), redis],
+        started: NOW.minus(60 * SECOND),
     }
 }
 
@@ -234,8 +248,18 @@ fn status_shows_what_the_stages_measured() {
     assert_eq!(status["store"]["last_commit_age_ms"], 1_000);
     assert_eq!(status["store"]["last_commit_duration_ms"], 1.5);
     let whitelist = json!({
-        "source": "list.txt", "everything": false, "addresses": 5, "loaded_age_ms": 3_000,
-        "problem": null, "skipped": 1, "skipped_example": "nobody",
+        "source": "list.txt and redis://host users", "everything": false, "addresses": 5,
+        "loaded_age_ms": 7_000, "problem": null, "skipped": 1, "skipped_example": "nobody",
+        "sources": [
+            {
+                "kind": "file", "name": "list.txt", "addresses": 2, "loaded_age_ms": 3_000,
+                "problem": null, "skipped": 0, "skipped_example": null,
+            },
+            {
+                "kind": "redis", "name": "redis://host users", "addresses": 4,
+                "loaded_age_ms": 7_000, "problem": null, "skipped": 1, "skipped_example": "nobody",
+            },
+        ],
     });
     assert_eq!(status["whitelist"], whitelist);
     assert_eq!(status["log"]["committed_seq"], 9);

@@ -59,6 +59,7 @@ pub struct Stats {
     pub filter: FilterStats,
     pub router: RouterStats,
     pub store: StoreStats,
+    pub mirror: MirrorStats,
     pub sessions: SessionStats,
 }
 
@@ -179,6 +180,22 @@ pub struct StoreStats {
 /// What is told in words.
 #[derive(Debug, Default)]
 pub struct Text(Mutex<String>);
+
+/// The positions of the older service in Redis. Times are microseconds since 1970.
+#[derive(Debug, Default)]
+pub struct MirrorStats {
+    /// 1 when they are to be written.
+    pub enabled: Gauge,
+    pub writes: Counter,
+    /// Each try.
+    pub failures: Counter,
+    /// 0 before the first one.
+    pub last_write_at: Gauge,
+    /// Since when they cannot be written; 0 while they can.
+    pub failing_since: Gauge,
+    /// Why they cannot be written.
+    pub problem: Mutex<Option<String>>,
+}
 
 /// Sessions of all HTTP workers together.
 #[derive(Debug, Default)]

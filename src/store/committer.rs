@@ -10,11 +10,14 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use slog::{Logger, error, warn};
 use tokio::time::Instant;
 
-use super::{CommitBatch, Committed, Recovered, StoreError, StoreWriter};
+use super::{
+    Backfilled, CommitBatch, Committed, Recovered, Setting, StoreError, StoreWriter,
+    store_backfilled,
+};
 use crate::{
     config::StoreConfig,
-    event::{SequencedEvent, Timestamp},
-    fail_point,
+    event::{Event, SequencedEvent, Timestamp},
+    fail_point, mirror,
     router::{
         ledger::{BlockRange, Gap},
         log::{Log, Notice, Segment},
@@ -49,6 +52,8 @@ pub struct Committer {
     horizon: Arc<Horizon>,
     quarantine: Arc<Quarantine>,
     stats: Arc<Stats>,
+    /// Told of every commit.
+    mirror: Option<Arc<mirror::Committed>>,
     logger: Logger,
     /// Whether batches no longer wait for more.
     hurried: bool,
@@ -108,6 +113,7 @@ impl Committer {
             horizon: parts.horizon,
             quarantine: parts.quarantine,
             stats: parts.stats,
+            mirror: None,
             logger: parts.logger,
             hurried: false,
             generation: 0,
@@ -117,6 +123,11 @@ impl Committer {
             number: 0,
             last_seq: state.committed_seq,
         }
+    }
+
+    /// Tells this one of every commit.
+    pub fn set_mirror(&mut self, mirror: Arc<mirror::Committed>) {
+        self.mirror = Some(mirror);
     }
 
     /// Takes over what was appended to the log since the last time.
@@ -178,6 +189,9 @@ impl Committer {
                 self.last_seq = last_seq(&batch.segments).max(self.last_seq);
                 let next = batch.segments.last().map_or(0, |segment| segment.number + 1);
                 self.log.commit(next);
+                if let Some(mirror) = &self.mirror {
+                    batch.segments.iter().for_each(|segment| mirror.note(&segment.progress));
+                }
                 self.count_queued();
                 Ok(())
             }
@@ -210,6 +224,26 @@ impl Committer {
         kept.into_iter().for_each(|segment| self.waiting.push(segment, now));
         self.count_queued();
         self.writer.recover().await
+    }
+
+    /// Stores events that are no part of the stream. Those that the store refuses go to quarantine.
+    pub async fn backfill(
+        &mut self,
+        events: Vec<Event>,
+        setting: Setting,
+    ) -> Result<Backfilled, StoreError> {
+        fail_point!("store.before_backfill");
+        let done = store_backfilled(&mut *self.writer, events, setting).await?;
+        fail_point!("store.after_backfill");
+        for (event, reason) in &done.refused {
+            self.set_aside(event, reason);
+        }
+        Ok(done)
+    }
+
+    /// Whether more than a few live events wait: then nothing else may take the store's time.
+    pub fn is_busy(&self) -> bool {
+        self.batch.is_some() || self.waiting.events > self.batch_events / 10
     }
 
     /// Whether anything is left to commit.
@@ -287,7 +321,7 @@ impl Committer {
             other => other,
         })?;
         for (event, reason) in refused {
-            self.set_aside(event, &reason);
+            self.set_aside(&event.event, &reason);
         }
         Ok(committed)
     }
@@ -320,8 +354,7 @@ impl Committer {
         self.number
     }
 
-    fn set_aside(&self, sequenced: &SequencedEvent, reason: &str) {
-        let event = &sequenced.event;
+    fn set_aside(&self, event: &Event, reason: &str) {
         let id = &event.id;
         self.stats.store.quarantined.add(1);
         warn!(self.logger, "event refused by the store"; "topic" => %id.topic,

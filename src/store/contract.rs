@@ -13,6 +13,10 @@ use crate::{
     source::{Density, FileMark, Form, OpenBlock, Stream, StreamState},
 };
 
+mod backfilled;
+
+pub use backfilled::*;
+
 pub const FILLS: Topic = Topic::new("fills");
 pub const MISC: Topic = Topic::new("misc");
 
@@ -570,6 +574,11 @@ macro_rules! contract_tests {
             pages_neither_repeat_nor_skip_in_either_direction
             every_condition_holds_together_with_the_others
             stored_tells_what_is_there
+            backfilled_events_are_in_history_once_and_outside_the_order_of_arrival
+            a_live_event_takes_the_place_of_a_backfilled_one
+            a_refused_backfill_leaves_the_others_stored
+            kept_days_outlive_the_retention_and_go_when_their_time_is_over
+            deleted_backfilled_events_let_no_cursor_expire
         }
     };
 }

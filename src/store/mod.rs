@@ -3,11 +3,20 @@
 //! Place in the pipeline: `DbWriter` commits what it reads from the log; sessions and HTTP read.
 //! Invariants: rows, ledger and checkpoints of a batch are one transaction under the lease of one
 //! writer; the identity of an event is a unique key.
+//!
+//! Back-filled events have negative numbers in the column `seq`: they are in history and outside the
+//! order of arrival, so a resume (`seq` above a cursor's) never meets them, the end of the table stays
+//! with the live ones, and neither needs a column of its own. A live event of the same identity takes
+//! the place of a back-filled one: what was cast can be resumed.
 
+mod backfilled;
+pub mod backup;
 mod committer;
 #[cfg(test)]
 mod contract;
 mod holder;
+pub mod inspect;
+mod kept;
 pub mod postgres;
 mod ranges;
 mod records;
@@ -18,11 +27,17 @@ use std::{collections::HashSet, fmt, ops::RangeInclusive, sync::Arc, time::Durat
 
 use async_trait::async_trait;
 
-pub use self::writer::{AttachReader, DbWriter, Flush, Hurry, NewGeneration, Shared, StoreFault};
+pub use self::{
+    backfilled::{Backfilled, Setting, store_backfilled},
+    writer::{
+        AttachReader, Backfill, DbWriter, Flush, GetCheckpoints, Hurry, NewGeneration, Shared,
+        StoreFault, Stored,
+    },
+};
 use self::{postgres::PostgresStore, sqlite::SqliteStore};
 use crate::{
     config::{StoreConfig, sqlite_path},
-    event::{Address, EventId, SequencedEvent, Timestamp, Topic},
+    event::{Address, Event, EventId, SequencedEvent, Timestamp, Topic},
     router::ledger::{BlockRange, Gap},
     source::{Progress, StreamCheckpoint},
 };
@@ -172,6 +187,7 @@ pub struct StoreSize {
     pub bytes: u64,
     /// Of the file system that the store is on; `None` when that cannot be seen from here.
     pub free_disk_bytes: Option<u64>,
+    /// The lowest of the order of arrival, where that needs no search.
     pub oldest_seq: Option<u64>,
     pub oldest_time: Option<Timestamp>,
     /// Highest `seq` that retention has deleted: a cursor before it has expired.
@@ -237,6 +253,18 @@ pub trait EventStore: Send + Sync {
 pub trait StoreWriter: Send {
     /// Writes all of the batch in one transaction, or nothing.
     async fn commit(&mut self, batch: CommitBatch<'_>) -> Result<Committed, StoreError>;
+
+    /// Stores events outside the order of arrival, in one transaction: those that are there already,
+    /// live or back-filled, stay as they are. With `keep` the days that they fall on are kept for
+    /// that long.
+    async fn backfill(
+        &mut self,
+        events: &[Event],
+        keep: Option<Duration>,
+    ) -> Result<Committed, StoreError>;
+
+    /// Reads how far each stream is in the store.
+    async fn checkpoints(&mut self) -> Result<Vec<StreamCheckpoint>, StoreError>;
 
     /// Reads the state of the last commit again, for a new generation of the pipeline.
     async fn recover(&mut self) -> Result<Recovered, StoreError>;

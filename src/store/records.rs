@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::{StoreError, ranges::merge};
 use crate::{
-    event::{Address, Event, EventId, Keys, SequencedEvent, Timestamp, Topic},
+    event::{Address, BACKFILLED_SEQ, Event, EventId, Keys, SequencedEvent, Timestamp, Topic},
     router::ledger::{BlockRange, Gap},
     source::{FileMark, Progress, StreamState},
 };
@@ -28,6 +28,27 @@ pub fn unsigned(number: i64, what: &str) -> Result<u64, StoreError> {
 pub fn unsigned_32(number: i64, what: &str) -> Result<u32, StoreError> {
     u32::try_from(number)
         .map_err(|_| StoreError::Unusable(format!("{what} {number} is beyond 32 bits")))
+}
+
+/// What a `seq` of ours and of the databases differ by for back-filled events: there they are
+/// negative. So whatever asks for the highest `seq`, or for those behind a cursor, passes them over,
+/// and none of them stands at the end of the table, where live ones are appended.
+pub const SHIFT: i64 = 1 << 53;
+
+/// The column `seq` of an event.
+pub fn seq_column(seq: u64) -> Result<i64, StoreError> {
+    let number = signed(seq, "seq")?;
+    Ok(if seq < BACKFILLED_SEQ { number } else { number - SHIFT })
+}
+
+/// Reads what [`seq_column`] wrote.
+pub fn seq_of(column: i64) -> Result<u64, StoreError> {
+    unsigned(if column < 0 { column + SHIFT } else { column }, "seq")
+}
+
+/// The column `seq` as a bound of a page.
+pub fn seq_bound(seq: u64) -> i64 {
+    seq_column(seq).unwrap_or(i64::MAX)
 }
 
 /// A bound of a query: what no row can reach is as good as the largest.
@@ -63,7 +84,7 @@ impl TryFrom<EventRow> for SequencedEvent {
         };
         let (time, body) = (Timestamp(row.time), Bytes::from(row.body));
         let event = Event { id, time, user, keys: Keys::default(), body };
-        Ok(Self { seq: unsigned(row.seq, "seq")?, late: row.late, event })
+        Ok(Self { seq: seq_of(row.seq)?, late: row.late, event })
     }
 }
 

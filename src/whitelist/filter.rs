@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use actix::prelude::*;
-use slog::{Logger, error, info, o, warn};
+use slog::{Logger, debug, error, o, warn};
 
 use super::set::{Verdict, Whitelist};
 use crate::{
@@ -204,7 +204,7 @@ impl Handler<ReplaceWhitelist> for WhitelistFilter {
 
     fn handle(&mut self, message: ReplaceWhitelist, _ctx: &mut Self::Context) {
         self.list = message.0;
-        info!(self.logger, "whitelist replaced"; "whitelist" => ?self.list);
+        debug!(self.logger, "whitelist replaced"; "whitelist" => ?self.list);
     }
 }
 

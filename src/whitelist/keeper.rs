@@ -1,39 +1,33 @@
-//! Owns the whitelist's sources, watches them and hands every new list to the filters.
+//! Unites the whitelist's sources, follows them and hands every new list to the filters.
 //!
 //! Place in the pipeline: beside it. `WhitelistKeeper` -[`ReplaceWhitelist`]-> each
-//! `WhitelistFilter`. Reading and building a long list takes seconds, so it runs on a thread that
-//! serves nobody else.
-//! A list in Redis is asked for on that thread too, one request at a time; see `follow`.
-//! Invariants: a list that is faulty, cannot be read, or lost more than `max_shrink` of its
-//! addresses replaces nothing: the old list stays and the status tells why, until the source is
-//! mended or the shrink is confirmed by [`ReloadWhitelist`].
+//! `WhitelistFilter`, then -[`ListChanged`]-> who wants to know. Reading and building a long list
+//! takes seconds, so it runs on a thread that serves nobody else.
+//! Invariants: each source keeps its own list when it has a fault, and the others go on; what the
+//! state directory keeps of a list is written when those who want to know of its change have heard
+//! of it, so that the next start tells again what a crash swallowed.
 
-use std::{
-    fs, io,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
-};
+use std::{io, path::Path, sync::Arc};
 
 use actix::prelude::*;
-use ahash::HashSet;
 use inotify::{EventMask, EventOwned, Inotify, WatchMask};
-use serde::Serialize;
-use slog::{Logger, error, info, o, warn};
+use slog::{Logger, error, info, warn};
 
 use super::{
-    file::{self, FileFault},
+    change::{ListChanged, WhitelistChange},
     filter::ReplaceWhitelist,
-    redis::{RedisFault, RedisList},
+    list::AddressList,
+    redis::News,
     set::Whitelist,
+    sources::{ConfigSource, FileSource, Folder, Held, RedisSource, WhitelistError},
+    status::{SourceKind, WhitelistState, WhitelistStatus},
 };
 use crate::{
-    config::{RedisUrl, WhitelistConfig},
+    config::WhitelistConfig,
     event::{Address, Timestamp},
 };
 
-mod follow;
+mod open;
 
 /// Bytes for the events of one read from inotify: some hundred.
 const EVENT_BUFFER_BYTES: usize = 16 << 10;
@@ -43,142 +37,68 @@ const EVENT_BUFFER_BYTES: usize = 16 << 10;
 #[rtype(result = "Result<WhitelistChange, WhitelistError>")]
 pub struct ReloadWhitelist;
 
-/// How a new list differs from the old one. Without the exact set only the sizes are compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct WhitelistChange {
-    pub added: usize,
-    pub removed: usize,
-}
-
-/// Why there is no new list.
-#[derive(Debug, thiserror::Error)]
-pub enum WhitelistError {
-    /// At the start the daemon refuses to run; later the old list stays.
-    #[error("whitelist file {}: {fault}", path.display())]
-    File { path: PathBuf, fault: FileFault },
-    /// At the start the daemon refuses to run; later the old list stays.
-    #[error("whitelist key {key:?} in {url}: {fault}")]
-    Redis { url: RedisUrl, key: String, fault: RedisFault },
-    /// In the configuration.
-    #[error("whitelist.addresses: {address:?} is not 0x and 40 hexadecimal digits")]
-    BadAddress { address: String },
-    /// The old list stays until the new one is confirmed.
-    #[error(
-        "the new list lost {removed} of {of} addresses, more than whitelist.max_shrink allows: \
-         reload (SIGHUP) to confirm it"
-    )]
-    Shrunk { removed: usize, of: usize },
-}
-
-/// What status answers tell about the whitelist.
-#[derive(Clone, Debug, Serialize)]
-pub struct WhitelistState {
-    /// Number of listed addresses; `None`: everybody.
-    pub size: Option<usize>,
-    /// Where the list comes from.
-    pub source: String,
-    /// When the list that holds now was read.
-    pub loaded_at: Timestamp,
-    /// Why the source's present content is not used; `None` while all is well.
-    pub problem: Option<String>,
-    /// Members of the source that are no addresses.
-    pub skipped: usize,
-    /// One of them.
-    pub skipped_example: Option<String>,
-}
-
-/// [`WhitelistState`], shared between the keeper and those who tell it.
-#[derive(Debug)]
-pub struct WhitelistStatus(Mutex<WhitelistState>);
-
 /// The actor.
 pub struct WhitelistKeeper {
     config: WhitelistConfig,
+    sources: Sources,
+    /// Where the last known lists are kept.
+    folder: Folder,
     list: Arc<Whitelist>,
     filters: Vec<Recipient<ReplaceWhitelist>>,
+    /// Who wants to know of changes.
+    listener: Option<Recipient<ListChanged>>,
+    /// Changes that the filters know and the listener was not told.
+    untold: Vec<ListChanged>,
+    /// Changes that the listener was told and has not handled.
+    unheard: usize,
+    /// Sources that were configured in the last run and are no more.
+    gone: Vec<SourceKind>,
+    started: Timestamp,
     status: Arc<WhitelistStatus>,
-    /// The file as it was when it was last read, whatever came of it.
-    read: Option<FileStamp>,
-    /// A change that the timer saw. It is read when it looks the same one interval later: a file
-    /// that is still being written is not.
-    settling: Option<FileStamp>,
-    /// Where the list is in Redis; away while it is asked.
-    redis: Option<RedisList>,
-    /// Digest of the members of Redis that the list holds.
-    digest: Option<u64>,
-    /// Looks at Redis that failed since the last one that did not.
-    failures: u32,
     logger: Logger,
 }
 
-/// By which a change of a file is noticed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct FileStamp {
-    modified: Option<SystemTime>,
-    size: u64,
-    inode: u64,
+/// What is configured of them.
+#[derive(Default)]
+struct Sources {
+    file: Option<FileSource>,
+    redis: Option<RedisSource>,
+    configured: Option<ConfigSource>,
 }
 
-impl WhitelistStatus {
-    pub fn get(&self) -> WhitelistState {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+impl Sources {
+    fn held(&self) -> impl Iterator<Item = &Held> {
+        let file = self.file.iter().map(|source| &source.held);
+        let redis = self.redis.iter().map(|source| &source.held);
+        file.chain(redis).chain(self.configured.iter().map(|source| &source.held))
     }
 
-    fn update(&self, change: impl FnOnce(&mut WhitelistState)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    fn held_mut(&mut self) -> impl Iterator<Item = &mut Held> {
+        let file = self.file.iter_mut().map(|source| &mut source.held);
+        let redis = self.redis.iter_mut().map(|source| &mut source.held);
+        file.chain(redis).chain(self.configured.iter_mut().map(|source| &mut source.held))
+    }
+
+    fn lists(&self) -> Vec<AddressList> {
+        self.held().map(|held| held.list().clone()).collect()
+    }
+
+    /// What the change of one source's list changes for all together.
+    fn change(&self, kind: SourceKind, old: &AddressList) -> ListChanged {
+        let of_others = |address: &Address| {
+            let mut others = self.held().filter(|held| held.kind() != kind);
+            others.any(|held| held.list().contains(address))
+        };
+        let Some(new) = self.held().find(|held| held.kind() == kind) else {
+            return ListChanged::of([], []);
+        };
+        let added = new.list().difference(old).filter(|address| !of_others(address));
+        let removed = old.difference(new.list()).filter(|address| !of_others(address));
+        ListChanged::of(added, removed)
     }
 }
 
 impl WhitelistKeeper {
-    /// Reads the first list, from wherever it is.
-    ///
-    /// # Errors
-    /// When a source is faulty: without a whole list nothing should start.
-    pub async fn open(config: &WhitelistConfig, logger: &Logger) -> Result<Self, WhitelistError> {
-        match &config.redis_url {
-            Some(url) if !config.all => Self::open_redis(url, config, logger).await,
-            _ => Self::load(config, logger),
-        }
-    }
-
-    /// Reads the first list of file and configuration.
-    fn load(config: &WhitelistConfig, logger: &Logger) -> Result<Self, WhitelistError> {
-        let read = config.file.as_deref().and_then(|path| FileStamp::of(path).ok());
-        let list = if config.all {
-            Whitelist::all()
-        } else {
-            Whitelist::build(read_sources(config, logger)?, config)
-        };
-        Ok(Self { read, ..Self::with(list, config, logger) })
-    }
-
-    fn with(list: Whitelist, config: &WhitelistConfig, logger: &Logger) -> Self {
-        let logger = logger.new(o!("actor" => "whitelist_keeper"));
-        let state = WhitelistState {
-            size: list.size(),
-            source: source_of(config),
-            loaded_at: Timestamp::now(),
-            problem: None,
-            skipped: 0,
-            skipped_example: None,
-        };
-        info!(logger, "whitelist loaded"; "whitelist" => ?list, "source" => &state.source);
-        let keeper = Self {
-            config: config.clone(),
-            list: Arc::new(list),
-            filters: Vec::new(),
-            status: Arc::new(WhitelistStatus(Mutex::new(state))),
-            read: None,
-            settling: None,
-            redis: None,
-            digest: None,
-            failures: 0,
-            logger,
-        };
-        keeper.warn_if_empty();
-        keeper
-    }
-
     /// The list that holds now: what the filters are born with.
     pub fn list(&self) -> Arc<Whitelist> {
         self.list.clone()
@@ -194,86 +114,42 @@ impl WhitelistKeeper {
         self
     }
 
-    /// The file that is watched.
-    fn watched(&self) -> Option<&Path> {
-        self.config.file.as_deref().filter(|_| !self.config.all)
+    /// Names who is told of every change, when the filters have the new list.
+    pub fn tell(mut self, listener: Recipient<ListChanged>) -> Self {
+        self.listener = Some(listener);
+        self
     }
 
-    /// Reads the sources and replaces the list, or notes why not.
-    fn reload(&mut self, accept_shrink: bool) -> Result<WhitelistChange, WhitelistError> {
-        if self.config.all {
-            return Ok(WhitelistChange { added: 0, removed: 0 });
-        }
-        // Taken before reading, so that a change in the meantime is noticed by the timer.
-        self.read = self.watched().and_then(|path| FileStamp::of(path).ok());
-        self.settling = None;
-        let result = read_sources(&self.config, &self.logger)
-            .and_then(|addresses| self.replace(addresses, accept_shrink));
-        match &result {
-            Ok(_) => self.settle(),
-            Err(error) => self.note_problem(error),
-        }
-        result
+    fn state(&self) -> WhitelistState {
+        let sources = self.sources.held().map(Held::state).collect();
+        WhitelistState { size: self.list.size(), sources, started: self.started }
     }
 
-    fn replace(
-        &mut self,
-        addresses: HashSet<Address>,
-        accept_shrink: bool,
-    ) -> Result<WhitelistChange, WhitelistError> {
-        let old_size = self.list.size().unwrap_or_default();
-        let change = match self.list.exact() {
-            Some(old) => WhitelistChange {
-                added: addresses.difference(old).count(),
-                removed: old.difference(&addresses).count(),
-            },
-            None => WhitelistChange {
-                added: addresses.len().saturating_sub(old_size),
-                removed: old_size.saturating_sub(addresses.len()),
-            },
+    /// Unites the lists anew, one of which replaced `old`, and gives them to the filters.
+    fn unite(&mut self, kind: SourceKind, old: Option<AddressList>) -> WhitelistChange {
+        let Some(old) = old else { return WhitelistChange::default() };
+        let change = self.sources.change(kind, &old);
+        let lists = self.sources.lists();
+        let list = if change.is_cut() {
+            Whitelist::build(lists, &self.config)
+        } else {
+            self.list.changed(lists, &change.added, change.removed, &self.config)
         };
-        let most = self.config.max_shrink * old_size as f64;
-        if change.removed as f64 > most && !accept_shrink {
-            return Err(WhitelistError::Shrunk { removed: change.removed, of: old_size });
+        self.replace(list);
+        let counts = change.counts();
+        info!(self.logger, "whitelist reloaded"; "whitelist" => ?self.list, "source" => %kind,
+            "added" => counts.added, "removed" => counts.removed);
+        self.warn_if_empty();
+        if !change.is_empty() {
+            self.untold.push(change);
         }
-        // Equal sizes prove nothing when the addresses themselves are not kept.
-        let same = change.added == 0 && change.removed == 0 && self.list.exact().is_some();
-        if !same {
-            self.list = Arc::new(Whitelist::build(addresses, &self.config));
-            for filter in &self.filters {
-                filter.do_send(ReplaceWhitelist(self.list.clone()));
-            }
-            info!(self.logger, "whitelist reloaded"; "whitelist" => ?self.list,
-                "added" => change.added, "removed" => change.removed);
-            self.warn_if_empty();
-        }
-        Ok(change)
+        counts
     }
 
-    /// Notes that the list in use is what the sources say.
-    fn settle(&self) {
-        let size = self.list.size();
-        let mut had_problem = false;
-        self.status.update(|state| {
-            (state.size, state.loaded_at) = (size, Timestamp::now());
-            had_problem = state.problem.take().is_some();
-        });
-        if had_problem {
-            info!(self.logger, "whitelist source is well again");
-        }
-    }
-
-    /// Tells once that the old list stays.
-    fn note_problem(&self, error: &WhitelistError) {
-        let text = error.to_string();
-        let mut is_new = false;
-        self.status.update(|state| {
-            is_new = state.problem.as_ref() != Some(&text);
-            state.problem = Some(text);
-        });
-        if is_new {
-            warn!(self.logger, "whitelist not replaced, the old one stays";
-                "whitelist" => ?self.list, "error" => %error);
+    fn replace(&mut self, list: Whitelist) {
+        self.list = Arc::new(list);
+        for filter in &self.filters {
+            filter.do_send(ReplaceWhitelist(self.list.clone()));
         }
     }
 
@@ -283,25 +159,76 @@ impl WhitelistKeeper {
         }
     }
 
-    /// Reads the file when it has changed. Answers are in the log and the status.
-    fn reload_if_changed(&mut self) {
-        let Some(path) = self.watched() else { return };
-        match FileStamp::of(path) {
-            Ok(stamp) if self.read == Some(stamp) => self.settling = None,
-            Ok(stamp) if self.settling == Some(stamp) => self.reload_and_tell(),
-            Ok(stamp) => self.settling = Some(stamp),
-            Err(fault) => {
-                let error = WhitelistError::File { path: path.to_owned(), fault: fault.into() };
-                // The same file may come back: it is then to be read.
-                self.read = None;
-                self.note_problem(&error);
+    /// Tells what happened: the status, the listener, and the state directory when he has heard it.
+    fn tell_all(&mut self, ctx: &mut Context<Self>) {
+        for change in std::mem::take(&mut self.untold) {
+            let Some(listener) = &self.listener else { continue };
+            self.unheard += 1;
+            let told = listener.send(change).into_actor(self);
+            ctx.spawn(told.map(|heard, keeper, ctx| {
+                // Nobody hears any more: the next start tells it again.
+                if heard.is_ok() {
+                    keeper.unheard -= 1;
+                    keeper.tell_all(ctx);
+                }
+            }));
+        }
+        if self.unheard == 0 {
+            self.keep();
+        }
+        self.status.set(self.state());
+    }
+
+    /// Keeps the lists for the next start.
+    fn keep(&mut self) {
+        let mut is_long = false;
+        for held in self.sources.held_mut() {
+            is_long |= held.keep(&self.folder) && held.list().is_mapped();
+        }
+        // A list that is forgotten too early hides who was removed with it, one too late who is new.
+        self.gone.retain(|kind| self.folder.forget(*kind).is_err());
+        // What was kept of a long list needs less memory than the list it was made of.
+        if is_long {
+            self.replace(self.list.changed(self.sources.lists(), &[], 0, &self.config));
+        }
+    }
+
+    /// Reads the file, whatever it looks like.
+    fn read_file(&mut self, accept_shrink: bool) -> Result<WhitelistChange, WhitelistError> {
+        let Some(file) = &mut self.sources.file else { return Ok(WhitelistChange::default()) };
+        let max_shrink = (!accept_shrink).then_some(self.config.max_shrink);
+        let list = file.read(&self.folder, &self.logger);
+        let old = list.and_then(|list| file.take(list, max_shrink));
+        match old {
+            Ok(old) => Ok(self.unite(SourceKind::File, old)),
+            Err(error) => {
+                file.held.note_fault(&error);
+                Err(error)
             }
         }
     }
 
-    fn reload_and_tell(&mut self) {
-        if let Err(error) = self.reload(false) {
-            slog::debug!(self.logger, "whitelist not reloaded"; "error" => %error);
+    /// Reads the file. Answers are in the log and the status.
+    fn file_changed(&mut self, ctx: &mut Context<Self>) {
+        if let Err(error) = self.read_file(false) {
+            slog::debug!(self.logger, "whitelist file not used"; "error" => %error);
+        }
+        self.tell_all(ctx);
+    }
+
+    /// Reads the file when it has changed.
+    fn look_at_file(&mut self) {
+        let Some(file) = &mut self.sources.file else { return };
+        let answer = match file.look() {
+            Ok(false) => return,
+            Ok(true) => self.read_file(false).map(drop),
+            Err(error) => {
+                file.held.note_fault(&error);
+                Err(error)
+            }
+        };
+        if let Err(error) = answer {
+            slog::debug!(self.logger, "whitelist file not used"; "error" => %error);
         }
     }
 
@@ -316,57 +243,28 @@ impl WhitelistKeeper {
         ctx.add_stream(inotify.into_event_stream(vec![0; EVENT_BUFFER_BYTES])?);
         Ok(())
     }
-}
 
-/// All addresses of all sources.
-fn read_sources(
-    config: &WhitelistConfig,
-    logger: &Logger,
-) -> Result<HashSet<Address>, WhitelistError> {
-    let mut addresses = HashSet::default();
-    if let Some(path) = &config.file {
-        let list =
-            file::read(path).map_err(|fault| WhitelistError::File { path: path.clone(), fault })?;
-        if list.duplicates > 0 {
-            info!(logger, "addresses stand in the whitelist file more than once";
-                "path" => %path.display(), "duplicates" => list.duplicates);
-        }
-        addresses = list.addresses;
+    /// Looks at Redis when it is time to. Only one look is under way at a time.
+    fn look_at_redis_later(&self, ctx: &mut Context<Self>) {
+        let Some(redis) = &self.sources.redis else { return };
+        ctx.run_later(redis.pause(), Self::look_at_redis);
     }
-    add_configured(config, &mut addresses)?;
-    Ok(addresses)
-}
 
-fn add_configured(
-    config: &WhitelistConfig,
-    addresses: &mut HashSet<Address>,
-) -> Result<(), WhitelistError> {
-    for text in &config.addresses {
-        let address = text
-            .trim()
-            .parse()
-            .map_err(|_| WhitelistError::BadAddress { address: text.clone() })?;
-        addresses.insert(address);
-    }
-    Ok(())
-}
-
-fn source_of(config: &WhitelistConfig) -> String {
-    let configured = config.addresses.len();
-    let list = match (&config.file, &config.redis_url) {
-        _ if config.all => return "all".to_owned(),
-        (Some(path), _) => path.display().to_string(),
-        (None, Some(url)) => format!("{url} {}", config.redis_key),
-        (None, None) => return format!("{configured} configured addresses"),
-    };
-    if configured == 0 { list } else { format!("{list} and {configured} configured addresses") }
-}
-
-impl FileStamp {
-    fn of(path: &Path) -> io::Result<Self> {
-        let metadata = fs::metadata(path)?;
-        let modified = metadata.modified().ok();
-        Ok(Self { modified, size: metadata.len(), inode: metadata.ino() })
+    fn look_at_redis(&mut self, ctx: &mut Context<Self>) {
+        let Some(redis) = &self.sources.redis else { return };
+        // Meanwhile the file is followed: a Redis that hangs holds nobody up.
+        let look = redis.look(self.config.refresh_interval).into_actor(self);
+        ctx.spawn(look.map(|answer, keeper, ctx| {
+            let Some(redis) = &mut keeper.sources.redis else { return };
+            match redis.take(answer, Some(keeper.config.max_shrink)) {
+                Ok(old) => drop(keeper.unite(SourceKind::Redis, old)),
+                Err(error) => {
+                    slog::debug!(keeper.logger, "whitelist in Redis not used"; "error" => %error);
+                }
+            }
+            keeper.tell_all(ctx);
+            keeper.look_at_redis_later(ctx);
+        }));
     }
 }
 
@@ -374,30 +272,34 @@ impl Actor for WhitelistKeeper {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        if self.redis.is_some() {
-            self.look_later(ctx);
+        self.look_at_redis_later(ctx);
+        let file = self.sources.file.as_ref();
+        if let Some(path) = file.map(|file| file.path().to_owned()) {
+            if let Err(error) = self.watch(&path, ctx) {
+                warn!(self.logger, "whitelist file is not watched, only looked at on a timer";
+                    "path" => %path.display(), "error" => %error);
+            }
+            // What changed between loading and watching.
+            if self.sources.file.as_ref().is_some_and(FileSource::has_changed) {
+                self.file_changed(ctx);
+            }
+            ctx.run_interval(self.config.refresh_interval, |keeper, ctx| {
+                keeper.look_at_file();
+                keeper.tell_all(ctx);
+            });
         }
-        let Some(path) = self.watched().map(Path::to_owned) else { return };
-        if let Err(error) = self.watch(&path, ctx) {
-            warn!(self.logger, "whitelist file is not watched, only looked at on a timer";
-                "path" => %path.display(), "error" => %error);
-        }
-        // What changed between loading and watching.
-        if FileStamp::of(&path).ok() != self.read {
-            self.reload_and_tell();
-        }
-        ctx.run_interval(self.config.refresh_interval, |keeper, _| keeper.reload_if_changed());
+        self.tell_all(ctx);
     }
 }
 
 impl StreamHandler<io::Result<EventOwned>> for WhitelistKeeper {
-    fn handle(&mut self, event: io::Result<EventOwned>, _ctx: &mut Self::Context) {
-        let Some(path) = self.watched() else { return };
+    fn handle(&mut self, event: io::Result<EventOwned>, ctx: &mut Self::Context) {
+        let Some(path) = self.sources.file.as_ref().map(FileSource::path) else { return };
         match event {
             // An overflow may have swallowed the event of our file.
-            Ok(event) if event.mask.contains(EventMask::Q_OVERFLOW) => self.reload_and_tell(),
+            Ok(event) if event.mask.contains(EventMask::Q_OVERFLOW) => self.file_changed(ctx),
             Ok(event) if event.name.is_some() && event.name.as_deref() == path.file_name() => {
-                self.reload_and_tell();
+                self.file_changed(ctx);
             }
             Ok(_) => {}
             Err(error) => error!(self.logger, "watch of the whitelist file failed";
@@ -410,14 +312,24 @@ impl StreamHandler<io::Result<EventOwned>> for WhitelistKeeper {
 }
 
 impl Handler<ReloadWhitelist> for WhitelistKeeper {
-    /// No look at Redis runs beside it: the older of two scans could win.
-    type Result = AtomicResponse<Self, Result<WhitelistChange, WhitelistError>>;
+    type Result = ResponseActFuture<Self, Result<WhitelistChange, WhitelistError>>;
 
-    fn handle(&mut self, _: ReloadWhitelist, _ctx: &mut Self::Context) -> Self::Result {
-        AtomicResponse::new(match self.redis.take() {
-            Some(redis) => self.confirm(redis),
-            None => Box::pin(fut::ready(self.reload(true))),
-        })
+    fn handle(&mut self, _: ReloadWhitelist, ctx: &mut Self::Context) -> Self::Result {
+        let of_file = self.read_file(true);
+        self.tell_all(ctx);
+        let Some(redis) = &self.sources.redis else { return Box::pin(fut::ready(of_file)) };
+        let scan = redis.scan(self.config.refresh_interval, None).into_actor(self);
+        Box::pin(scan.map(|answer, keeper, ctx| {
+            let Some(redis) = &mut keeper.sources.redis else { return of_file };
+            let taken = redis.take(answer.map(News::Whole), None);
+            let of_redis = taken.map(|old| keeper.unite(SourceKind::Redis, old));
+            keeper.tell_all(ctx);
+            let (file, redis) = (of_file?, of_redis?);
+            Ok(WhitelistChange {
+                added: file.added + redis.added,
+                removed: file.removed + redis.removed,
+            })
+        }))
     }
 }
 

@@ -1,18 +1,30 @@
 //! Whose events are kept: the list, where it comes from, and the stage that applies it.
 
+mod change;
+mod edit;
 mod file;
 mod filter;
 mod keeper;
+mod list;
 mod redis;
 mod set;
+mod sources;
+mod status;
+mod union;
 
 pub use self::{
-    file::{BadLines, FileFault, ListFile, parse as parse_list, read as read_list},
-    filter::{ReplaceWhitelist, WhitelistFilter},
-    keeper::{
-        ReloadWhitelist, WhitelistChange, WhitelistError, WhitelistKeeper, WhitelistState,
-        WhitelistStatus,
+    change::{ListChanged, MAX_NAMED, WhitelistChange},
+    edit::{Edit, EditFault, Edited, edit_file},
+    file::{
+        BadLines, FileFault, FileStamp, ListFile, parse as parse_list, read as read_list,
+        read_into as read_list_into,
     },
-    redis::RedisFault,
+    filter::{ReplaceWhitelist, WhitelistFilter},
+    keeper::{ReloadWhitelist, WhitelistKeeper},
+    list::{AddressList, ListBuilder, ListFault, MAX_STAMP_BYTES},
+    redis::{RedisFault, RedisList},
     set::{Verdict, Whitelist},
+    sources::{Folder, WhitelistError, is_too_much, read_config, read_file, read_redis},
+    status::{SourceKind, SourceState, WhitelistState, WhitelistStatus},
+    union::Union,
 };

@@ -1,24 +1,27 @@
-//! The list of users whose events are kept: a Bloom filter that rejects, an exact set that
-//! confirms.
+//! The list of users whose events are kept: a Bloom filter that rejects, exact lists that confirm.
 //!
 //! Place in the pipeline: what `WhitelistFilter` asks for every candidate. Invariants: a list never
-//! changes, a new one replaces it as a whole; who is listed is always found; with the exact set
+//! changes, a new one replaces it as a whole; who is listed is always found; with the exact lists
 //! nobody else is.
 //!
-//! In memory an exact set alone would be as fast; the Bloom filter is what lets the exact list stay
-//! out of the way (`exact = false`) when it is very long. It is sized for the list when it is built
-//! and never grows: one that grew from a small size would let four times as many strangers pass.
+//! There is one Bloom filter for all sources and one exact list for each. The Bloom filter is what
+//! lets the exact lists stay out of the way, in a file. It has room for some more addresses than it
+//! was built for and is built anew when that is used up: one that grew from a small size would let
+//! four times as many strangers pass. Who leaves the list may stay in the filter until then.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
-use ahash::HashSet;
 use growable_bloom_filter::{GrowableBloom, GrowableBloomBuilder};
 
+use super::{list::AddressList, union::Union};
 use crate::{config::WhitelistConfig, event::Address};
 
 /// Share of the configured false-positive rate that a filter is built for. The library promises the
 /// rate on average; a list should keep it in every case.
 const RATE_MARGIN: f64 = 0.5;
+
+/// A filter has room for its list and one part in so many more.
+const SPARE: usize = 8;
 
 /// Whose events are kept.
 pub struct Whitelist {
@@ -27,12 +30,25 @@ pub struct Whitelist {
 
 enum Kind {
     All,
-    Listed {
-        bloom: GrowableBloom,
-        /// `None`: what passes the Bloom filter counts as listed.
-        exact: Option<HashSet<Address>>,
-        len: usize,
-    },
+    Listed(Listed),
+}
+
+struct Listed {
+    bloom: Arc<Bloom>,
+    /// One of each source.
+    lists: Vec<AddressList>,
+    /// Whether what passes the Bloom filter is confirmed by the lists.
+    exact: bool,
+    /// Addresses of all lists together, each counted once.
+    len: usize,
+}
+
+#[derive(Clone)]
+struct Bloom {
+    filter: GrowableBloom,
+    /// Addresses put in; those that have left the list are still counted.
+    used: usize,
+    capacity: usize,
 }
 
 /// What a list says of an address.
@@ -51,29 +67,51 @@ impl Whitelist {
         Self { kind: Kind::All }
     }
 
-    /// Builds the list of these addresses; an empty one keeps nobody.
-    pub fn build(addresses: HashSet<Address>, config: &WhitelistConfig) -> Self {
-        let len = addresses.len();
-        let mut bloom = GrowableBloomBuilder::new()
-            .estimated_insertions(len.max(config.min_capacity).max(1))
-            .desired_error_ratio(config.false_positive_rate * RATE_MARGIN)
-            .build();
-        for address in &addresses {
-            bloom.insert(address);
+    /// Unites the lists of all sources; empty ones keep nobody.
+    pub fn build(lists: Vec<AddressList>, config: &WhitelistConfig) -> Self {
+        let most: usize = lists.iter().map(AddressList::len).sum();
+        let mut bloom = Bloom::new(most, config);
+        let mut len = 0;
+        for (address, _) in Union::of(&lists) {
+            bloom.insert(&address);
+            len += 1;
         }
-        let exact = config.exact.then_some(addresses);
-        Self { kind: Kind::Listed { bloom, exact, len } }
+        Self { kind: Kind::Listed(Listed { bloom: bloom.into(), lists, exact: config.exact, len }) }
+    }
+
+    /// The list after a change: `added` are new to all lists together, and `removed` addresses are
+    /// on none of them any more.
+    pub fn changed(
+        &self,
+        lists: Vec<AddressList>,
+        added: &[Address],
+        removed: usize,
+        config: &WhitelistConfig,
+    ) -> Self {
+        let Kind::Listed(old) = &self.kind else { return Self::build(lists, config) };
+        let has_room = old.bloom.used + added.len() <= old.bloom.capacity;
+        // Without the exact lists, who stays in the filter stays listed.
+        if !has_room || (removed > 0 && !old.exact) {
+            return Self::build(lists, config);
+        }
+        let mut bloom = old.bloom.clone();
+        if !added.is_empty() {
+            let bloom = Arc::make_mut(&mut bloom);
+            added.iter().for_each(|address| bloom.insert(address));
+        }
+        let len = old.len + added.len() - removed;
+        Self { kind: Kind::Listed(Listed { bloom, lists, exact: old.exact, len }) }
     }
 
     #[inline]
     pub fn contains(&self, address: &Address) -> Verdict {
         match &self.kind {
             Kind::All => Verdict::Listed,
-            Kind::Listed { bloom, .. } if !bloom.contains(address) => Verdict::Rejected,
-            Kind::Listed { exact: Some(exact), .. } if !exact.contains(address) => {
+            Kind::Listed(listed) if !listed.bloom.filter.contains(address) => Verdict::Rejected,
+            Kind::Listed(listed) if listed.exact && !listed.holds(address) => {
                 Verdict::FalsePositive
             }
-            Kind::Listed { .. } => Verdict::Listed,
+            Kind::Listed(_) => Verdict::Listed,
         }
     }
 
@@ -85,16 +123,30 @@ impl Whitelist {
     pub fn size(&self) -> Option<usize> {
         match &self.kind {
             Kind::All => None,
-            Kind::Listed { len, .. } => Some(*len),
+            Kind::Listed(listed) => Some(listed.len),
         }
     }
+}
 
-    /// The addresses, where they are kept.
-    pub fn exact(&self) -> Option<&HashSet<Address>> {
-        match &self.kind {
-            Kind::Listed { exact, .. } => exact.as_ref(),
-            Kind::All => None,
-        }
+impl Listed {
+    fn holds(&self, address: &Address) -> bool {
+        self.lists.iter().any(|list| list.contains(address))
+    }
+}
+
+impl Bloom {
+    fn new(len: usize, config: &WhitelistConfig) -> Self {
+        let capacity = (len + len / SPARE).max(config.min_capacity).max(1);
+        let filter = GrowableBloomBuilder::new()
+            .estimated_insertions(capacity)
+            .desired_error_ratio(config.false_positive_rate * RATE_MARGIN)
+            .build();
+        Self { filter, used: 0, capacity }
+    }
+
+    fn insert(&mut self, address: &Address) {
+        self.filter.insert(address);
+        self.used += 1;
     }
 }
 
@@ -109,6 +161,7 @@ impl fmt::Debug for Whitelist {
 
 #[cfg(test)]
 mod tests {
+    use ahash::HashSet;
     use proptest::prelude::*;
 
     use super::*;
@@ -125,8 +178,8 @@ mod tests {
     proptest! {
         #[test]
         fn who_was_listed_is_found_and_nobody_else(listed in prop::collection::hash_set(any::<[u8; 20]>(), 0..300), others in prop::collection::vec(any::<[u8; 20]>(), 0..50)) {
-            let addresses: HashSet<_> = listed.iter().copied().map(Address).collect();
-            let list = Whitelist::build(addresses, &config(0.5, true));
+            let addresses = listed.iter().copied().map(Address).collect();
+            let list = Whitelist::build(vec![addresses], &config(0.5, true));
 
             prop_assert!(listed.iter().all(|address| list.contains(&Address(*address)) == Verdict::Listed));
             for other in others {
@@ -140,7 +193,8 @@ mod tests {
     fn false_positives_stay_below_the_configured_rate() {
         for (count, rate) in [(1_000, 0.01), (20_000, 0.01), (20_000, 0.001), (50, 0.01)] {
             let listed = random(count, 1);
-            let list = Whitelist::build(listed.clone(), &config(rate, true));
+            let list =
+                Whitelist::build(vec![listed.iter().copied().collect()], &config(rate, true));
 
             let strangers = random(100_000, 2);
             let passed = strangers
@@ -156,7 +210,8 @@ mod tests {
     // H24
     #[test]
     fn without_the_exact_set_a_false_positive_counts_as_listed() {
-        let list = Whitelist::build(random(20_000, 1), &config(0.5, false));
+        let addresses = random(20_000, 1).into_iter().collect();
+        let list = Whitelist::build(vec![addresses], &config(0.5, false));
 
         let verdicts: Vec<_> = random(1_000, 2).iter().map(|other| list.contains(other)).collect();
 
@@ -167,8 +222,56 @@ mod tests {
 
     #[test]
     fn an_empty_list_keeps_nobody() {
-        let list = Whitelist::build(HashSet::default(), &config(0.01, true));
+        let list = Whitelist::build(vec![AddressList::default()], &config(0.01, true));
 
         assert!(random(1_000, 3).iter().all(|other| list.contains(other) != Verdict::Listed));
+    }
+
+    fn list_of(range: std::ops::Range<u8>) -> AddressList {
+        range.map(|ordinal| Address([ordinal; 20])).collect()
+    }
+
+    #[test]
+    fn an_address_of_two_sources_counts_once_and_stays_while_one_of_them_lists_it() {
+        let config = config(0.01, true);
+        let list = Whitelist::build(vec![list_of(0..4), list_of(2..6)], &config);
+        assert_eq!(list.size(), Some(6));
+
+        let changed = list.changed(vec![list_of(0..2), list_of(2..5)], &[], 1, &config);
+
+        assert_eq!(changed.size(), Some(5));
+        assert_eq!(changed.contains(&Address([3; 20])), Verdict::Listed);
+        assert_eq!(changed.contains(&Address([5; 20])), Verdict::FalsePositive);
+        assert_eq!(changed.contains(&Address([9; 20])), Verdict::Rejected);
+    }
+
+    #[test]
+    fn a_filter_that_is_full_is_built_anew_and_keeps_its_rate() {
+        let config = WhitelistConfig { min_capacity: 1, ..config(0.01, true) };
+        let mut addresses: Vec<_> = random(1_000, 1).into_iter().collect();
+        let mut list = Whitelist::build(vec![addresses.iter().copied().collect()], &config);
+
+        for seed in 2..100 {
+            let added: Vec<_> = random(100, seed).into_iter().collect();
+            addresses.extend(&added);
+            let lists = vec![addresses.iter().copied().collect()];
+            list = list.changed(lists, &added, 0, &config);
+        }
+
+        assert_eq!(list.size(), Some(addresses.len()));
+        assert!(addresses.iter().all(|address| list.contains(address) == Verdict::Listed));
+        let strangers = random(100_000, 1_000);
+        let passed = strangers.iter().filter(|other| list.contains(other) != Verdict::Rejected);
+        assert!(passed.count() < 1_000);
+    }
+
+    #[test]
+    fn without_the_exact_lists_who_leaves_is_gone_from_the_filter() {
+        let config = config(0.000_1, false);
+        let list = Whitelist::build(vec![list_of(0..10)], &config);
+
+        let changed = list.changed(vec![list_of(0..9)], &[], 1, &config);
+
+        assert_eq!(changed.contains(&Address([9; 20])), Verdict::Rejected);
     }
 }

@@ -122,8 +122,8 @@ pub fn rows<'d>(database: impl Into<Database<'d>>) -> BTreeMap<EventId, (Option<
         database.into(),
         StoredRow,
         "SELECT topic, position, idx, part, user, body FROM events",
-        "SELECT topic, position, idx, part, user_address AS user, body::text AS body \
-         FROM nodecast.events"
+        "SELECT name AS topic, position, idx::bigint, part::bigint, user_address AS user, body \
+         FROM nodecast.events JOIN nodecast.topics ON topics.id = topic_id"
     );
     let mut rows = BTreeMap::new();
     for row in stored {

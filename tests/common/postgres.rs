@@ -107,6 +107,16 @@ impl PostgresServer {
         [first].into_iter().chain(children.filter_map(Pid::from_raw)).collect()
     }
 
+    /// Asks everybody for a password from now on.
+    pub fn require_passwords(&self) {
+        let rules = "host all all 127.0.0.1/32 scram-sha-256\nlocal all all trust\n";
+        fs::write(self.directory.join("data/pg_hba.conf"), rules).unwrap();
+        let directory = self.directory.display();
+        script(&format!(
+            "as_postgres \"$(postgres_program pg_ctl)\" -D {directory}/data reload >&2"
+        ));
+    }
+
     /// Kills it as the kernel does: it has no time for a last word.
     pub fn kill(&self) {
         kill_process(self.postmaster(), Signal::KILL).unwrap();

@@ -1,20 +1,28 @@
 -- All tables are in the schema `nodecast`, which is there before this runs.
 
+-- A row of the events names its topic by number: two bytes in the row and in its key.
+CREATE TABLE nodecast.topics (
+    id smallint PRIMARY KEY,
+    name text NOT NULL UNIQUE
+);
+
 -- Events of listed users, each once, in partitions by day of event time: retention drops a day at a
 -- time. A unique key of a partitioned table has to hold the partition's key; a block has one time,
 -- so the identity is as unique as without it. There is no default partition: what it held would
--- have to be searched whenever a day is added.
+-- have to be searched whenever a day is added. The order of the columns leaves no padding.
 CREATE TABLE nodecast.events (
     seq bigint NOT NULL,
-    topic text NOT NULL,
     position bigint NOT NULL,
-    idx bigint NOT NULL,
-    part bigint NOT NULL,
     time bigint NOT NULL, -- microseconds since 1970
-    user_address bytea,
+    idx integer NOT NULL, -- u32 as its bit pattern
+    part integer NOT NULL, -- u32 as its bit pattern
+    topic_id smallint NOT NULL, -- of nodecast.topics; a foreign key would cost more than the row's place
     late boolean NOT NULL,
-    body json NOT NULL, -- json keeps the bytes; jsonb would not, and costs more
-    PRIMARY KEY (topic, position, idx, part, time)
+    user_address bytea,
+    -- JSON, as the node wrote it and the parser has checked it. As `json` the server would check it
+    -- again, for a third of the work of a row; `jsonb` would not keep the bytes either.
+    body text NOT NULL,
+    PRIMARY KEY (topic_id, position, idx, part, time)
 ) PARTITION BY RANGE (time);
 
 -- `seq` is in it, so that it gives the order of history without sorting.
@@ -66,4 +74,10 @@ CREATE TABLE nodecast.gaps (
     opened bigint NOT NULL,
     closed bigint,
     PRIMARY KEY (topic, first, last, opened)
+);
+
+-- Days whose events are kept beyond the retention.
+CREATE TABLE nodecast.kept_days (
+    day bigint PRIMARY KEY, -- since 1970
+    kept_until bigint NOT NULL -- microseconds since 1970, on the clock of retention
 );

@@ -1,3 +1,4 @@
+DROP TABLE kept_days;
 DROP TABLE gaps;
 DROP TABLE blocks;
 DROP TABLE checkpoints;

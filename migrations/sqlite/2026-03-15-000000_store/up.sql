@@ -1,7 +1,7 @@
 -- Events of listed users, each once. `seq` is the row id, so an index on (user, position) also
 -- holds `seq` and gives the order of history without sorting.
 CREATE TABLE events (
-    seq INTEGER PRIMARY KEY NOT NULL,
+    seq INTEGER PRIMARY KEY NOT NULL, -- negative: back-filled, outside the order of arrival
     topic TEXT NOT NULL,
     position INTEGER NOT NULL,
     idx INTEGER NOT NULL,
@@ -59,3 +59,9 @@ CREATE TABLE gaps (
     closed INTEGER,
     PRIMARY KEY (topic, first, last, opened)
 ) STRICT, WITHOUT ROWID;
+
+-- Days whose events are kept beyond the retention.
+CREATE TABLE kept_days (
+    day INTEGER PRIMARY KEY NOT NULL, -- since 1970
+    kept_until INTEGER NOT NULL -- microseconds since 1970, on the clock of retention
+) STRICT;

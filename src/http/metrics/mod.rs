@@ -19,6 +19,7 @@ use crate::{
     event::Timestamp,
     source::quarantine::Quarantine,
     stats::{Counter, Gauge, StreamStats},
+    whitelist::SourceState,
 };
 
 /// One thread: a scrape comes every few seconds.
@@ -65,6 +66,7 @@ pub fn page(metrics: &Metrics, now: Timestamp) -> String {
     router(&mut page, metrics);
     memory(&mut page, metrics);
     store(&mut page, metrics);
+    mirror(&mut page, metrics);
     sessions(&mut page, metrics);
     page.finish()
 }
@@ -234,18 +236,32 @@ fn whitelist(page: &mut Page, metrics: &Metrics) {
     page.family(
         Kind::Gauge,
         "nodecast_whitelist_addresses",
-        "Addresses on the list; absent when everything is kept.",
+        "Addresses on the list, each counted once; absent when everything is kept.",
     )
     .measured(&[], report.size);
-    page.gauge(
+    let mut of_sources = |name, help: &str, of: &dyn Fn(&SourceState) -> f64| {
+        let mut family = page.family(Kind::Gauge, name, help);
+        for source in &report.sources {
+            family.sample(&[("source", source.kind.as_str())], of(source));
+        }
+    };
+    of_sources("nodecast_whitelist_source_addresses", "Addresses of a source.", &|source| {
+        source.size as f64
+    });
+    of_sources(
         "nodecast_whitelist_loaded_timestamp_seconds",
-        "When the list was last loaded, since 1970.",
-        seconds(report.loaded_at.0),
+        "When the list of a source was last read, since 1970.",
+        &|source| seconds(source.loaded_at.0),
     );
-    page.gauge(
+    of_sources(
         "nodecast_whitelist_problem",
-        "1 while the source of the list has a problem.",
-        u8::from(report.problem.is_some()),
+        "1 while a source has a problem and its old list stays.",
+        &|source| f64::from(u8::from(source.problem.is_some())),
+    );
+    of_sources(
+        "nodecast_whitelist_skipped",
+        "Members of a source that are no addresses.",
+        &|source| source.skipped as f64,
     );
 }
 
@@ -437,6 +453,30 @@ fn store(page: &mut Page, metrics: &Metrics) {
         "1 while the disk and not the age decides what is kept.",
         stats.retention_shortened.get(),
     );
+}
+
+/// Without a mirror the counters are 0 and the rest is absent.
+fn mirror(page: &mut Page, metrics: &Metrics) {
+    let stats = &metrics.state.stats.mirror;
+    page.counter("nodecast_mirror_writes_total", "Writes of positions to Redis.", &stats.writes);
+    page.counter(
+        "nodecast_mirror_failures_total",
+        "Writes of positions to Redis that failed, each try.",
+        &stats.failures,
+    );
+    let since = |gauge: &Gauge| measured(gauge).map(seconds);
+    page.family(
+        Kind::Gauge,
+        "nodecast_mirror_last_write_timestamp_seconds",
+        "When positions were last written to Redis, since 1970.",
+    )
+    .measured(&[], since(&stats.last_write_at));
+    page.family(
+        Kind::Gauge,
+        "nodecast_mirror_failing_since_timestamp_seconds",
+        "Since when positions cannot be written to Redis; absent while they can.",
+    )
+    .measured(&[], since(&stats.failing_since));
 }
 
 fn sessions(page: &mut Page, metrics: &Metrics) {

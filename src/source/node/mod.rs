@@ -5,7 +5,7 @@
 //! file, `follow` the hour files of one stream, `start` where a stream without a checkpoint
 //! begins, `wake` inotify. Parsing: `scan` and `elements` find boundaries, `line` reads the
 //! envelope, `fills` and `misc` who is concerned, `blocks` numbers what arrives in pieces,
-//! `recover` saves what a crash has glued together.
+//! `recover` saves what a crash has glued together. `survey` looks once, for people.
 
 mod blocks;
 mod elements;
@@ -19,15 +19,16 @@ mod parser;
 pub mod recover;
 pub mod scan;
 mod start;
+mod survey;
 mod tail;
 mod wake;
 mod watcher;
 
 pub use self::{
     fills::{TOPIC as FILLS, read_keys as read_fill_keys},
-    layout::{HourFile, create_missing},
+    layout::{HourFile, create_missing, describe_nothing},
     misc::{TOPIC as MISC, read_keys as read_misc_keys},
     parser::Parser,
-    start::import_place,
+    survey::{FileEnd, HourFiles, LastLine, Surveyed, read_end, survey},
     watcher::{FileWatcher, Restart, StopReading},
 };

@@ -35,6 +35,8 @@ pub enum Start {
     Configured(StartFrom),
     /// At this block: its events are in the store, its offsets are not.
     Block(u64),
+    /// At the line that this byte belongs to; all files before it are behind us.
+    At { file: HourFile, offset: u64 },
 }
 
 /// Chooses the offset of every file that does not begin at 0.
@@ -49,6 +51,11 @@ pub fn choose(
         Start::Configured(StartFrom::Now) => newest(form, directory, files)?,
         Start::Configured(StartFrom::Hour { day, hour }) => Some((HourFile { day, hour }, 0)),
         Start::Block(block) => seek(block, directory, files)?,
+        // One that was removed meanwhile was older than all that is there, or there is none.
+        Start::At { file, offset } if files.contains(&file) => {
+            Some((file, align(form, directory, files, file, offset)?))
+        }
+        Start::At { file, .. } => Some((file, 0)),
     };
     let Some((file, offset)) = first else { return Ok(Vec::new()) };
     let mut places = Vec::new();
@@ -128,13 +135,26 @@ fn next_block(file: &File, mut start: u64, end: u64) -> io::Result<Option<(u64, 
     Ok(None)
 }
 
-/// Takes a position that another program stored: moves it back to the start of a line, and gives
-/// it the digest that a checkpoint needs.
-pub fn import_place(path: &Path, offset: u64) -> io::Result<(u64, u64)> {
-    let file = File::open(path)?;
+/// Moves a position that another program stored back to the start of a line; in streaming files to
+/// the first line of its block within the file.
+fn align(
+    form: Form,
+    directory: &Path,
+    files: &[HourFile],
+    hour_file: HourFile,
+    offset: u64,
+) -> io::Result<u64> {
+    let file = File::open(hour_file.path(directory))?;
     let size = file.metadata()?.len();
-    let offset = line_start(&file, offset.min(size))?;
-    Ok((offset, xxh3_64(&read_before(&file, offset)?)))
+    let place = line_start(&file, offset.min(size))?;
+    if form == Form::ByBlock || place == 0 {
+        return Ok(place);
+    }
+    let before = block_number(&file, line_start(&file, place - 1)?, place)?;
+    let Some(block) = before else { return Ok(place) };
+    let known = files.iter().copied().filter(|known| *known == hour_file).collect::<Vec<_>>();
+    let first = seek(block, directory, &known)?;
+    Ok(first.map_or(0, |(_, offset)| offset))
 }
 
 /// The digest of a place that is known to be the start of a line.
@@ -321,15 +341,39 @@ mod tests {
         assert_eq!(places, [(0, line(10).len() as u64 * 5)]);
     }
 
+    // H18
     #[test]
     fn an_imported_position_in_mid_line_moves_back_to_the_line() {
-        let (directory, files) = stream(&["first\nsecond\nthird"]);
-        let path = files[0].path(directory.path());
+        let file = "first\nsecond\nthird";
+        let at = |hour, offset| Start::At { file: HourFile { day: DAY, hour }, offset };
 
         for (imported, aligned) in [(0, 0), (3, 0), (6, 6), (9, 6), (13, 13), (99, 13)] {
-            let (offset, digest) = import_place(&path, imported).unwrap();
-            assert_eq!(offset, aligned, "{imported}");
-            assert_eq!(digest, digest_at(&path, aligned).unwrap());
+            let places = chosen(at(1, imported), Form::ByBlock, &[file, file, file]);
+            let mut expected = vec![(0, 13), (1, aligned)];
+            expected.retain(|(_, offset)| *offset > 0);
+            assert_eq!(places, expected, "{imported}");
+        }
+        // All that is left is newer.
+        assert_eq!(chosen(at(7, 3), Form::ByBlock, &[file]), [(0, 13)]);
+    }
+
+    #[test]
+    fn an_imported_position_in_streaming_files_moves_back_to_the_first_line_of_its_block() {
+        let lines = [line(6), line(7), line(7), line(8)];
+        let file = lines.concat();
+        let (first, length) = (lines[0].len() as u64, lines[1].len() as u64);
+        let at = |offset| Start::At { file: HourFile { day: DAY, hour: 0 }, offset };
+
+        for (imported, aligned) in [
+            (first + 1, 0),
+            (first + length, first),
+            (first + length + 5, first),
+            (first + 2 * length, first),
+            (file.len() as u64, first + 2 * length),
+        ] {
+            let places = chosen(at(imported), Form::Streaming, &[&file]);
+            let expected: Vec<_> = [(0, aligned)].into_iter().filter(|place| place.1 > 0).collect();
+            assert_eq!(places, expected, "{imported}");
         }
     }
 }

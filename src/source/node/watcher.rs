@@ -23,7 +23,7 @@ use slog::{Logger, debug, info, o, warn};
 use self::watched::Watched;
 use super::{
     follow::Batch,
-    layout,
+    layout::{self, HourFile},
     wake::{Hint, Wakeups},
 };
 use crate::{
@@ -60,6 +60,8 @@ pub struct FileWatcher {
     /// Baselines of this run. One that is lost before its commit is chosen again as it was:
     /// a later "now" would skip what was written in between.
     baselines: HashMap<Arc<str>, Vec<FileMark>>,
+    /// Where streams begin that were never read before, as another program left them.
+    imported: HashMap<Arc<str>, (HourFile, u64)>,
     streams: Vec<Watched>,
     /// The stream that reads next.
     turn: usize,
@@ -101,6 +103,7 @@ impl FileWatcher {
             generation,
             checkpoints: by_name(checkpoints),
             baselines: HashMap::new(),
+            imported: HashMap::new(),
             streams: Vec::new(),
             turn: 0,
             looked: false,
@@ -116,6 +119,12 @@ impl FileWatcher {
             refused: Vec::new(),
             log: log.new(o!("actor" => "file_watcher", "node" => node.display().to_string())),
         }
+    }
+
+    /// Begins these streams, unless they have a checkpoint, at a place in a file.
+    pub fn with_imported(mut self, imported: HashMap<Arc<str>, (HourFile, u64)>) -> Self {
+        self.imported = imported;
+        self
     }
 
     /// Keeps the heads of over-long lines here.

@@ -84,6 +84,11 @@ impl Server {
         Ok(Self { config, tls })
     }
 
+    /// What the driver connects with; holds the password.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// Connects once.
     ///
     /// # Errors
@@ -191,14 +196,14 @@ pub async fn limited<T>(
 }
 
 /// How a server wants to be reached.
-enum Mode {
+pub enum Mode {
     Disable,
     Require,
     ByPlace,
 }
 
 /// Takes `sslmode` and `sslrootcert` out of a URL: the driver knows less of them than we do.
-fn take_tls_parameters(url: &str) -> Result<(String, Mode, Option<String>), String> {
+pub fn take_tls_parameters(url: &str) -> Result<(String, Mode, Option<String>), String> {
     let (mut mode, mut roots) = (Mode::ByPlace, None);
     let Some((base, parameters)) = url.split_once('?') else {
         return Ok((url.to_owned(), mode, roots));

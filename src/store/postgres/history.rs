@@ -10,16 +10,16 @@ use diesel::{
     pg::Pg,
     prelude::*,
     query_builder::{BoxedSqlQuery, SqlQuery},
-    sql_types::{Array, BigInt, Binary, Bool, Nullable, Text},
+    sql_types::{Array, BigInt, Binary, Bool, Integer, Nullable, SmallInt, Text},
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
-use super::{fault::Fault, schema::events, state};
+use super::{fault::Fault, schema::events, topics::Topics};
 use crate::{
     event::{Address, EventId, SequencedEvent, Timestamp},
     store::{
         EventQuery, StoreError,
-        records::{EventRow, clamp, unsigned},
+        records::{EventRow, clamp, seq_bound},
     },
 };
 
@@ -31,20 +31,20 @@ const MAX_BRANCHES: usize = 200;
 struct Row {
     #[diesel(sql_type = BigInt)]
     seq: i64,
-    #[diesel(sql_type = Text)]
-    topic: String,
     #[diesel(sql_type = BigInt)]
     position: i64,
     #[diesel(sql_type = BigInt)]
-    idx: i64,
-    #[diesel(sql_type = BigInt)]
-    part: i64,
-    #[diesel(sql_type = BigInt)]
     time: i64,
-    #[diesel(sql_type = Nullable<Binary>)]
-    user_address: Option<Vec<u8>>,
+    #[diesel(sql_type = Integer)]
+    idx: i32,
+    #[diesel(sql_type = Integer)]
+    part: i32,
+    #[diesel(sql_type = SmallInt)]
+    topic_id: i16,
     #[diesel(sql_type = Bool)]
     late: bool,
+    #[diesel(sql_type = Nullable<Binary>)]
+    user_address: Option<Vec<u8>>,
     #[diesel(sql_type = Text)]
     body: String,
 }
@@ -68,21 +68,23 @@ pub async fn page(
     connection: &mut AsyncPgConnection,
     query: &EventQuery,
 ) -> Result<Vec<SequencedEvent>, Fault> {
-    let topics = match query.topics.is_empty() {
-        true => state::topics(connection).await?,
-        false => query.topics.iter().map(|topic| topic.as_str().to_owned()).collect(),
-    };
-    let Some(statement) = statement(query, topics) else { return Ok(Vec::new()) };
+    let topics = Topics::load(connection).await?;
+    let Some(statement) = statement(query, &topics) else { return Ok(Vec::new()) };
     let mut boxed: BoxedSqlQuery<'_, Pg, SqlQuery> = diesel::sql_query(statement.sql).into_boxed();
     for text in statement.binds {
         boxed = boxed.bind::<Text, _>(text);
     }
     let rows: Vec<Row> = boxed.load(connection).await?;
-    Ok(rows.into_iter().map(event).collect::<Result<_, StoreError>>()?)
+    Ok(rows.into_iter().map(|row| event(row, &topics)).collect::<Result<_, StoreError>>()?)
 }
 
 /// Writes the statement of a page; `None` when nothing can match.
-pub fn statement(query: &EventQuery, mut topics: Vec<String>) -> Option<Statement> {
+pub fn statement(query: &EventQuery, topics: &Topics) -> Option<Statement> {
+    let mut topics: Vec<i16> = match query.topics.as_slice() {
+        [] => topics.iter().map(|(id, _)| id).collect(),
+        // One that has no number has no events either.
+        wanted => wanted.iter().filter_map(|topic| topics.id(*topic)).collect(),
+    };
     topics.sort_unstable();
     topics.dedup();
     let (mut first, mut last) = (0, i64::MAX);
@@ -99,7 +101,7 @@ pub fn statement(query: &EventQuery, mut topics: Vec<String>) -> Option<Statemen
     if query.users.is_empty() || query.users.len() > MAX_BRANCHES {
         for topic in topics {
             statement.begin_branch();
-            statement.text("topic = ", topic);
+            statement.push(format_args!("topic_id = {topic}"));
             statement.between(first, last);
             if !query.users.is_empty() {
                 statement.users(&query.users);
@@ -113,11 +115,8 @@ pub fn statement(query: &EventQuery, mut topics: Vec<String>) -> Option<Statemen
             statement.push(format_args!("user_address = {}", literal(&user)));
             statement.between(first, last);
             if !query.topics.is_empty() {
-                statement.sql.push_str(" AND topic IN (");
-                for (ordinal, topic) in topics.iter().enumerate() {
-                    statement.text(if ordinal == 0 { "" } else { ", " }, topic.clone());
-                }
-                statement.sql.push(')');
+                let topics: Vec<_> = topics.iter().map(i16::to_string).collect();
+                statement.push(format_args!(" AND topic_id IN ({})", topics.join(", ")));
             }
             statement.end_branch(query);
         }
@@ -141,13 +140,13 @@ fn literal(user: &Address) -> String {
 impl Statement {
     fn begin_branch(&mut self) {
         let before = if self.sql.is_empty() {
-            "SELECT seq, topic, position, idx, part, time, user_address, late, body FROM ("
+            "SELECT seq, position, time, idx, part, topic_id, late, user_address, body FROM ("
         } else {
             " UNION ALL "
         };
         self.push(format_args!(
-            "{before}(SELECT seq, topic, position, idx, part, time, user_address, late, \
-             body::text AS body FROM nodecast.events WHERE "
+            "{before}(SELECT seq, position, time, idx, part, topic_id, late, user_address, body \
+             FROM nodecast.events WHERE "
         ));
     }
 
@@ -159,7 +158,7 @@ impl Statement {
             self.push(format_args!(" AND time >= {first} AND time <= {last}"));
         }
         if let Some(after) = query.after {
-            let (position, seq) = (clamp(after.position), clamp(after.seq));
+            let (position, seq) = (clamp(after.position), seq_bound(after.seq));
             let past = if query.descending { '<' } else { '>' };
             // The first condition is for the index.
             self.push(format_args!(
@@ -167,7 +166,7 @@ impl Statement {
             ));
         }
         if let Some(coin) = &query.coin {
-            self.text(" AND body->>'coin' = ", coin.clone());
+            self.text(" AND body::json->>'coin' = ", coin.clone());
         }
         let most = query.limit.saturating_add(query.offset);
         self.push(format_args!(" {} LIMIT {most})", order(query)));
@@ -199,29 +198,35 @@ pub async fn stored(
     connection: &mut AsyncPgConnection,
     ids: Vec<EventId>,
 ) -> Result<HashSet<EventId>, Fault> {
-    let column = |number: fn(&EventId) -> i64| -> Vec<i64> { ids.iter().map(number).collect() };
+    let column = |number: fn(&EventId) -> u32| -> Vec<i32> {
+        ids.iter().map(|id| number(id) as i32).collect()
+    };
     let found: Vec<Place> = diesel::sql_query(
         "SELECT ordinal FROM unnest($1, $2, $3, $4) WITH ORDINALITY \
          AS wanted (topic, position, idx, part, ordinal) \
-         WHERE EXISTS (SELECT FROM nodecast.events e WHERE e.topic = wanted.topic \
+         JOIN nodecast.topics ON topics.name = wanted.topic \
+         WHERE EXISTS (SELECT FROM nodecast.events e WHERE e.topic_id = topics.id \
              AND e.position = wanted.position AND e.idx = wanted.idx AND e.part = wanted.part)",
     )
     .bind::<Array<Text>, _>(ids.iter().map(|id| id.topic.as_str()).collect::<Vec<_>>())
-    .bind::<Array<BigInt>, _>(column(|id| clamp(id.position)))
-    .bind::<Array<BigInt>, _>(column(|id| id.index.into()))
-    .bind::<Array<BigInt>, _>(column(|id| id.part.into()))
+    .bind::<Array<BigInt>, _>(ids.iter().map(|id| clamp(id.position)).collect::<Vec<_>>())
+    .bind::<Array<Integer>, _>(column(|id| id.index))
+    .bind::<Array<Integer>, _>(column(|id| id.part))
     .load(connection)
     .await?;
     // Ordinals count from 1.
     Ok(found.iter().filter_map(|place| ids.get(place.ordinal as usize - 1).copied()).collect())
 }
 
-/// The first row in the order of history, of the topic where that is the oldest.
-pub async fn oldest(connection: &mut AsyncPgConnection) -> Result<Option<(u64, Timestamp)>, Fault> {
+/// The first row in the order of history, of the topic where that is the oldest. Its `seq` only
+/// where it has a place in the order of arrival.
+pub async fn oldest(
+    connection: &mut AsyncPgConnection,
+) -> Result<Option<(Option<u64>, Timestamp)>, Fault> {
     let mut oldest: Option<(i64, i64)> = None;
-    for topic in state::topics(connection).await? {
+    for (topic, _) in Topics::load(connection).await?.iter() {
         let first: Option<(i64, i64)> = events::table
-            .filter(events::topic.eq(topic))
+            .filter(events::topic_id.eq(topic))
             .order(events::position)
             .select((events::time, events::seq))
             .first(connection)
@@ -229,13 +234,13 @@ pub async fn oldest(connection: &mut AsyncPgConnection) -> Result<Option<(u64, T
             .optional()?;
         oldest = oldest.into_iter().chain(first).min();
     }
-    Ok(match oldest {
-        Some((time, seq)) => Some((unsigned(seq, "seq")?, Timestamp(time))),
-        None => None,
-    })
+    Ok(oldest.map(|(time, seq)| (u64::try_from(seq).ok(), Timestamp(time))))
 }
 
-fn event(row: Row) -> Result<SequencedEvent, StoreError> {
-    let Row { seq, topic, position, idx, part, time, user_address, late, body } = row;
+fn event(row: Row, topics: &Topics) -> Result<SequencedEvent, StoreError> {
+    let Row { seq, position, time, idx, part, topic_id, late, user_address, body } = row;
+    let topic = topics.name(topic_id)?.as_str().to_owned();
+    // The bit patterns of 32 bits without a sign.
+    let (idx, part) = (i64::from(idx as u32), i64::from(part as u32));
     EventRow { seq, topic, position, idx, part, time, user: user_address, late, body }.try_into()
 }

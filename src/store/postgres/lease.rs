@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// How long a daemon that says nothing keeps the lease.
-const LEASE: Duration = Duration::from_secs(10);
+pub const LEASE: Duration = Duration::from_secs(10);
 
 /// How long who takes a lease waits for the row: its holder may hang in a transaction, and then the
 /// server takes the row from it soon.
@@ -122,9 +122,13 @@ pub async fn set(connection: &mut AsyncPgConnection, run: Run, is_held: bool) ->
     let updated =
         diesel::sql_query(update).bind::<BigInt, _>(run.id as i64).execute(connection).await?;
     if updated == 0 {
-        return Err(Fault(StoreError::LeaseLost(format!("another run followed {}", run.id))));
+        return Err(lost(run));
     }
     Ok(())
+}
+
+pub fn lost(run: Run) -> Fault {
+    Fault(StoreError::LeaseLost(format!("another run followed {}", run.id)))
 }
 
 /// The end of a lease that is taken or renewed now, in SQL.
@@ -151,6 +155,11 @@ fn refuse_if_held(state: &StoreState) -> Result<(), StoreError> {
 impl StoreState {
     fn holder(&self) -> Holder {
         Holder::of(&self.holder_host, self.holder_process.try_into().unwrap_or(0))
+    }
+
+    /// Who writes now.
+    pub fn writer(&self) -> Option<Holder> {
+        self.is_held.then(|| self.holder())
     }
 
     /// When the run that writes took the lease: its number is that time.

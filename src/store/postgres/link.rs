@@ -13,6 +13,7 @@ use super::{
     connection::{GRACE, Server, limited},
     fault::Fault,
     partitions::{self, Day},
+    topics::Topics,
 };
 use crate::store::StoreError;
 
@@ -26,6 +27,8 @@ pub struct Link {
     server: Server,
     /// Of each statement, by the server's clock; a whole piece of work has little more, by ours.
     limit: Duration,
+    /// Whether a commit is on the server's disk before it counts.
+    durable: bool,
     /// `None` at first and after a failure: a connection whose transaction may still be open is not
     /// used again.
     open: Option<Opened>,
@@ -37,11 +40,12 @@ pub struct Opened {
     /// Days that have a partition. Asked anew with each connection: while there was none somebody
     /// may have taken partitions away.
     pub days: BTreeSet<Day>,
+    pub topics: Topics,
 }
 
 impl Link {
-    pub fn new(server: Server, limit: Duration) -> Self {
-        Self { server, limit, open: None }
+    pub fn new(server: Server, limit: Duration, durable: bool) -> Self {
+        Self { server, limit, durable, open: None }
     }
 
     /// Runs a piece of work within the time limit.
@@ -57,7 +61,7 @@ impl Link {
     ) -> Result<T, StoreError> {
         let mut opened = match self.open.take() {
             Some(opened) => opened,
-            None => open(&self.server, self.limit).await?,
+            None => self.connect().await?,
         };
         let done = limited(self.limit + GRACE, work(&mut opened)).await;
         // Refused content leaves a transaction that was rolled back in good order; after anything
@@ -72,24 +76,28 @@ impl Link {
     pub fn close(&mut self) {
         self.open = None;
     }
-}
 
-async fn open(server: &Server, limit: Duration) -> Result<Opened, StoreError> {
-    let mut connection = server.connect().await?;
-    let opening = async {
-        set_up(&mut connection, limit).await?;
-        partitions::list(&mut connection).await
-    };
-    let days = limited(limit + GRACE, opening).await?;
-    Ok(Opened { connection, days })
-}
+    async fn connect(&self) -> Result<Opened, StoreError> {
+        let mut connection = self.server.connect().await?;
+        let opening = async {
+            self.set_up(&mut connection).await?;
+            let days = partitions::list(&mut connection).await?;
+            Ok((days, Topics::load(&mut connection).await?))
+        };
+        let (days, topics) = limited(self.limit + GRACE, opening).await?;
+        Ok(Opened { connection, days, topics })
+    }
 
-/// The server keeps to the limit too: otherwise what we have given up would go on over there.
-async fn set_up(connection: &mut AsyncPgConnection, limit: Duration) -> Result<(), Fault> {
-    let set_up = format!(
-        "SET statement_timeout = {}; SET idle_in_transaction_session_timeout = {}; SET jit = off",
-        limit.as_millis(),
-        IDLE_IN_TRANSACTION.as_millis(),
-    );
-    Ok(connection.batch_execute(&set_up).await?)
+    /// The server keeps to the limit too: otherwise what we have given up would go on over there.
+    async fn set_up(&self, connection: &mut AsyncPgConnection) -> Result<(), Fault> {
+        let mut set_up = format!(
+            "SET statement_timeout = {}; SET idle_in_transaction_session_timeout = {}; SET jit = off",
+            self.limit.as_millis(),
+            IDLE_IN_TRANSACTION.as_millis(),
+        );
+        if !self.durable {
+            set_up.push_str("; SET synchronous_commit = off");
+        }
+        Ok(connection.batch_execute(&set_up).await?)
+    }
 }

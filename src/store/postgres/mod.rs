@@ -5,10 +5,14 @@
 //! Invariants: own tables in the schema `nodecast` and nothing else; one writer, by a lease that every
 //! transaction checks; nothing is written over a connection of the pool.
 
+mod backfill;
+mod commit;
 mod connection;
+pub mod dump;
 mod fault;
 mod history;
 mod insert;
+pub mod inspect;
 mod lease;
 mod link;
 mod older;
@@ -17,8 +21,10 @@ mod pool;
 mod retention;
 mod schema;
 mod state;
+mod statement;
 #[cfg(test)]
 mod tests;
+mod topics;
 mod writer;
 
 use std::{collections::HashSet, time::Duration};
@@ -30,6 +36,7 @@ pub use self::writer::PostgresWriter;
 use self::{
     connection::{GRACE, Server, limited},
     fault::Fault,
+    link::Link,
     pool::ReadPool,
 };
 use super::{EventQuery, EventStore, Recovered, StoreError, StoreSize, StoreWriter};
@@ -47,6 +54,8 @@ pub struct PostgresStore {
     own: ReadPool,
     /// Of each piece of the writer's work.
     write_timeout: Duration,
+    /// Whether a commit is on the server's disk before it counts.
+    durable: bool,
     warnings: Vec<String>,
 }
 
@@ -65,7 +74,8 @@ impl PostgresStore {
         let pool = |connections| ReadPool::new(server.clone(), connections, config.query_timeout);
         let (readers, own) = (pool(config.read_connections), pool(1));
         let (write_timeout, warnings) = (config.write_timeout, warning.into_iter().collect());
-        Ok(Self { server, readers, own, write_timeout, warnings })
+        let durable = config.durable;
+        Ok(Self { server, readers, own, write_timeout, durable, warnings })
     }
 }
 
@@ -75,7 +85,7 @@ async fn size(connection: &mut AsyncPgConnection) -> Result<StoreSize, Fault> {
     Ok(StoreSize {
         bytes: retention::size_bytes(connection).await?,
         free_disk_bytes: None,
-        oldest_seq: oldest.map(|(seq, _)| seq),
+        oldest_seq: oldest.and_then(|(seq, _)| seq),
         oldest_time: oldest.map(|(_, time)| time),
         deleted_seq: deleted_seq.map(|seq| seq as u64),
     })
@@ -92,8 +102,8 @@ impl EventStore for PostgresStore {
     }
 
     async fn open_writer(&self) -> Result<(Box<dyn StoreWriter>, Recovered), StoreError> {
-        let (server, limit) = (self.server.clone(), self.write_timeout);
-        let (writer, recovered) = PostgresWriter::open(server, limit).await?;
+        let link = Link::new(self.server.clone(), self.write_timeout, self.durable);
+        let (writer, recovered) = PostgresWriter::open(link).await?;
         Ok((Box::new(writer), recovered))
     }
 

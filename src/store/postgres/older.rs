@@ -15,16 +15,17 @@ DO $$ BEGIN
     THEN
         CREATE VIEW public.events AS
         SELECT
-            '0x' || encode(user_address, 'hex') AS user_address,
-            CASE topic WHEN 'fills' THEN 'fill' ELSE topic END AS event_type,
-            position AS block_number,
-            CASE topic
-                WHEN 'misc' THEN (body->'inner')::jsonb
-                    || jsonb_build_object('hash', body->'hash', 'time', body->'time')
-                ELSE body::jsonb
+            '0x' || encode(event.user_address, 'hex') AS user_address,
+            CASE topic.name WHEN 'fills' THEN 'fill' ELSE topic.name END AS event_type,
+            event.position AS block_number,
+            CASE topic.name
+                WHEN 'misc' THEN (event.body::jsonb->'inner') || jsonb_build_object(
+                    'hash', event.body::jsonb->'hash', 'time', event.body::jsonb->'time')
+                ELSE event.body::jsonb
             END AS data,
-            to_timestamp(time / 1000000.0) AS created_at
-        FROM nodecast.events;
+            to_timestamp(event.time / 1000000.0) AS created_at
+        FROM nodecast.events AS event
+        JOIN nodecast.topics AS topic ON topic.id = event.topic_id;
         COMMENT ON VIEW public.events IS 'nodecast: the older service''s table';
     END IF;
 END $$";

@@ -32,6 +32,11 @@ impl Day {
         Self(self.0 + 1)
     }
 
+    /// Of a number of days since 1970.
+    pub fn number(self) -> i64 {
+        self.0
+    }
+
     /// The first microsecond.
     pub fn start(self) -> i64 {
         self.0.saturating_mul(DAY_MICROS)

@@ -1,7 +1,7 @@
 //! Which days go: by age, and before their age when the store is too large.
 //!
 //! Invariants: a day goes as a whole, the oldest first; the last [`KEPT`] stays whatever the size
-//! says. How much room the server's disk has left cannot be seen from here.
+//! says; kept days go for want of space only. How much room the server's disk has left cannot be seen from here.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -12,6 +12,7 @@ use diesel::{
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 
 use super::{
+    backfill,
     fault::Fault,
     lease,
     partitions::{self, Day},
@@ -60,24 +61,28 @@ pub async fn retain(
     let mut days = partitions::list(connection).await?;
     let size = size_bytes(connection).await?;
     let over_budget = limits.max_bytes.is_some_and(|max| size > max);
-    let oldest = days.iter().next().copied();
-    let retained = connection
+    let (retained, gone) = connection
         .transaction(async |connection| {
             let known = lease::check(connection, run).await?;
             let reaches =
                 |shortened_to: Option<i64>| shortened_to.is_some_and(|time| time >= limits.edge.0);
             let newest = known.newest_time.map_or(limits.edge, Timestamp).min(limits.now);
             let ends_by = |day: Day, time: Timestamp| day.next().start() <= time.0;
-            let due = oldest.filter(|day| ends_by(*day, limits.edge));
+            let kept = backfill::kept_days(connection, newest).await?;
+            let oldest = days.iter().next().copied();
+            let due = days.iter().copied().find(|day| !kept.contains(&day.number()));
+            let due = due.filter(|day| ends_by(*day, limits.edge));
             let forced = oldest
                 .filter(|day| due.is_none() && over_budget && ends_by(*day, newest.minus(KEPT)));
             let Some(day) = due.or(forced) else {
                 let shortened = reaches(known.shortened_to);
                 let exhausted = over_budget;
-                return Ok::<_, Fault>(Retained { shortened, exhausted, ..Retained::default() });
+                let retained = Retained { shortened, exhausted, ..Retained::default() };
+                return Ok::<_, Fault>((retained, None));
             };
+            // Back-filled events, below 0, are outside of what a cursor can miss.
             let extent: Extent = diesel::sql_query(format!(
-                "SELECT count(*) AS rows, max(seq) AS seq, max(time) AS time FROM nodecast.{}",
+                "SELECT count(*) AS rows, max(seq) FILTER (WHERE seq >= 0) AS seq, max(time) AS time FROM nodecast.{}",
                 day.table()?
             ))
             .get_result(connection)
@@ -92,17 +97,16 @@ pub async fn retain(
             .bind::<Nullable<BigInt>, _>(shortened_to)
             .execute(connection)
             .await?;
-            Ok(Retained {
+            let retained = Retained {
                 deleted: extent.rows.max(0) as usize,
                 more: true,
                 shortened: reaches(shortened_to),
                 exhausted: false,
-            })
+            };
+            Ok((retained, Some(day)))
         })
         .await?;
-    if retained.more
-        && let Some(day) = oldest
-    {
+    if let Some(day) = gone {
         days.remove(&day);
     }
     Ok((retained, days))

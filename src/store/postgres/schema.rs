@@ -1,17 +1,24 @@
 //! The tables of `migrations/postgres`, as diesel knows them.
 
 diesel::table! {
-    nodecast.events (topic, position, idx, part, time) {
+    nodecast.topics (id) {
+        id -> SmallInt,
+        name -> Text,
+    }
+}
+
+diesel::table! {
+    nodecast.events (topic_id, position, idx, part, time) {
         seq -> BigInt,
-        topic -> Text,
         position -> BigInt,
-        idx -> BigInt,
-        part -> BigInt,
         /// Microseconds since 1970.
         time -> BigInt,
-        user_address -> Nullable<Binary>,
+        idx -> Integer,
+        part -> Integer,
+        topic_id -> SmallInt,
         late -> Bool,
-        body -> Json,
+        user_address -> Nullable<Binary>,
+        body -> Text,
     }
 }
 

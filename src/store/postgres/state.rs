@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use diesel::{
     prelude::*,
     sql_types::{Array, BigInt, Binary, Nullable, Text},
-    upsert::excluded,
 };
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 
@@ -13,6 +12,8 @@ use super::{
     fault::Fault,
     lease,
     schema::{blocks, checkpoints, events, gaps, streams},
+    statement::statement,
+    topics::Topics,
 };
 use crate::{
     event::{Timestamp, Topic},
@@ -49,39 +50,24 @@ async fn load_heads(
     seen: &[BlockRange],
 ) -> Result<Vec<(Topic, u64)>, Fault> {
     let mut newest_events = Vec::new();
-    for topic in topics(connection).await? {
+    for (id, topic) in Topics::load(connection).await?.iter() {
         let newest: Option<i64> = events::table
-            .filter(events::topic.eq(&topic))
+            // What was back-filled may lie ahead of what we follow.
+            .filter(events::seq.ge(0))
+            .filter(events::topic_id.eq(id))
             .select(diesel::dsl::max(events::position))
             .first(connection)
             .await?;
         if let Some(newest) = newest {
-            newest_events.push((Topic::intern(&topic), unsigned(newest, "position")?));
+            newest_events.push((topic, unsigned(newest, "position")?));
         }
     }
     Ok(records::heads(newest_events, seen))
 }
 
-/// The topics that have events: one step in the index each, however many events there are.
-pub async fn topics(connection: &mut AsyncPgConnection) -> Result<Vec<String>, Fault> {
-    let mut topics: Vec<String> = Vec::new();
-    loop {
-        let known = topics.last().map_or("", String::as_str);
-        let next: Option<String> = events::table
-            .filter(events::topic.gt(known))
-            .order(events::topic)
-            .select(events::topic)
-            .first(connection)
-            .await
-            .optional()?;
-        match next {
-            Some(topic) => topics.push(topic),
-            None => return Ok(topics),
-        }
-    }
-}
-
-async fn load_streams(connection: &mut AsyncPgConnection) -> Result<Vec<StreamCheckpoint>, Fault> {
+pub async fn load_streams(
+    connection: &mut AsyncPgConnection,
+) -> Result<Vec<StreamCheckpoint>, Fault> {
     let rows: Vec<(String, String)> = streams::table.order(streams::name).load(connection).await?;
     let marks: Vec<(String, String, i64, i64)> =
         checkpoints::table.order((checkpoints::stream, checkpoints::file)).load(connection).await?;
@@ -98,54 +84,89 @@ async fn load_streams(connection: &mut AsyncPgConnection) -> Result<Vec<StreamCh
     Ok(streams.collect::<Result<_, StoreError>>()?)
 }
 
+statement! {
+    SaveStreams<'r> {
+        "INSERT INTO nodecast.streams (name, state) SELECT unnest("
+        name: &'r [&'r str] => Array<Text>,
+        "), unnest(" state: &'r [String] => Array<Text>;
+        ") ON CONFLICT (name) DO UPDATE SET state = excluded.state"
+    }
+}
+
+statement! {
+    SaveMarks<'r> {
+        "INSERT INTO nodecast.checkpoints (stream, file, file_offset, digest) SELECT unnest("
+        stream: &'r [&'r str] => Array<Text>,
+        "), unnest(" file: &'r [&'r str] => Array<Text>,
+        "), unnest(" offset: &'r [i64] => Array<BigInt>,
+        "), unnest(" digest: &'r [i64] => Array<BigInt>;
+        ") ON CONFLICT (stream, file) DO UPDATE SET \
+             file_offset = excluded.file_offset, digest = excluded.digest"
+    }
+}
+
+statement! {
+    ForgetMarks<'r> {
+        "DELETE FROM nodecast.checkpoints WHERE (stream, file) IN (SELECT unnest("
+        stream: &'r [&'r str] => Array<Text>,
+        "), unnest(" file: &'r [&'r str] => Array<Text>;
+        "))"
+    }
+}
+
 /// Writes checkpoints and states, of which the later replace the earlier.
 pub async fn save_progress(
-    connection: &mut AsyncPgConnection,
+    mut connection: &AsyncPgConnection,
     progress: &[&Progress],
 ) -> Result<(), Fault> {
     let last = FinalProgress::of(progress);
-    let mut rows = Vec::with_capacity(last.states.len());
-    for (name, state) in last.states {
-        rows.push((streams::name.eq(name), streams::state.eq(records::state_text(name, state)?)));
+    let (mut name, mut state) = (Vec::new(), Vec::new());
+    for (stream, of_stream) in last.states {
+        name.push(stream);
+        state.push(records::state_text(stream, of_stream)?);
     }
-    if !rows.is_empty() {
-        diesel::insert_into(streams::table)
-            .values(rows)
-            .on_conflict(streams::name)
-            .do_update()
-            .set(streams::state.eq(excluded(streams::state)))
-            .execute(connection)
-            .await?;
-    }
-    let mut rows = Vec::new();
-    for ((stream, file), mark) in last.marks {
+    let (mut stream, mut file, mut offset, mut digest) =
+        <(Vec<_>, Vec<_>, Vec<_>, Vec<_>)>::default();
+    let (mut gone_stream, mut gone_file) = (Vec::new(), Vec::new());
+    for ((of_stream, of_file), mark) in last.marks {
         match mark {
-            FileMark::At { offset, digest, .. } => rows.push((
-                checkpoints::stream.eq(stream),
-                checkpoints::file.eq(&**file),
-                checkpoints::file_offset.eq(signed(*offset, "offset")?),
-                checkpoints::digest.eq(*digest as i64),
-            )),
+            FileMark::At { offset: at, digest: before, .. } => {
+                stream.push(of_stream);
+                file.push(&**of_file);
+                offset.push(signed(*at, "offset")?);
+                digest.push(*before as i64);
+            }
             FileMark::Gone { .. } => {
-                diesel::delete(checkpoints::table.find((stream, &**file)))
-                    .execute(connection)
-                    .await?;
+                gone_stream.push(of_stream);
+                gone_file.push(&**of_file);
             }
         }
     }
-    if rows.is_empty() {
-        return Ok(());
-    }
-    diesel::insert_into(checkpoints::table)
-        .values(rows)
-        .on_conflict((checkpoints::stream, checkpoints::file))
-        .do_update()
-        .set((
-            checkpoints::file_offset.eq(excluded(checkpoints::file_offset)),
-            checkpoints::digest.eq(excluded(checkpoints::digest)),
-        ))
-        .execute(connection)
-        .await?;
+    let mut other = connection;
+    let (states, marks) = futures_util::join!(
+        async {
+            match name.is_empty() {
+                true => Ok(0),
+                false => {
+                    let save = SaveStreams { name: &name, state: &state };
+                    save.execute(&mut connection).await
+                }
+            }
+        },
+        async {
+            if !gone_stream.is_empty() {
+                let forget = ForgetMarks { stream: &gone_stream, file: &gone_file };
+                forget.execute(&mut other).await?;
+            }
+            if stream.is_empty() {
+                return Ok(0);
+            }
+            let (offset, digest) = (&offset, &digest);
+            SaveMarks { stream: &stream, file: &file, offset, digest }.execute(&mut other).await
+        }
+    );
+    states?;
+    marks?;
     Ok(())
 }
 
@@ -155,21 +176,28 @@ pub async fn load_ranges(connection: &mut AsyncPgConnection) -> Result<Vec<Block
     Ok(rows.into_iter().map(records::range).collect::<Result<_, StoreError>>()?)
 }
 
-/// A row that says more than the new one stays: it is complete, or reaches further.
-const SAVE_RANGES: &str = "\
-    INSERT INTO nodecast.blocks AS known (topic, first, last, next_index, digests) \
-    SELECT * FROM unnest($1, $2, $3, $4, $5) \
-    ON CONFLICT (topic, first) DO UPDATE SET \
-        last = excluded.last, next_index = excluded.next_index, digests = excluded.digests \
-    WHERE CASE \
-        WHEN known.next_index IS NULL \
-            THEN excluded.next_index IS NULL AND excluded.last >= known.last \
-        ELSE excluded.next_index IS NULL OR excluded.next_index >= known.next_index \
-    END";
+statement! {
+    /// A row that says more than the new one stays: it is complete, or reaches further.
+    SaveRanges<'r> {
+        "INSERT INTO nodecast.blocks AS known (topic, first, last, next_index, digests) \
+         SELECT unnest(" topic: &'r [&'r str] => Array<Text>,
+        "), unnest(" first: &'r [i64] => Array<BigInt>,
+        "), unnest(" last: &'r [i64] => Array<BigInt>,
+        "), unnest(" next_index: &'r [Option<i64>] => Array<Nullable<BigInt>>,
+        "), unnest(" digests: &'r [Vec<u8>] => Array<Binary>;
+        ") ON CONFLICT (topic, first) DO UPDATE SET \
+             last = excluded.last, next_index = excluded.next_index, digests = excluded.digests \
+         WHERE CASE \
+             WHEN known.next_index IS NULL \
+                 THEN excluded.next_index IS NULL AND excluded.last >= known.last \
+             ELSE excluded.next_index IS NULL OR excluded.next_index >= known.next_index \
+         END"
+    }
+}
 
 /// Adds ranges, or widens the rows of the same first blocks.
 pub async fn save_ranges(
-    connection: &mut AsyncPgConnection,
+    mut connection: &AsyncPgConnection,
     ranges: &[&BlockRange],
 ) -> Result<(), Fault> {
     let ranges = condense(ranges);
@@ -185,14 +213,14 @@ pub async fn save_ranges(
     let next_index: Vec<Option<i64>> =
         ranges.iter().map(|range| range.next_index.map(i64::from)).collect();
     let digests: Vec<Vec<u8>> = ranges.iter().map(records::digest_bytes).collect();
-    diesel::sql_query(SAVE_RANGES)
-        .bind::<Array<Text>, _>(topic)
-        .bind::<Array<BigInt>, _>(first)
-        .bind::<Array<BigInt>, _>(last)
-        .bind::<Array<Nullable<BigInt>>, _>(next_index)
-        .bind::<Array<Binary>, _>(digests)
-        .execute(connection)
-        .await?;
+    let save = SaveRanges {
+        topic: &topic,
+        first: &first,
+        last: &last,
+        next_index: &next_index,
+        digests: &digests,
+    };
+    save.execute(&mut connection).await?;
     Ok(())
 }
 
@@ -205,7 +233,7 @@ pub async fn compact_ranges(connection: &mut AsyncPgConnection) -> Result<(), Fa
             .execute(connection)
             .await?;
     }
-    save_ranges(connection, &new.iter().collect::<Vec<_>>()).await
+    save_ranges(&*connection, &new.iter().collect::<Vec<_>>()).await
 }
 
 async fn load_gaps(connection: &mut AsyncPgConnection) -> Result<Vec<Gap>, Fault> {
@@ -218,7 +246,7 @@ async fn load_gaps(connection: &mut AsyncPgConnection) -> Result<Vec<Gap>, Fault
     Ok(rows.into_iter().map(records::gap).collect::<Result<_, StoreError>>()?)
 }
 
-pub async fn open_gap(connection: &mut AsyncPgConnection, gap: &Gap) -> Result<(), Fault> {
+pub async fn open_gap(mut connection: &AsyncPgConnection, gap: &Gap) -> Result<(), Fault> {
     diesel::insert_into(gaps::table)
         .values((
             gaps::topic.eq(gap.topic.as_str()),
@@ -228,12 +256,12 @@ pub async fn open_gap(connection: &mut AsyncPgConnection, gap: &Gap) -> Result<(
         ))
         .on_conflict((gaps::topic, gaps::first, gaps::last, gaps::opened))
         .do_nothing()
-        .execute(connection)
+        .execute(&mut connection)
         .await?;
     Ok(())
 }
 
-pub async fn close_gap(connection: &mut AsyncPgConnection, gap: &Gap) -> Result<(), Fault> {
+pub async fn close_gap(mut connection: &AsyncPgConnection, gap: &Gap) -> Result<(), Fault> {
     let open = gaps::table
         .filter(gaps::topic.eq(gap.topic.as_str()))
         .filter(gaps::first.eq(signed(gap.first, "position")?))
@@ -241,7 +269,7 @@ pub async fn close_gap(connection: &mut AsyncPgConnection, gap: &Gap) -> Result<
         .filter(gaps::closed.is_null());
     diesel::update(open)
         .set(gaps::closed.eq(gap.closed.unwrap_or_else(Timestamp::now).0))
-        .execute(connection)
+        .execute(&mut connection)
         .await?;
     Ok(())
 }

@@ -3,11 +3,11 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use async_trait::async_trait;
-use diesel::sql_types::{BigInt, Nullable};
-use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
+use diesel_async::AsyncConnection;
 
 use super::{
-    connection::Server,
+    backfill::{self, Reach},
+    commit::commit,
     fault::Fault,
     insert::Columns,
     lease,
@@ -16,11 +16,11 @@ use super::{
     retention, size, state,
 };
 use crate::{
-    event::Timestamp,
-    fail_point,
+    event::{Event, Timestamp},
+    source::StreamCheckpoint,
     store::{
         CommitBatch, Committed, Recovered, Retained, RetentionLimits, Run, StoreError, StoreSize,
-        StoreWriter, records::signed,
+        StoreWriter, records,
     },
 };
 
@@ -28,6 +28,10 @@ use crate::{
 pub struct PostgresWriter {
     link: Link,
     run: Run,
+    /// Where back-filled rows may be that a live one replaces.
+    reach: Reach,
+    /// The highest number of a back-filled row; see [`Self::number_backfilled`].
+    last_backfilled: i64,
     closed: bool,
 }
 
@@ -36,17 +40,17 @@ impl PostgresWriter {
     ///
     /// # Errors
     /// [`StoreError::LeaseLost`] while another daemon holds it.
-    pub async fn open(server: Server, limit: Duration) -> Result<(Self, Recovered), StoreError> {
-        let mut link = Link::new(server.clone(), limit);
-        let (run, recovered) = link
-            .run(async |opened| {
-                let connection = &mut opened.connection;
+    pub async fn open(mut link: Link) -> Result<(Self, Recovered), StoreError> {
+        let (run, recovered, reach) = link
+            .run(async |Opened { connection, topics, .. }| {
                 let run = lease::take(connection, Timestamp::now()).await?;
-                Ok((run, state::recover(connection, run).await?))
+                let recovered = state::recover(connection, run).await?;
+                Ok((run, recovered, Reach::load(connection, topics).await?))
             })
             .await?;
         // The writer connects anew on the thread that it works on: its socket is driven there.
-        Ok((Self { link: Link::new(server, limit), run, closed: false }, recovered))
+        link.close();
+        Ok((Self { link, run, reach, last_backfilled: i64::MIN, closed: false }, recovered))
     }
 
     /// Runs a piece of work on the connection, which is opened again if the last piece failed.
@@ -54,27 +58,79 @@ impl PostgresWriter {
         &mut self,
         work: impl AsyncFnOnce(&mut Opened, Run) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
-        if self.closed {
-            return Err(StoreError::Unusable("the writer is closed".into()));
-        }
-        let run = self.run;
-        self.link.run(async |opened| work(opened, run).await).await
+        let Self { link, run, .. } = self.opened()?;
+        link.run(async |opened| work(opened, *run).await).await
     }
+
+    fn opened(&mut self) -> Result<&mut Self, StoreError> {
+        match self.closed {
+            false => Ok(self),
+            true => Err(StoreError::Unusable("the writer is closed".into())),
+        }
+    }
+
+    /// The first of so many numbers for back-filled rows: microseconds, shifted below 0. They only
+    /// tell events of one block apart, which are stored together; so that they repeat when the clock
+    /// steps back harms nobody.
+    fn number_backfilled(&mut self, count: usize) -> i64 {
+        let first =
+            (Timestamp::now().0 - records::SHIFT).max(self.last_backfilled.saturating_add(1));
+        self.last_backfilled = first.saturating_add(count as i64);
+        first
+    }
+}
+
+/// Makes what rows of these days and topics need before they can be written.
+async fn make_room(
+    Opened { connection, days, topics }: &mut Opened,
+    run: Run,
+    events: impl Iterator<Item = &Event> + Clone,
+) -> Result<(), Fault> {
+    let wanted: BTreeSet<Day> = events.clone().map(|event| Day::of(event.time)).collect();
+    for day in wanted {
+        if !days.contains(&day) {
+            partitions::create(connection, day).await?;
+            days.insert(day);
+        }
+    }
+    topics.learn(connection, run, events.map(|event| event.id.topic)).await
 }
 
 #[async_trait(?Send)]
 impl StoreWriter for PostgresWriter {
     async fn commit(&mut self, batch: CommitBatch<'_>) -> Result<Committed, StoreError> {
-        let wanted: BTreeSet<Day> =
-            batch.events.iter().map(|event| Day::of(event.event.time)).collect();
-        self.with(async |Opened { connection, days }, run| {
-            for day in wanted {
-                if !days.contains(&day) {
-                    partitions::create(connection, day).await?;
-                    days.insert(day);
-                }
-            }
-            connection.transaction(async |connection| write(connection, run, &batch).await).await
+        let Self { link, run, reach, .. } = self.opened()?;
+        link.run(async |opened| {
+            make_room(opened, *run, batch.events.iter().map(|event| &event.event)).await?;
+            let columns = Columns::of(batch.events, &opened.topics)?;
+            commit(&mut opened.connection, *run, &batch, &columns, reach).await
+        })
+        .await
+    }
+
+    async fn backfill(
+        &mut self,
+        events: &[Event],
+        keep: Option<Duration>,
+    ) -> Result<Committed, StoreError> {
+        let first = self.number_backfilled(events.len());
+        // Before it is known whether they are stored: it may only be too wide.
+        self.reach.widen(events);
+        self.with(async |opened, run| {
+            make_room(opened, run, events.iter()).await?;
+            let columns = Columns::backfilled(events, first, &opened.topics)?;
+            backfill::store(&mut opened.connection, run, events, &columns, keep).await
+        })
+        .await
+    }
+
+    async fn checkpoints(&mut self) -> Result<Vec<StreamCheckpoint>, StoreError> {
+        self.with(async |opened, run| {
+            let reading = opened.connection.transaction(async |connection| {
+                lease::check(connection, run).await?;
+                state::load_streams(connection).await
+            });
+            reading.await
         })
         .await
     }
@@ -84,7 +140,7 @@ impl StoreWriter for PostgresWriter {
     }
 
     async fn retain(&mut self, limits: RetentionLimits) -> Result<Retained, StoreError> {
-        self.with(async |Opened { connection, days }, run| {
+        self.with(async |Opened { connection, days, .. }, run| {
             let retained;
             (retained, *days) = retention::retain(connection, run, &limits).await?;
             Ok(retained)
@@ -122,44 +178,4 @@ impl StoreWriter for PostgresWriter {
         self.link.close();
         given_back
     }
-}
-
-/// Writes a batch within an open transaction.
-async fn write(
-    connection: &mut AsyncPgConnection,
-    run: Run,
-    batch: &CommitBatch<'_>,
-) -> Result<Committed, Fault> {
-    let known = lease::check(connection, run).await?;
-    let number = signed(batch.number, "commit")?;
-    if number <= known.commit_number {
-        // It is there: only its answer was lost.
-        return Ok(Committed::default());
-    }
-    let columns = Columns::of(batch.events)?;
-    columns.check_repeated(connection, known.last_seq).await?;
-    let inserted = columns.insert(connection).await?;
-    state::save_ranges(connection, batch.seen).await?;
-    for gap in batch.gaps_opened {
-        state::open_gap(connection, gap).await?;
-    }
-    for gap in batch.gaps_closed {
-        state::close_gap(connection, gap).await?;
-    }
-    state::save_progress(connection, batch.progress).await?;
-    let last_seq = signed(batch.last_seq, "seq")?;
-    let newest_time = batch.newest_time.map(|time| time.0).max(known.newest_time);
-    let update = format!(
-        "UPDATE nodecast.store_state SET commit_number = $1, last_seq = $2, newest_time = $3, \
-         leased_until = {}",
-        lease::until()
-    );
-    diesel::sql_query(update)
-        .bind::<BigInt, _>(number)
-        .bind::<BigInt, _>(columns.last_seq().unwrap_or(0).max(last_seq).max(known.last_seq))
-        .bind::<Nullable<BigInt>, _>(newest_time)
-        .execute(connection)
-        .await?;
-    fail_point!("store.in_transaction");
-    Ok(Committed { inserted, duplicates: batch.events.len() - inserted })
 }

@@ -105,12 +105,17 @@ fn establish(path: &Path) -> Result<SqliteConnection, StoreError> {
     let text = path
         .to_str()
         .ok_or_else(|| StoreError::Unusable(format!("the path {} is not UTF-8", path.display())))?;
+    establish_text(path, text)
+}
+
+/// Opens what a text names, a path or a URI; `path` is for messages.
+pub fn establish_text(path: &Path, text: &str) -> Result<SqliteConnection, StoreError> {
     SqliteConnection::establish(text)
         .map_err(|error| within(path, classify_text(&error.to_string())))
 }
 
 /// Says which file it was.
-fn within(path: &Path, error: StoreError) -> StoreError {
+pub fn within(path: &Path, error: StoreError) -> StoreError {
     let at = |text: String| format!("{}: {text}", path.display());
     match error {
         StoreError::Unavailable(text) => StoreError::Unavailable(at(text)),
@@ -167,10 +172,7 @@ fn is_current(path: &Path) -> Result<bool, StoreError> {
     if ours == 0 {
         return match tables {
             0 => Ok(false),
-            _ => Err(within(
-                path,
-                StoreError::Unusable("this SQLite database belongs to another program".into()),
-            )),
+            _ => Err(within(path, not_ours())),
         };
     }
     let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
@@ -194,8 +196,12 @@ fn is_current(path: &Path) -> Result<bool, StoreError> {
     Ok(applied.len() == known.len())
 }
 
+pub fn not_ours() -> StoreError {
+    StoreError::Unusable("this SQLite database belongs to another program".into())
+}
+
 /// Counts our table of migrations (0 or 1), and all tables.
-fn count_tables(connection: &mut SqliteConnection) -> Result<(i64, i64), Fault> {
+pub fn count_tables(connection: &mut SqliteConnection) -> Result<(i64, i64), Fault> {
     connection.batch_execute(&format!("PRAGMA busy_timeout = {}", BUSY.as_millis()))?;
     let mut count = |condition: &str| -> Result<i64, Fault> {
         let text = format!("SELECT count(*) AS count FROM sqlite_master WHERE {condition}");

@@ -67,6 +67,7 @@ pub fn free_disk_bytes(path: &Path) -> Result<u64, StoreError> {
 /// The extent of the store.
 pub fn size(connection: &mut SqliteConnection, path: &Path) -> Result<StoreSize, Fault> {
     let oldest: Option<(i64, i64)> = events::table
+        .filter(events::seq.ge(0))
         .order(events::seq)
         .select((events::seq, events::time))
         .first(connection)

@@ -18,7 +18,7 @@ use crate::{
     event::{Address, EventId, SequencedEvent, Timestamp},
     store::{
         EventQuery, StoreError,
-        records::{EventRow, clamp},
+        records::{EventRow, clamp, seq_bound},
     },
 };
 
@@ -173,7 +173,7 @@ impl Statement {
             self.push(format_args!(" AND time >= {first} AND time <= {last}"));
         }
         if let Some(after) = query.after {
-            let (position, seq) = (clamp(after.position), clamp(after.seq));
+            let (position, seq) = (clamp(after.position), seq_bound(after.seq));
             let past = if query.descending { '<' } else { '>' };
             self.push(format_args!(" AND (position {past} {position} OR seq {past} {seq})"));
         }
@@ -230,7 +230,7 @@ fn spans(connection: &mut SqliteConnection, query: &EventQuery) -> Result<Vec<Sp
 
 /// The first position of a topic with an event at or after a time, found by bisection: block time
 /// grows with the position.
-fn first_position(
+pub fn first_position(
     connection: &mut SqliteConnection,
     topic: &str,
     time: Timestamp,

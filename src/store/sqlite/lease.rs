@@ -56,7 +56,7 @@ impl Lock {
     }
 }
 
-fn lock_path(database: &Path) -> PathBuf {
+pub fn lock_path(database: &Path) -> PathBuf {
     let mut path = database.as_os_str().to_owned();
     path.push(".lock");
     path.into()

@@ -5,12 +5,15 @@
 //! Invariants: write-ahead log, so that readers and the writer do not wait for each other; one
 //! writer, held by a lock of the operating system and by the run's number in every transaction.
 
+mod backfill;
+pub mod backup;
 mod connection;
 mod deadline;
 mod disk;
 mod fault;
 mod history;
 mod insert;
+pub mod inspect;
 mod lease;
 mod retention;
 mod schema;
@@ -78,7 +81,7 @@ impl SqliteStore {
     }
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
     tokio::task::spawn_blocking(work)

@@ -1,22 +1,24 @@
 //! Which events go: by age, and before their age when the disk demands it.
 //!
 //! Invariants: the oldest of a topic go first; the last [`KEPT`] stays whatever the disk says, as
-//! it may be others who fill it.
+//! it may be others who fill it; kept days go for want of disk space only.
 
-use std::{path::Path, time::Duration};
+use std::{ops::Range, path::Path, time::Duration};
 
 use diesel::prelude::*;
 
 use super::{
+    backfill,
     connection::immediate,
     disk::{Pages, free_disk_bytes},
     fault::Fault,
+    history,
     schema::{events, store_state},
     state,
 };
 use crate::{
     event::Timestamp,
-    store::{Retained, RetentionLimits, Run},
+    store::{Retained, RetentionLimits, Run, kept},
 };
 
 /// What a full disk cannot take, counted back from the newest block.
@@ -70,17 +72,21 @@ fn delete_portion(
 ) -> Result<Retained, Fault> {
     let known = state::check_lease(connection, run)?;
     let topics = state::topics(connection)?;
+    let newest = known.newest_time.map_or(limits.edge, Timestamp).min(limits.now);
+    let spans = kept::spans_not_kept(backfill::kept_days(connection, newest)?, limits.edge);
     let mut due = Deleted::default();
     for topic in &topics {
-        let left = limits.portion - due.rows;
-        delete_oldest(connection, topic, limits.edge, left, &mut due)?;
+        for span in &spans {
+            let left = limits.portion - due.rows;
+            delete_oldest(connection, topic, span, left, &mut due)?;
+        }
     }
     let mut forced = Deleted::default();
     if early && due.rows < limits.portion {
-        let newest = known.newest_time.map_or(limits.edge, Timestamp).min(limits.now);
         if let Some(topic) = oldest_topic(connection, &topics)? {
             let left = limits.portion - due.rows;
-            delete_oldest(connection, &topic, newest.minus(KEPT), left, &mut forced)?;
+            let span = i64::MIN..newest.minus(KEPT).0;
+            delete_oldest(connection, &topic, &span, left, &mut forced)?;
         }
     }
     let deleted_seq = known.deleted_seq.max(due.seq).max(forced.seq);
@@ -133,23 +139,30 @@ fn oldest_topic(
     Ok(oldest.map(|(_, topic)| topic.clone()))
 }
 
-/// Deletes the first events of a topic as long as they are older than `edge`.
+/// Deletes the first events of a topic within a span of time: block time grows with the position.
 fn delete_oldest(
     connection: &mut SqliteConnection,
     topic: &str,
-    edge: Timestamp,
+    span: &Range<i64>,
     limit: usize,
     deleted: &mut Deleted,
 ) -> Result<(), Fault> {
+    let from = match span.start {
+        i64::MIN => Some(i64::MIN),
+        start => history::first_position(connection, topic, Timestamp(start))?,
+    };
+    let Some(from) = from else { return Ok(()) };
     let first: Vec<(i64, i64)> = events::table
         .filter(events::topic.eq(topic))
+        .filter(events::position.ge(from))
         .order((events::position, events::idx, events::part))
         .select((events::seq, events::time))
         .limit(limit as i64)
         .load(connection)?;
-    for (seq, time) in first.into_iter().take_while(|&(_, time)| time < edge.0) {
+    for (seq, time) in first.into_iter().take_while(|&(_, time)| time < span.end) {
         deleted.rows += diesel::delete(events::table.find(seq)).execute(connection)?;
-        deleted.seq = deleted.seq.max(Some(seq));
+        // Back-filled events are outside of what a cursor can miss.
+        deleted.seq = deleted.seq.max(Some(seq).filter(|seq| *seq >= 0));
         deleted.time = deleted.time.max(Some(time));
     }
     Ok(())

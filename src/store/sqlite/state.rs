@@ -100,6 +100,8 @@ fn load_heads(
     for topic in topics(connection)? {
         let newest: Option<i64> = events::table
             .filter(events::topic.eq(&topic))
+            // What was back-filled may lie ahead of what we follow.
+            .filter(events::seq.ge(0))
             .select(diesel::dsl::max(events::position))
             .first(connection)?;
         if let Some(newest) = newest {
@@ -125,7 +127,7 @@ pub fn topics(connection: &mut SqliteConnection) -> Result<Vec<String>, Fault> {
     }
 }
 
-fn load_streams(connection: &mut SqliteConnection) -> Result<Vec<StreamCheckpoint>, Fault> {
+pub fn load_streams(connection: &mut SqliteConnection) -> Result<Vec<StreamCheckpoint>, Fault> {
     let rows: Vec<(String, String)> = streams::table.order(streams::name).load(connection)?;
     let mut found = Vec::with_capacity(rows.len());
     for (name, state) in rows {

@@ -4,12 +4,14 @@ use std::{
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use diesel::{connection::SimpleConnection, prelude::*};
 
 use super::{
+    backfill,
     connection::{connect, immediate},
     disk,
     fault::Fault,
@@ -20,8 +22,9 @@ use super::{
     state,
 };
 use crate::{
-    event::Timestamp,
+    event::{Event, Timestamp},
     fail_point,
+    source::StreamCheckpoint,
     store::{
         CommitBatch, Committed, Recovered, Retained, RetentionLimits, Run, StoreError, StoreSize,
         StoreWriter, records::signed,
@@ -103,6 +106,25 @@ impl StoreWriter for SqliteWriter {
     async fn commit(&mut self, batch: CommitBatch<'_>) -> Result<Committed, StoreError> {
         self.with(|connection, run| {
             immediate(connection, |connection| commit(connection, run, &batch))
+        })
+    }
+
+    async fn backfill(
+        &mut self,
+        events: &[Event],
+        keep: Option<Duration>,
+    ) -> Result<Committed, StoreError> {
+        self.with(|connection, run| {
+            immediate(connection, |connection| backfill::store(connection, run, events, keep))
+        })
+    }
+
+    async fn checkpoints(&mut self) -> Result<Vec<StreamCheckpoint>, StoreError> {
+        self.with(|connection, run| {
+            immediate(connection, |connection| {
+                state::check_lease(connection, run)?;
+                state::load_streams(connection)
+            })
         })
     }
 

@@ -40,6 +40,8 @@ struct Script {
     stored: Vec<u64>,
     offsets: Vec<u64>,
     gaps: usize,
+    /// What was back-filled: positions.
+    backfilled: Vec<u64>,
     /// Events that are always refused.
     refused: Vec<u64>,
     retained: VecDeque<Retained>,
@@ -79,6 +81,19 @@ impl StoreWriter for ScriptedWriter {
             })
         }));
         Ok(Committed { inserted: seqs.len(), duplicates: 0 })
+    }
+
+    async fn backfill(
+        &mut self,
+        events: &[Event],
+        _keep: Option<Duration>,
+    ) -> Result<Committed, StoreError> {
+        self.script().backfilled.extend(events.iter().map(|event| event.id.position));
+        Ok(Committed { inserted: events.len(), duplicates: 0 })
+    }
+
+    async fn checkpoints(&mut self) -> Result<Vec<StreamCheckpoint>, StoreError> {
+        Ok(Vec::new())
     }
 
     async fn recover(&mut self) -> Result<Recovered, StoreError> {

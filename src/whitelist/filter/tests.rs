@@ -17,7 +17,7 @@ fn address(ordinal: u8) -> Address {
 
 fn list(ordinals: &[u8]) -> Arc<Whitelist> {
     let addresses = ordinals.iter().copied().map(address).collect();
-    Arc::new(Whitelist::build(addresses, &WhitelistConfig::default()))
+    Arc::new(Whitelist::build(vec![addresses], &WhitelistConfig::default()))
 }
 
 struct Fixture {
@@ -139,7 +139,7 @@ async fn listed_users_keep_their_events_and_others_lose_them() {
 async fn who_only_passes_the_bloom_filter_is_counted_and_dropped() {
     let config =
         WhitelistConfig { false_positive_rate: 0.5, min_capacity: 1, ..Default::default() };
-    let list = Whitelist::build((0..100).map(address).collect(), &config);
+    let list = Whitelist::build(vec![(0..100).map(address).collect()], &config);
     let fixture = start(Arc::new(list));
     let events: Vec<_> = (0..=255).map(|user| (Some(user), "{}")).collect();
 

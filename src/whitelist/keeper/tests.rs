@@ -1,9 +1,11 @@
-use std::{io::Write, time::Duration};
+use std::{fs, io::Write, time::Duration};
+
+use tempfile::TempDir;
 
 use super::*;
 use crate::{
     testing::{Probe, ProbeHandle, log},
-    whitelist::Verdict,
+    whitelist::{Verdict, file::FileStamp},
 };
 
 /// So long that no test waits for the timer unless it says so.
@@ -24,13 +26,24 @@ fn config(path: &Path, refresh_interval: Duration) -> WhitelistConfig {
 struct Fixture {
     keeper: Addr<WhitelistKeeper>,
     filter: ProbeHandle<ReplaceWhitelist>,
+    listener: ProbeHandle<ListChanged>,
     status: Arc<WhitelistStatus>,
+    _state: TempDir,
 }
 
-fn start(config: &WhitelistConfig) -> Fixture {
-    let keeper = WhitelistKeeper::load(config, &log()).unwrap();
-    let (status, filter) = (keeper.status(), Probe::start());
-    Fixture { keeper: keeper.feed(vec![filter.recipient()]).start(), filter, status }
+async fn open(config: &WhitelistConfig, state: &Path) -> Result<WhitelistKeeper, WhitelistError> {
+    WhitelistKeeper::open(config, state, &log()).await
+}
+
+async fn start(config: &WhitelistConfig) -> Fixture {
+    start_in(config, tempfile::tempdir().unwrap()).await
+}
+
+async fn start_in(config: &WhitelistConfig, state: TempDir) -> Fixture {
+    let keeper = open(config, state.path()).await.unwrap();
+    let (status, filter, listener) = (keeper.status(), Probe::start(), Probe::start());
+    let keeper = keeper.feed(vec![filter.recipient()]).tell(listener.recipient()).start();
+    Fixture { keeper, filter, listener, status, _state: state }
 }
 
 impl Fixture {
@@ -39,9 +52,13 @@ impl Fixture {
         self.filter.take_at_least(1).await.pop().unwrap().0
     }
 
+    fn problem(&self) -> Option<String> {
+        self.status.get().problems().next().map(str::to_owned)
+    }
+
     async fn wait_for_problem(&self, part: &str) {
         for _ in 0..3_000 {
-            if self.status.get().problem.is_some_and(|problem| problem.contains(part)) {
+            if self.problem().is_some_and(|problem| problem.contains(part)) {
                 return;
             }
             actix_rt::time::sleep(Duration::from_millis(10)).await;
@@ -57,36 +74,43 @@ fn replace(path: &Path, content: &str) {
     fs::rename(fresh, path).unwrap();
 }
 
-#[test]
-fn the_first_list_is_that_of_file_and_configuration() {
+#[actix_rt::test]
+async fn the_first_list_is_that_of_file_and_configuration() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("list");
     fs::write(&path, text_of(1..4)).unwrap();
     let addresses = vec![format!(" {} ", address(9)), address(1).to_string()];
 
-    let keeper =
-        WhitelistKeeper::load(&WhitelistConfig { addresses, ..config(&path, NEVER) }, &log())
-            .unwrap();
+    let config = WhitelistConfig { addresses, ..config(&path, NEVER) };
+    let keeper = open(&config, directory.path()).await.unwrap();
 
     assert_eq!(keeper.list().size(), Some(4));
     assert_eq!(keeper.list().contains(&address(9)), Verdict::Listed);
     let state = keeper.status().get();
-    assert_eq!((state.size, state.problem), (Some(4), None));
-    assert!(state.source.contains("list and 2 configured"), "{}", state.source);
+    assert_eq!((state.size, state.problems().next()), (Some(4), None));
+    assert!(state.describe().ends_with("list and 2 configured addresses"), "{state:?}");
+    let sizes: Vec<_> = state.sources.iter().map(|source| (source.kind, source.size)).collect();
+    assert_eq!(sizes, [(SourceKind::File, 3), (SourceKind::Config, 2)]);
 }
 
-#[test]
-fn a_faulty_source_at_the_start_is_an_error_that_names_it() {
+#[actix_rt::test]
+async fn a_faulty_source_at_the_start_is_an_error_that_names_it() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("list");
+    let state = directory.path().join("state");
     let error =
-        |config: &WhitelistConfig| WhitelistKeeper::load(config, &log()).err().unwrap().to_string();
+        async |config: WhitelistConfig| open(&config, &state).await.err().unwrap().to_string();
 
-    assert!(error(&config(&path, NEVER)).contains(path.to_str().unwrap()));
+    assert!(error(config(&path, NEVER)).await.contains(path.to_str().unwrap()));
     fs::write(&path, "0x12\n").unwrap();
-    assert!(error(&config(&path, NEVER)).contains("line 1: \"0x12\""));
+    assert!(error(config(&path, NEVER)).await.contains("line 1: \"0x12\""));
     let bad = WhitelistConfig { addresses: vec!["0x12".to_owned()], ..Default::default() };
-    assert!(error(&bad).contains("\"0x12\""));
+    assert!(error(bad).await.contains("\"0x12\""));
+    // What an earlier run knew of the file does not help.
+    fs::write(&path, text_of(1..4)).unwrap();
+    open(&config(&path, NEVER), &state).await.unwrap();
+    fs::write(&path, "0x12\n").unwrap();
+    assert!(error(config(&path, NEVER)).await.contains("line 1: \"0x12\""));
 }
 
 // H20
@@ -95,7 +119,7 @@ async fn an_added_address_reaches_the_filters_without_the_timer() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("list");
     fs::write(&path, text_of(1..4)).unwrap();
-    let fixture = start(&config(&path, NEVER));
+    let fixture = start(&config(&path, NEVER)).await;
     // Its answer proves that the actor has begun to watch.
     fixture.keeper.send(ReloadWhitelist).await.unwrap().unwrap();
 
@@ -116,7 +140,7 @@ async fn a_file_is_not_read_while_it_is_written() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("list");
     fs::write(&path, text_of(1..4)).unwrap();
-    let fixture = start(&config(&path, NEVER));
+    let fixture = start(&config(&path, NEVER)).await;
     fixture.keeper.send(ReloadWhitelist).await.unwrap().unwrap();
 
     let mut file = fs::File::create(&path).unwrap();
@@ -125,24 +149,24 @@ async fn a_file_is_not_read_while_it_is_written() {
     drop(file);
 
     assert_eq!(fixture.next_list().await.size(), Some(4));
-    assert_eq!(fixture.status.get().problem, None);
+    assert_eq!(fixture.problem(), None);
 }
 
-#[test]
-fn the_timer_reads_a_file_only_when_it_has_come_to_rest() {
+#[actix_rt::test]
+async fn the_timer_reads_a_file_only_when_it_has_come_to_rest() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("list");
     fs::write(&path, text_of(1..4)).unwrap();
-    let mut keeper = WhitelistKeeper::load(&config(&path, NEVER), &log()).unwrap();
+    let mut keeper = open(&config(&path, NEVER), directory.path()).await.unwrap();
     let mut seen = |content: &str| {
         fs::write(&path, content).unwrap();
-        keeper.reload_if_changed();
+        keeper.look_at_file();
         keeper.list().size()
     };
 
     assert_eq!(seen(&text_of(1..5)), Some(3));
     assert_eq!(seen(&text_of(1..6)), Some(3));
-    keeper.reload_if_changed();
+    keeper.look_at_file();
 
     assert_eq!(keeper.list().size(), Some(5));
 }
@@ -153,7 +177,7 @@ async fn the_timer_finds_what_the_watch_cannot_see() {
     let (link, path) = (links.path().join("list"), files.path().join("list"));
     fs::write(&path, text_of(1..4)).unwrap();
     std::os::unix::fs::symlink(&path, &link).unwrap();
-    let fixture = start(&config(&link, Duration::from_millis(20)));
+    let fixture = start(&config(&link, Duration::from_millis(20))).await;
 
     replace(&path, &text_of(1..5));
 
@@ -165,7 +189,7 @@ async fn a_large_shrink_waits_for_its_confirmation() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("list");
     fs::write(&path, text_of(1..11)).unwrap();
-    let fixture = start(&config(&path, NEVER));
+    let fixture = start(&config(&path, NEVER)).await;
     fixture.keeper.send(ReloadWhitelist).await.unwrap().unwrap();
 
     // A fifth is allowed, more is not.
@@ -180,8 +204,7 @@ async fn a_large_shrink_waits_for_its_confirmation() {
 
     assert_eq!(change, WhitelistChange { added: 0, removed: 3 });
     assert_eq!(fixture.next_list().await.size(), Some(5));
-    let state = fixture.status.get();
-    assert_eq!((state.size, state.problem), (Some(5), None));
+    assert_eq!((fixture.status.get().size, fixture.problem()), (Some(5), None));
 }
 
 #[actix_rt::test]
@@ -189,7 +212,7 @@ async fn a_missing_or_faulty_file_leaves_the_old_list() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("list");
     fs::write(&path, text_of(1..4)).unwrap();
-    let fixture = start(&config(&path, Duration::from_millis(20)));
+    let fixture = start(&config(&path, Duration::from_millis(20))).await;
 
     fs::remove_file(&path).unwrap();
     fixture.wait_for_problem("No such file").await;
@@ -202,16 +225,163 @@ async fn a_missing_or_faulty_file_leaves_the_old_list() {
     replace(&path, &text_of(1..5));
 
     assert_eq!(fixture.next_list().await.size(), Some(4));
-    assert_eq!(fixture.status.get().problem, None);
+    assert_eq!(fixture.problem(), None);
 }
 
 #[actix_rt::test]
 async fn everybody_is_listed_with_all_and_a_reload_changes_nothing() {
-    let fixture = start(&WhitelistConfig { all: true, ..Default::default() });
+    let fixture = start(&WhitelistConfig { all: true, ..Default::default() }).await;
 
     let change = fixture.keeper.send(ReloadWhitelist).await.unwrap().unwrap();
 
     assert_eq!(change, WhitelistChange { added: 0, removed: 0 });
     assert_eq!(fixture.status.get().size, None);
     assert!(fixture.filter.take().await.is_empty());
+}
+
+async fn wait_for(what: &str, holds: impl Fn() -> bool) {
+    for _ in 0..3_000 {
+        if holds() {
+            return;
+        }
+        actix_rt::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("did not happen: {what}");
+}
+
+/// Waits until the state directory has so many addresses of a source.
+async fn wait_until_kept(state: &Path, kind: SourceKind, size: usize) {
+    let kept = || Folder::of_state(state).last(kind, &log()).map_or(0, |kept| kept.list.len());
+    wait_for("it is kept", || kept() == size).await;
+}
+
+#[actix_rt::test]
+async fn a_change_is_told_with_its_names_after_the_filters_have_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("list");
+    fs::write(&path, text_of(1..11)).unwrap();
+    let config = WhitelistConfig {
+        addresses: vec![address(1).to_string(), address(20).to_string()],
+        ..config(&path, NEVER)
+    };
+    let fixture = start(&config).await;
+    fixture.keeper.send(ReloadWhitelist).await.unwrap().unwrap();
+    assert!(fixture.listener.take().await.is_empty());
+
+    // The configuration still lists the first one, and has listed the last one all the time.
+    replace(&path, &(text_of(3..12) + &text_of(20..21)));
+
+    let list = fixture.next_list().await;
+    assert_eq!((list.size(), list.contains(&address(1))), (Some(11), Verdict::Listed));
+    let changes = fixture.listener.take_at_least(1).await;
+    assert_eq!(changes.len(), 1);
+    assert_eq!((&*changes[0].added, changes[0].removed), (&[address(11)][..], 1));
+}
+
+#[actix_rt::test]
+async fn who_was_added_while_the_daemon_was_away_is_told_at_the_start_until_somebody_hears_it() {
+    let state = tempfile::tempdir().unwrap();
+    let path = state.path().join("list");
+    let config = config(&path, NEVER);
+    fs::write(&path, text_of(1..4)).unwrap();
+    // The first run of all has nothing to tell.
+    let fixture = start_in(&config, state).await;
+    fixture.keeper.send(ReloadWhitelist).await.unwrap().unwrap();
+    assert!(fixture.listener.take().await.is_empty());
+    let Fixture { keeper, _state: state, .. } = fixture;
+    drop(keeper);
+    fs::write(&path, text_of(1..6)).unwrap();
+
+    for _ in 0..2 {
+        // These end before they have told anybody.
+        let keeper = open(&config, state.path()).await.unwrap();
+        assert_eq!(keeper.list().size(), Some(5));
+    }
+    let fixture = start_in(&config, state).await;
+
+    let told = fixture.listener.take_at_least(1).await;
+    assert_eq!((told.len(), &*told[0].added), (1, &[address(4), address(5)][..]));
+    let Fixture { _state: state, .. } = fixture;
+    wait_until_kept(state.path(), SourceKind::File, 5).await;
+    let fixture = start_in(&config, state).await;
+    fixture.keeper.send(ReloadWhitelist).await.unwrap().unwrap();
+    assert!(fixture.listener.take().await.is_empty());
+}
+
+#[actix_rt::test]
+async fn an_address_that_moves_from_one_source_to_another_was_not_added() {
+    let state = tempfile::tempdir().unwrap();
+    let path = state.path().join("list");
+    fs::write(&path, text_of(1..4)).unwrap();
+    open(&config(&path, NEVER), state.path()).await.unwrap();
+    let addresses = (1..4).map(|ordinal| address(ordinal).to_string()).collect();
+    let moved = WhitelistConfig { addresses, ..Default::default() };
+
+    let fixture = start_in(&moved, state).await;
+    fixture.keeper.send(ReloadWhitelist).await.unwrap().unwrap();
+
+    assert!(fixture.listener.take().await.is_empty());
+    // The file is forgotten: who comes back with it is new again.
+    let Fixture { _state: state, .. } = fixture;
+    wait_until_kept(state.path(), SourceKind::File, 0).await;
+    fs::write(&path, text_of(1..5)).unwrap();
+    let fixture = start_in(&config(&path, NEVER), state).await;
+    let told = fixture.listener.take_at_least(1).await;
+    assert_eq!((&*told[0].added, told[0].removed), (&[address(4)][..], 0));
+}
+
+#[actix_rt::test]
+async fn a_file_that_shrank_while_the_daemon_was_away_waits_for_its_confirmation() {
+    let state = tempfile::tempdir().unwrap();
+    let path = state.path().join("list");
+    fs::write(&path, text_of(1..11)).unwrap();
+    open(&config(&path, NEVER), state.path()).await.unwrap();
+    fs::write(&path, text_of(1..6)).unwrap();
+
+    let fixture = start_in(&config(&path, NEVER), state).await;
+
+    assert_eq!(fixture.status.get().size, Some(10));
+    fixture.wait_for_problem("lost 5 of 10").await;
+    fixture.keeper.send(ReloadWhitelist).await.unwrap().unwrap();
+    assert_eq!((fixture.status.get().size, fixture.problem()), (Some(5), None));
+}
+
+#[actix_rt::test]
+async fn a_list_of_another_file_is_not_the_last_known_one() {
+    let state = tempfile::tempdir().unwrap();
+    let (path, other) = (state.path().join("list"), state.path().join("other"));
+    fs::write(&path, text_of(1..11)).unwrap();
+    fs::write(&other, text_of(1..3)).unwrap();
+    open(&config(&path, NEVER), state.path()).await.unwrap();
+
+    let keeper = open(&config(&other, NEVER), state.path()).await.unwrap();
+
+    assert_eq!(keeper.list().size(), Some(2));
+    assert_eq!(keeper.status().get().problems().count(), 0);
+}
+
+#[actix_rt::test]
+async fn an_unchanged_file_is_not_read_again_at_the_start() {
+    let state = tempfile::tempdir().unwrap();
+    let path = state.path().join("list");
+    fs::write(&path, text_of(1..4)).unwrap();
+    let config = config(&path, Duration::from_millis(20));
+    let fixture = start_in(&config, state).await;
+    let folder = fixture._state.path().join("whitelist");
+    // It was changed so shortly before it was read that only a second look proves anything.
+    let stamp = FileStamp::of(&path).unwrap().to_bytes();
+    let kept = || AddressList::open(&folder, "file").unwrap().unwrap();
+    wait_for("the file is recognised", || kept().1.ends_with(&stamp)).await;
+    let Fixture { keeper, _state: state, .. } = fixture;
+    drop(keeper);
+
+    // What the file does not hold tells whether it was read.
+    let other: AddressList = [address(9)].into_iter().collect();
+    other.keep(&folder, "file", &kept().1).unwrap();
+    let unchanged = open(&config, state.path()).await.unwrap();
+    fs::write(&path, text_of(1..4)).unwrap();
+    let changed = open(&config, state.path()).await.unwrap();
+
+    assert_eq!(unchanged.list().contains(&address(9)), Verdict::Listed);
+    assert_eq!(changed.list().size(), Some(3));
 }

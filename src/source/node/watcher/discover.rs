@@ -2,7 +2,8 @@
 //!
 //! Place in the pipeline: the part of `FileWatcher` that looks, before the part that reads.
 //! Invariants: a stream that is followed is met once; it begins at its checkpoint, else at the
-//! baseline that this run chose before, else where the configuration says; a directory that cannot
+//! baseline that this run chose before, else where the older service stopped, else where the
+//! configuration says; a directory that cannot
 //! be followed is reported once and looked at again at each rescan.
 
 use std::{io, sync::Arc, time::Instant};
@@ -80,8 +81,11 @@ impl FileWatcher {
         }
         let stats = self.stats.stream(&stream);
         stats.set_problem("");
-        let configured = Start::Configured(self.config.from);
-        let start = if self.looked { Start::Beginning } else { configured };
+        let start = match self.imported.get(&stream.name) {
+            Some(&(file, offset)) => Start::At { file, offset },
+            None if self.looked => Start::Beginning,
+            None => Start::Configured(self.config.from),
+        };
         let watched = self.begin(stream, stats, start);
         info!(self.log, "stream found"; "stream" => %watched.follower.stream().name);
         self.streams.push(watched);

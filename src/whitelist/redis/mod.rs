@@ -1,9 +1,9 @@
 //! The list as a key of Redis: a sorted set, whose scores tell when a member was listed, or a plain
 //! set.
 //!
-//! Place in the pipeline: what `WhitelistKeeper` asks when the list is in Redis. Invariants: a list
+//! Place in the pipeline: what the Redis source of the whitelist asks. Invariants: a list
 //! is used only when it was scanned as a whole; one request is under way at a time, each bounded by
-//! [`RESPONSE_TIMEOUT`]; after a fault everything is scanned again, because what answers next may be
+//! a timeout; after a fault everything is scanned again, because what answers next may be
 //! another server.
 //!
 //! What is new in a sorted set is found by score, cheaply and often. Scores may lie (one score for
@@ -13,22 +13,20 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use ahash::HashSet;
-use bb8_redis::redis::{
-    self, AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisError,
-    aio::MultiplexedConnection,
-};
+use bb8_redis::redis::{self, Client, Cmd, FromRedisValue, RedisError, aio::MultiplexedConnection};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::set::{Verdict, Whitelist};
-use crate::{
-    config::{RedisUrl, WhitelistConfig},
-    event::Address,
+use super::{
+    list::{AddressList, ListFault},
+    sources::Folder,
 };
+use crate::{config::RedisUrl, event::Address, redis_client};
 
-/// The library waits half a second, too short for a busy server.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+mod edit;
+mod scan;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+use self::scan::{Kind, Reading};
+pub use self::scan::{Scan, Skipped};
 
 /// Members that the server looks at in one step of a scan: about a millisecond of its time.
 const SCAN_COUNT: usize = 1_000;
@@ -36,9 +34,9 @@ const SCAN_COUNT: usize = 1_000;
 /// Scans that are begun anew because the list changed strongly under them.
 const SCAN_ATTEMPTS: usize = 3;
 
-/// Up to this many members, a list is scanned every [`SCAN_INTERVAL`]; a longer one in proportion
-/// less often.
-const SHORT_LIST: u64 = 100_000;
+/// Up to this many members, a list is scanned every [`SCAN_INTERVAL`], and before the daemon starts;
+/// a longer one in proportion less often, and behind a list of the last run.
+pub const SHORT_LIST: u64 = 100_000;
 
 /// Pause between two scans of a sorted set, by which removed members are found.
 const SCAN_INTERVAL: Duration = Duration::from_secs(10);
@@ -52,9 +50,6 @@ const MAX_RANGE: u64 = 10_000;
 
 /// Scores from here on are milliseconds: as seconds it is the year 5138, as milliseconds 1973.
 const FIRST_MILLISECONDS: f64 = 1e11;
-
-/// Characters of a skipped member that are shown.
-const SHOWN_CHARS: usize = 60;
 
 /// Why Redis gave no list.
 #[derive(Debug, thiserror::Error)]
@@ -72,23 +67,9 @@ pub enum RedisFault {
     Unfinished { found: u64, of: u64 },
     #[error("none of its {members} members is an address, the first is {first:?}")]
     NoAddresses { members: usize, first: String },
-}
-
-/// Members that are no addresses.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Skipped {
-    pub count: usize,
-    /// The text of one of them.
-    pub example: Option<String>,
-}
-
-/// A whole list.
-#[derive(Debug, Default)]
-pub struct Scan {
-    pub addresses: HashSet<Address>,
-    pub skipped: Skipped,
-    /// Equal lists have equal digests, in whatever order their members came.
-    pub digest: u64,
+    /// The addresses could not be put away.
+    #[error(transparent)]
+    List(#[from] ListFault),
 }
 
 /// What a look found.
@@ -96,22 +77,18 @@ pub struct Scan {
 pub enum News {
     /// Nothing that a look without a scan can find.
     Nothing,
-    /// Members that the list lacks.
-    Added(Vec<Address>),
+    /// Members that the list lacks, and what they add to its digest.
+    Added { addresses: Vec<Address>, digest: u64 },
     /// Everything was read.
     Whole(Scan),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Sorted,
-    Plain,
 }
 
 /// The key, and what is known of it.
 pub struct RedisList {
     client: Client,
     key: String,
+    /// Where long lists are sorted.
+    folder: Folder,
     /// Driven by the thread on which it was made. Dropped after a fault of the server.
     connection: Option<MultiplexedConnection>,
     /// `None`: everything has to be scanned.
@@ -130,9 +107,9 @@ struct Known {
 
 impl RedisList {
     /// Connects to nobody yet.
-    pub fn new(url: &RedisUrl, config: &WhitelistConfig) -> Result<Self, RedisFault> {
-        let client = Client::open(url.secret())?;
-        Ok(Self { client, key: config.redis_key.clone(), connection: None, known: None })
+    pub fn new(url: &RedisUrl, key: &str, folder: Folder) -> Result<Self, RedisFault> {
+        let client = redis_client::open(url)?;
+        Ok(Self { client, key: key.to_owned(), folder, connection: None, known: None })
     }
 
     /// Lets the connection go. The next request makes one on its own thread.
@@ -149,15 +126,19 @@ impl RedisList {
         }
     }
 
-    /// Reads everything.
-    pub async fn scan(&mut self) -> Result<Scan, RedisFault> {
-        let result = self.try_scan().await;
+    /// Reads everything. With the digest of a list that is known, an equal one is not built again.
+    pub async fn scan(&mut self, digest: Option<u64>) -> Result<Scan, RedisFault> {
+        let result = self.try_scan(digest).await;
         self.settle(result)
     }
 
-    /// Reads what is new, or everything when that is due.
-    pub async fn look(&mut self, list: &Whitelist) -> Result<News, RedisFault> {
-        let result = self.try_look(list).await;
+    /// Reads what is new, or everything when that is due. The digest is that of the list.
+    pub async fn look(
+        &mut self,
+        list: &AddressList,
+        digest: Option<u64>,
+    ) -> Result<News, RedisFault> {
+        let result = self.try_look(list, digest).await;
         self.settle(result)
     }
 
@@ -171,7 +152,11 @@ impl RedisList {
         result
     }
 
-    async fn try_look(&mut self, list: &Whitelist) -> Result<News, RedisFault> {
+    async fn try_look(
+        &mut self,
+        list: &AddressList,
+        digest: Option<u64>,
+    ) -> Result<News, RedisFault> {
         let known = match self.known {
             Some(known)
                 if known.kind == Kind::Sorted
@@ -179,7 +164,7 @@ impl RedisList {
             {
                 known
             }
-            _ => return Ok(News::Whole(self.try_scan().await?)),
+            _ => return Ok(News::Whole(self.try_scan(digest).await?)),
         };
         let members: u64 = self.ask(redis::cmd("ZCARD").arg(&self.key)).await?;
         let from = match known.newest {
@@ -189,59 +174,96 @@ impl RedisList {
         let mut count = redis::cmd("ZCOUNT");
         let in_range: u64 = self.ask(count.arg(&self.key).arg(&from).arg("+inf")).await?;
         let mut newest = known.newest;
-        let mut added = HashSet::default();
+        let (mut added, mut added_digest) = (HashSet::default(), 0_u64);
         if in_range <= MAX_RANGE {
             let mut range = redis::cmd("ZRANGEBYSCORE");
             range.arg(&self.key).arg(&from).arg("+inf").arg("WITHSCORES");
             let found: Vec<Vec<u8>> = self.ask(&range).await?;
             for (member, score) in found.chunks_exact(2).map(|pair| (&pair[0], &pair[1])) {
                 newest = newer(newest, score);
-                let address = Address::parse(member).ok();
-                added.extend(address.filter(|new| list.contains(new) != Verdict::Listed));
+                let address = Address::parse(member.trim_ascii()).ok();
+                if let Some(new) = address.filter(|new| !list.contains(new))
+                    && added.insert(new)
+                {
+                    added_digest = added_digest.wrapping_add(xxh3_64(member));
+                }
             }
         }
         let is_explained = members == known.members + added.len() as u64;
-        // Without the exact set, a list can only be built from all its members.
-        let is_useless = !added.is_empty() && list.exact().is_none();
-        if is_useless || (!is_explained && members <= SHORT_LIST) {
-            return Ok(News::Whole(self.try_scan().await?));
+        if !is_explained && members <= SHORT_LIST {
+            return Ok(News::Whole(self.try_scan(digest).await?));
         }
         self.known = Some(Known { members, newest, ..known });
-        Ok(if added.is_empty() { News::Nothing } else { News::Added(added.into_iter().collect()) })
+        if added.is_empty() {
+            return Ok(News::Nothing);
+        }
+        Ok(News::Added { addresses: added.into_iter().collect(), digest: added_digest })
     }
 
-    async fn try_scan(&mut self) -> Result<Scan, RedisFault> {
+    async fn try_scan(&mut self, digest: Option<u64>) -> Result<Scan, RedisFault> {
+        let kind = self.kind().await?;
+        let members: u64 = self.ask(&self.cardinality(kind)).await?;
+        // A long list is written to disk while it is built: not for nothing.
+        if digest.is_some() && members > SHORT_LIST {
+            let seen = self.read_whole(kind, || Reading::new(None)).await?;
+            if digest == Some(seen.digest()) {
+                return seen.finish(digest);
+            }
+        }
+        let folder = self.folder.clone();
+        let reading = self.read_whole(kind, || Reading::new(Some(&folder))).await?;
+        reading.finish(digest)
+    }
+
+    async fn kind(&mut self) -> Result<Kind, RedisFault> {
         let found: String = self.ask(redis::cmd("TYPE").arg(&self.key)).await?;
-        let kind = match found.as_str() {
-            "zset" => Kind::Sorted,
-            "set" => Kind::Plain,
-            "none" => return Err(RedisFault::Missing),
-            _ => return Err(RedisFault::WrongType { found }),
-        };
-        let cardinality = match kind {
+        match found.as_str() {
+            "zset" => Ok(Kind::Sorted),
+            "set" => Ok(Kind::Plain),
+            "none" => Err(RedisFault::Missing),
+            _ => Err(RedisFault::WrongType { found }),
+        }
+    }
+
+    fn cardinality(&self, kind: Kind) -> Cmd {
+        let command = match kind {
             Kind::Sorted => "ZCARD",
             Kind::Plain => "SCARD",
         };
-        let cardinality = redis::cmd(cardinality).arg(&self.key).clone();
+        redis::cmd(command).arg(&self.key).clone()
+    }
+
+    /// Reads until the list has held still enough.
+    async fn read_whole(
+        &mut self,
+        kind: Kind,
+        new: impl Fn() -> Reading,
+    ) -> Result<Reading, RedisFault> {
+        let cardinality = self.cardinality(kind);
         let mut before: u64 = self.ask(&cardinality).await?;
         let mut unfinished = (0, before);
         for _ in 0..SCAN_ATTEMPTS {
-            let mut reading = Reading::default();
-            self.read_all(kind, &mut reading).await?;
+            let mut reading = new();
+            self.each(kind, |member, score| Ok(reading.add(member, score)?)).await?;
             let after: u64 = self.ask(&cardinality).await?;
-            let (read, least) = (reading.members.len() as u64, before.min(after));
+            let (read, least) = (reading.members(), before.min(after));
             // Members that come and go meanwhile may be missed; the next scan finds them.
             if read + least / 100 >= least && after > 0 {
-                let newest = reading.newest;
+                let newest = reading.newest();
                 self.known = Some(Known { kind, members: after, newest, scanned: Instant::now() });
-                return reading.finish();
+                return Ok(reading);
             }
             (before, unfinished) = (after, (read, least));
         }
         Err(RedisFault::Unfinished { found: unfinished.0, of: unfinished.1 })
     }
 
-    async fn read_all(&mut self, kind: Kind, reading: &mut Reading) -> Result<(), RedisFault> {
+    /// Hands every member on, some more than once, with its score in a sorted set.
+    async fn each(
+        &mut self,
+        kind: Kind,
+        mut sink: impl FnMut(&[u8], Option<&[u8]>) -> Result<(), RedisFault>,
+    ) -> Result<(), RedisFault> {
         let (command, width) = match kind {
             Kind::Sorted => ("ZSCAN", 2),
             Kind::Plain => ("SSCAN", 1),
@@ -252,7 +274,7 @@ impl RedisList {
             scan.arg(&self.key).arg(&cursor).arg("COUNT").arg(SCAN_COUNT);
             let (next, found): (String, Vec<Vec<u8>>) = self.ask(&scan).await?;
             for member in found.chunks_exact(width) {
-                reading.add(&member[0], member.get(1).map(Vec::as_slice));
+                sink(&member[0], member.get(1).map(Vec::as_slice))?;
             }
             if next == "0" {
                 return Ok(());
@@ -264,62 +286,9 @@ impl RedisList {
     async fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, RedisFault> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
-            none => {
-                let config = AsyncConnectionConfig::new()
-                    .set_connection_timeout(Some(CONNECT_TIMEOUT))
-                    .set_response_timeout(Some(RESPONSE_TIMEOUT));
-                let connected = self.client.get_multiplexed_async_connection_with_config(&config);
-                none.insert(connected.await?)
-            }
+            none => none.insert(redis_client::connect(&self.client).await?),
         };
         Ok(command.query_async(connection).await?)
-    }
-}
-
-/// A scan under way.
-#[derive(Default)]
-struct Reading {
-    scan: Scan,
-    /// Hashes of the members: a scan may bring one twice.
-    members: HashSet<u64>,
-    newest: Option<f64>,
-}
-
-impl Reading {
-    fn add(&mut self, member: &[u8], score: Option<&[u8]>) {
-        let hash = xxh3_64(member);
-        if !self.members.insert(hash) {
-            return;
-        }
-        self.scan.digest = self.scan.digest.wrapping_add(hash);
-        if let Some(score) = score {
-            self.newest = newer(self.newest, score);
-        }
-        match Address::parse(member.trim_ascii()) {
-            Ok(address) => {
-                self.scan.addresses.insert(address);
-            }
-            Err(_) => {
-                let skipped = &mut self.scan.skipped;
-                skipped.count += 1;
-                skipped.example.get_or_insert_with(|| {
-                    let text =
-                        String::from_utf8_lossy(&member[..member.len().min(4 * SHOWN_CHARS)]);
-                    text.chars().take(SHOWN_CHARS).collect()
-                });
-            }
-        }
-    }
-
-    fn finish(self) -> Result<Scan, RedisFault> {
-        match self.scan {
-            Scan { addresses, skipped: Skipped { count, example: Some(first) }, .. }
-                if addresses.is_empty() =>
-            {
-                Err(RedisFault::NoAddresses { members: count, first })
-            }
-            scan => Ok(scan),
-        }
     }
 }
 
@@ -376,29 +345,5 @@ mod tests {
         assert_eq!(stretched(SCAN_INTERVAL, 100), SCAN_INTERVAL);
         assert_eq!(stretched(SCAN_INTERVAL, 100_000), SCAN_INTERVAL);
         assert_eq!(stretched(SCAN_INTERVAL, 1_000_000), 10 * SCAN_INTERVAL);
-    }
-
-    #[test]
-    fn a_member_that_comes_twice_counts_once_and_one_that_is_no_address_is_named() {
-        let mut reading = Reading::default();
-
-        for member in ["nobody", "0x010461c14e146ac35fe42271bdc1134ee31c703a", "nobody", "x"] {
-            reading.add(member.as_bytes(), None);
-        }
-
-        assert_eq!(reading.members.len(), 3);
-        let scan = reading.finish().unwrap();
-        assert_eq!(scan.addresses.len(), 1);
-        assert_eq!(scan.skipped, Skipped { count: 2, example: Some("nobody".to_owned()) });
-    }
-
-    #[test]
-    fn a_list_without_any_address_is_a_fault() {
-        let mut reading = Reading::default();
-        reading.add(b"nobody", None);
-
-        let fault = reading.finish().unwrap_err();
-
-        assert!(fault.to_string().contains("\"nobody\""), "{fault}");
     }
 }

@@ -1,0 +1,81 @@
+//! `nodecast db status`: what is stored.
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::{existing, load};
+use crate::{
+    cli::{flags::StoreFlags, output::print, units},
+    store::inspect::Inspection,
+};
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Print one JSON object instead of lines
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    flags: StoreFlags,
+}
+
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let config = load(args.flags)?;
+    let found = existing(&config).await?;
+    print(&if args.json { to_json(&found) } else { to_text(&found) })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn to_json(found: &Inspection) -> String {
+    let content = found.content.as_ref();
+    let status = json!({
+        "store": found.store,
+        "version": found.version,
+        "schema": {
+            "applied": found.schema.applied,
+            "pending": found.schema.pending,
+            "unknown": found.schema.unknown,
+        },
+        "holder": found.holder.as_ref().map(|holder| {
+            json!({ "host": holder.host, "process": holder.process })
+        }),
+        "bytes": content.map(|content| content.bytes),
+        "rows": content.map(|content| content.rows),
+        "rows_estimated": content.map(|content| content.rows_estimated),
+        "oldest": content.and_then(|content| content.oldest),
+        "newest": content.and_then(|content| content.newest),
+        "partitions": content.and_then(|content| content.partitions),
+        "gaps_open": content.map(|content| content.open_gaps),
+    });
+    format!("{status:#}\n")
+}
+
+fn to_text(found: &Inspection) -> String {
+    let mut lines = vec![
+        ("store", format!("{} ({})", found.store, found.version)),
+        ("schema", schema(found)),
+        ("writer", found.holder.as_ref().map_or("nobody".to_owned(), ToString::to_string)),
+    ];
+    if let Some(content) = &found.content {
+        let about = if content.rows_estimated { "about " } else { "" };
+        let time = |time: Option<crate::event::Timestamp>| {
+            time.map_or("none".to_owned(), |time| time.to_string())
+        };
+        lines.push(("size", units::bytes(content.bytes)));
+        lines.push(("rows", format!("{about}{}", content.rows)));
+        lines.push(("oldest", time(content.oldest)));
+        lines.push(("newest", time(content.newest)));
+        lines.extend(content.partitions.map(|days| ("days", days.to_string())));
+        lines.push(("gaps open", content.open_gaps.to_string()));
+    }
+    lines.iter().map(|(name, value)| format!("{name:<10} {value}\n")).collect()
+}
+
+fn schema(found: &Inspection) -> String {
+    let newest = found.schema.applied.last().map_or("none", String::as_str);
+    match (&found.schema.unknown[..], &found.schema.pending[..]) {
+        ([], []) => format!("{newest}, that of this program"),
+        ([newer, ..], _) => format!("{newer}, of a newer nodecast"),
+        (_, pending) => format!("{newest}, {} migrations are pending", pending.len()),
+    }
+}

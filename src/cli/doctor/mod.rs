@@ -1,0 +1,117 @@
+//! `nodecast doctor`: looks at everything that a run depends on, and says what to do.
+//!
+//! Invariant: nothing is made, changed, locked or listened on, so that it can be run beside a daemon
+//! and as often as one likes. One file per group of checks; `report.rs` holds what they say.
+
+mod clock;
+mod database;
+mod limits;
+mod node;
+mod people;
+mod place;
+mod ports;
+mod proc;
+mod report;
+mod whitelist;
+
+use std::{
+    env,
+    io::{self, IsTerminal},
+    process::ExitCode,
+};
+
+use report::{Report, Signs};
+
+use crate::{
+    cli::{flags::Flags, legacy::LegacyFlags, output::print},
+    config::{Config, Inputs, Need, Origin},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  nodecast doctor --data-dir ~/hl/data --whitelist all
+  sudo -u nodecast nodecast doctor
+  nodecast doctor --config nodecast.toml --json
+
+Run it as the user of the daemon: rights are looked at for whoever runs it.
+Exit code 0 when a run would work, 1 when something is wrong.";
+
+/// Looks at node directories, database, whitelist, disk, clock, limits and ports, and says what to
+/// do about what is wrong. Changes nothing.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    #[command(flatten)]
+    flags: Flags,
+    /// Print one JSON object instead of lines
+    #[arg(long)]
+    json: bool,
+}
+
+/// # Errors
+/// When standard output cannot be written.
+pub fn run(args: Args, legacy: LegacyFlags) -> anyhow::Result<ExitCode> {
+    let mut inputs = Inputs::of_process();
+    args.flags.add_to(&mut inputs);
+    legacy.add_to(&mut inputs);
+    let report = examine(inputs);
+    let text = if args.json { report.to_json() } else { report.to_text(signs()) };
+    print(&text)?;
+    Ok(if report.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A configuration with faults does not end the look: the rest is looked at as far as it is known.
+fn examine(inputs: Inputs) -> Report {
+    let mut report = Report::default();
+    report.group("configuration");
+    let mut config = Config::default();
+    let loaded = inputs.load_and_look(Need::Run, |known| {
+        config = known.clone();
+        Vec::new()
+    });
+    match &loaded {
+        Ok(loaded) => {
+            let file = loaded.file.as_ref();
+            report.ok(file.map_or_else(
+                || "valid; no file is used".to_owned(),
+                |file| format!("{} is valid", file.display()),
+            ));
+        }
+        Err(faults) => {
+            for fault in &faults.0 {
+                report.fail(fault.to_string(), "nodecast config default shows every key");
+            }
+        }
+    }
+    let file = loaded.as_ref().ok().and_then(|loaded| loaded.file.as_deref());
+    let origin = |key: &str| match &loaded {
+        Ok(loaded) => loaded.origin(key).clone(),
+        Err(_) => Origin::Default,
+    };
+    place::check_secrets(&config, file, origin, &mut report);
+    let rates = node::check(&config, &mut report);
+    place::check_state_dir(&config, &mut report);
+    actix_rt::System::new().block_on(async {
+        if config.whitelist.is_given() {
+            whitelist::check(&config, &mut report).await;
+        }
+        if !config.store.url.is_empty() {
+            database::check(&config, &rates, &mut report).await;
+        }
+    });
+    let running = ports::check(&config, &mut report);
+    limits::check(&config, running.as_ref(), &mut report);
+    clock::check(&mut report);
+    report
+}
+
+/// Marks beyond ASCII only for a terminal that says it can show them.
+fn signs() -> Signs {
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
+        .iter()
+        .find_map(|name| env::var(name).ok().filter(|value| !value.is_empty()))
+        .unwrap_or_default()
+        .to_lowercase();
+    let can = locale.contains("utf-8") || locale.contains("utf8");
+    if can && io::stdout().is_terminal() { Signs::Unicode } else { Signs::Ascii }
+}

@@ -1,0 +1,324 @@
+//! `nodecast whitelist`: who is listed, and by which source.
+//!
+//! The sources are read as they are now, whether a daemon runs or not. Nothing is held in memory
+//! that grows with a list.
+
+use std::{collections::BTreeSet, future::Future, path::Path, process::ExitCode};
+
+use anyhow::{Context as _, bail};
+use clap::Subcommand;
+
+use crate::{
+    cli::{flags::Flags, legacy::LegacyFlags, output::print_lines},
+    config::{Config, Inputs, Need, RedisUrl, WhitelistConfig},
+    event::Address,
+    whitelist::{
+        AddressList, Edit, Edited, Folder, RedisFault, RedisList, SourceKind, Union,
+        WhitelistError, edit_file, is_too_much, read_config, read_file, read_list_into, read_redis,
+    },
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  nodecast whitelist list --origin --config nodecast.toml
+  nodecast whitelist check 0x010461c14e146ac35fe42271bdc1134ee31c703a --whitelist addresses.txt
+  nodecast whitelist add 0x010461c14e146ac35fe42271bdc1134ee31c703a
+  nodecast whitelist remove --redis 0x010461c14e146ac35fe42271bdc1134ee31c703a
+
+A running daemon follows what is added and removed by itself.";
+
+/// The command line was not understood.
+const EXIT_USAGE: u8 = 2;
+
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    #[command(subcommand)]
+    command: WhitelistCommand,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum WhitelistCommand {
+    /// Print every listed address once, in order
+    List {
+        /// Say behind each address which sources list it: file, redis, config
+        #[arg(long)]
+        origin: bool,
+        #[command(flatten)]
+        flags: Flags,
+    },
+    /// Say of each address whether it is listed and by which sources; exit with 1 if one is not
+    Check {
+        #[command(flatten)]
+        addresses: Addresses,
+        #[command(flatten)]
+        flags: Flags,
+    },
+    /// Add addresses to the file of the whitelist, or to its key in Redis
+    ///
+    /// The file is replaced in one step; comments, owner and mode stay.
+    Add {
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        flags: Flags,
+    },
+    /// Remove addresses from the file of the whitelist, or from its key in Redis
+    ///
+    /// The file is replaced in one step; comments on other lines, owner and mode stay.
+    Remove {
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        flags: Flags,
+    },
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct Addresses {
+    /// 0x and 40 hexadecimal digits each, in any case
+    #[arg(value_name = "ADDRESS", required = true)]
+    addresses: Vec<String>,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct Target {
+    #[command(flatten)]
+    addresses: Addresses,
+    /// Change the key in Redis and not the file
+    #[arg(long)]
+    redis: bool,
+}
+
+/// # Errors
+/// With [`Faults`](crate::config::Faults), or when a source cannot be read or changed.
+pub fn run(args: Args, legacy: LegacyFlags) -> anyhow::Result<ExitCode> {
+    match args.command {
+        WhitelistCommand::List { origin, flags } => list(&config(flags, legacy)?.whitelist, origin),
+        WhitelistCommand::Check { addresses, flags } => match addresses.read() {
+            Ok(addresses) => check(&config(flags, legacy)?.whitelist, &addresses),
+            Err(code) => Ok(code),
+        },
+        WhitelistCommand::Add { target, flags } => {
+            change(&config(flags, legacy)?.whitelist, Edit::Add, target)
+        }
+        WhitelistCommand::Remove { target, flags } => {
+            change(&config(flags, legacy)?.whitelist, Edit::Remove, target)
+        }
+    }
+}
+
+fn config(flags: Flags, legacy: LegacyFlags) -> anyhow::Result<Config> {
+    let mut inputs = Inputs::of_process();
+    flags.add_to(&mut inputs);
+    legacy.add_to(&mut inputs);
+    let config = inputs.load(Need::Nothing)?.config;
+    if !config.whitelist.is_given() {
+        bail!(
+            "no whitelist is configured: give --config FILE or --whitelist FILE, or set \
+             whitelist.file, whitelist.redis_url or whitelist.addresses"
+        );
+    }
+    Ok(config)
+}
+
+impl Addresses {
+    /// Reads all of them, or names every bad one and gives the exit code.
+    fn read(&self) -> Result<BTreeSet<Address>, ExitCode> {
+        let read: Vec<Result<Address, _>> =
+            self.addresses.iter().map(|text| text.trim().parse()).collect();
+        let bad: Vec<_> =
+            self.addresses.iter().zip(&read).filter(|(_, read)| read.is_err()).collect();
+        if bad.is_empty() {
+            return Ok(read.into_iter().flatten().collect());
+        }
+        for (text, _) in bad {
+            eprintln!("nodecast: {text:?} is not an address: 0x and 40 hexadecimal digits");
+        }
+        Err(ExitCode::from(EXIT_USAGE))
+    }
+}
+
+/// Runs what asks Redis.
+fn block_on<T>(asking: impl Future<Output = T>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    Ok(runtime.context("cannot start")?.block_on(asking))
+}
+
+fn list(config: &WhitelistConfig, origin: bool) -> anyhow::Result<ExitCode> {
+    if config.all {
+        eprintln!("whitelist.all is set: everybody's events are kept, and there is no list");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let (kinds, lists): (Vec<_>, Vec<_>) = read_lists(config, folder.path())?.into_iter().unzip();
+    print_lines(Union::of(&lists).map(|(address, holders)| {
+        if !origin {
+            return address.to_string();
+        }
+        let names = kinds.iter().zip(0..).filter(|(_, bit)| holders & (1 << bit) != 0);
+        format!("{address} {}", joined(names.map(|(kind, _)| kind)))
+    }))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The lists of all sources as they are now.
+fn read_lists(
+    config: &WhitelistConfig,
+    folder: &Path,
+) -> anyhow::Result<Vec<(SourceKind, AddressList)>> {
+    let folder = Folder::at(folder);
+    let mut lists = Vec::new();
+    if let Some(path) = &config.file {
+        // That an address stands there twice is nobody's concern here.
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        lists.push((SourceKind::File, read_file(path, &folder, &logger)?));
+    }
+    if let Some(url) = &config.redis_url {
+        lists.push((SourceKind::Redis, block_on(read_redis(url, &config.redis_key, &folder))??));
+    }
+    lists.push((SourceKind::Config, read_config(config)?));
+    Ok(lists)
+}
+
+fn joined<'k>(kinds: impl Iterator<Item = &'k SourceKind>) -> String {
+    kinds.map(|kind| kind.as_str()).collect::<Vec<_>>().join(",")
+}
+
+fn check(config: &WhitelistConfig, asked: &BTreeSet<Address>) -> anyhow::Result<ExitCode> {
+    if config.all {
+        print_lines(asked.iter().map(|address| format!("{address} listed by whitelist.all")))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut found = Vec::new();
+    for kind in SourceKind::ALL {
+        found.push((kind, find(config, kind, asked)?));
+    }
+    let holders = |address: &Address| {
+        joined(found.iter().filter(|(_, listed)| listed.contains(address)).map(|(kind, _)| kind))
+    };
+    print_lines(asked.iter().map(|address| match holders(address).as_str() {
+        "" => format!("{address} not listed"),
+        names => format!("{address} listed by {names}"),
+    }))?;
+    let is_listed = |address| !holders(address).is_empty();
+    Ok(if asked.iter().all(is_listed) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Which of some addresses a source lists; none if it is not configured.
+fn find(
+    config: &WhitelistConfig,
+    kind: SourceKind,
+    asked: &BTreeSet<Address>,
+) -> Result<BTreeSet<Address>, anyhow::Error> {
+    let mut found = BTreeSet::new();
+    match (kind, &config.file, &config.redis_url) {
+        (SourceKind::File, Some(path), _) => {
+            let read = read_list_into(path, |address| {
+                if asked.contains(&address) {
+                    found.insert(address);
+                }
+                Ok(())
+            });
+            read.map_err(|fault| WhitelistError::File { path: path.clone(), fault })?;
+        }
+        (SourceKind::Redis, _, Some(url)) => {
+            found = block_on(async { server(url, config)?.find(asked).await })?
+                .map_err(|fault| in_redis(url, config, fault))?;
+        }
+        (SourceKind::Config, ..) => {
+            let listed = read_config(config)?;
+            found.extend(asked.iter().filter(|address| listed.contains(address)));
+        }
+        _ => {}
+    }
+    Ok(found)
+}
+
+fn server(url: &RedisUrl, config: &WhitelistConfig) -> Result<RedisList, RedisFault> {
+    // No list is built.
+    RedisList::new(url, &config.redis_key, Folder::at(Path::new("")))
+}
+
+fn in_redis(url: &RedisUrl, config: &WhitelistConfig, fault: RedisFault) -> WhitelistError {
+    WhitelistError::Redis { url: url.clone(), key: config.redis_key.clone(), fault }
+}
+
+fn change(config: &WhitelistConfig, edit: Edit, target: Target) -> anyhow::Result<ExitCode> {
+    let asked = match target.addresses.read() {
+        Ok(asked) => asked,
+        Err(code) => return Ok(code),
+    };
+    if config.all {
+        bail!("whitelist.all is set: everybody's events are kept, and there is no list to change");
+    }
+    let (kind, place, edited) = match (&config.file, &config.redis_url) {
+        (_, None) if target.redis => bail!("--redis: whitelist.redis_url is not configured"),
+        (_, Some(url)) if target.redis => {
+            let edited = block_on(async {
+                let mut server = server(url, config)?;
+                match edit {
+                    Edit::Add => server.add(&asked).await,
+                    Edit::Remove => server.remove(&asked).await,
+                }
+            })?;
+            let edited = edited.map_err(|fault| in_redis(url, config, fault))?;
+            (SourceKind::Redis, format!("{url} {}", config.redis_key), edited)
+        }
+        (Some(path), _) => {
+            let edited = edit_file(path, edit, &asked)?;
+            (SourceKind::File, path.display().to_string(), edited)
+        }
+        (None, Some(_)) => {
+            bail!("whitelist.file is not configured; --redis changes the key in Redis")
+        }
+        (None, None) => bail!(
+            "whitelist.file is not configured, and whitelist.addresses are changed in the \
+             configuration file"
+        ),
+    };
+    let (done, was_so) = match edit {
+        Edit::Add => ("added to", "was already in"),
+        Edit::Remove => ("removed from", "was not in"),
+    };
+    print_lines(asked.iter().map(|address| {
+        let said = if edited.changed.contains(address) { done } else { was_so };
+        format!("{address} {said} {place}")
+    }))?;
+    if edit == Edit::Remove {
+        tell_who_stays(config, kind, &asked);
+        tell_of_shrink(config, &edited);
+    }
+    if !edited.changed.is_empty() {
+        eprintln!(
+            "A running daemon follows by itself within {} s.",
+            config.refresh_interval.as_secs_f64().ceil()
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says which addresses another source still lists.
+fn tell_who_stays(config: &WhitelistConfig, changed: SourceKind, asked: &BTreeSet<Address>) {
+    for kind in SourceKind::ALL.into_iter().filter(|kind| *kind != changed) {
+        match find(config, kind, asked) {
+            Ok(listed) => {
+                for address in listed {
+                    eprintln!("{address} stays listed by {kind}.");
+                }
+            }
+            Err(error) => eprintln!("Whether {kind} lists them as well is not known: {error:#}."),
+        }
+    }
+}
+
+/// Says that the daemon will wait for a confirmation.
+fn tell_of_shrink(config: &WhitelistConfig, edited: &Edited) {
+    let (removed, of) = (edited.changed.len(), edited.before);
+    if is_too_much(removed, of, of.saturating_sub(removed), config.max_shrink) {
+        eprintln!(
+            "These are {removed} of {of} addresses, more than whitelist.max_shrink allows at once: \
+             a running daemon keeps them until SIGHUP (systemctl reload nodecast) confirms it."
+        );
+    }
+}

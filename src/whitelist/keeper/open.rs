@@ -1,0 +1,129 @@
+//! How the keeper comes to its first list: what the sources say now, or said last.
+
+use std::{path::Path, sync::Arc};
+
+use slog::{Logger, info, o};
+
+use super::{
+    super::{
+        change::ListChanged,
+        list::AddressList,
+        set::Whitelist,
+        sources::{ConfigSource, FileSource, Folder, Kept, RedisSource, WhitelistError},
+        status::{SourceKind, WhitelistState, WhitelistStatus},
+        union::Union,
+    },
+    Sources, WhitelistKeeper,
+};
+use crate::{config::WhitelistConfig, event::Timestamp};
+
+/// What the last run knew, of sources that are configured no more too.
+struct LastRun([Option<Kept>; SourceKind::ALL.len()]);
+
+impl LastRun {
+    fn of(folder: &Folder, logger: &Logger) -> Self {
+        Self(SourceKind::ALL.map(|kind| folder.last(kind, logger)))
+    }
+
+    fn get(&self, kind: SourceKind) -> Option<Kept> {
+        self.0[kind as usize].clone()
+    }
+
+    /// Sources that are configured no more.
+    fn without(&self, sources: &Sources) -> Vec<SourceKind> {
+        let is_configured = |kind| sources.held().any(|held| held.kind() == kind);
+        let known = SourceKind::ALL.into_iter().filter(|kind| self.0[*kind as usize].is_some());
+        known.filter(|kind| !is_configured(*kind)).collect()
+    }
+
+    fn lists(&self) -> Vec<&AddressList> {
+        self.0.iter().flatten().map(|kept| &kept.list).collect()
+    }
+
+    /// Who was added and removed since. `None` when it is the first run, or nothing has changed.
+    fn change(&self, sources: &Sources) -> Option<ListChanged> {
+        let old = self.lists();
+        let is_same =
+            sources.held().count() == old.len() && sources.held().all(|held| held.is_kept());
+        if old.is_empty() || is_same {
+            return None;
+        }
+        let new = sources.lists();
+        let added = Union::of(&new).without(Union::of(old.iter().copied()));
+        let removed = Union::of(old.iter().copied()).without(Union::of(&new));
+        Some(ListChanged::of(added, removed)).filter(|change| !change.is_empty())
+    }
+}
+
+impl WhitelistKeeper {
+    /// Reads the first list, from wherever it is.
+    ///
+    /// # Errors
+    /// When a source is faulty and nothing is known of it: without a whole list nothing should
+    /// start. A faulty file refuses in any case: whoever starts can mend it.
+    pub async fn open(
+        config: &WhitelistConfig,
+        state_dir: &Path,
+        logger: &Logger,
+    ) -> Result<Self, WhitelistError> {
+        let logger = logger.new(o!("actor" => "whitelist_keeper"));
+        let folder = Folder::of_state(state_dir);
+        let started = Timestamp::now();
+        let keeper = |sources: Sources, list, untold, gone| {
+            let state = WhitelistState { size: None, sources: Vec::new(), started };
+            let mut keeper = Self {
+                config: config.clone(),
+                sources,
+                folder: folder.clone(),
+                list: Arc::new(list),
+                filters: Vec::new(),
+                listener: None,
+                untold,
+                unheard: 0,
+                gone,
+                started,
+                status: Arc::new(WhitelistStatus::new(state)),
+                logger: logger.clone(),
+            };
+            // What nobody has to hear of first is known from now on.
+            if keeper.untold.is_empty() {
+                keeper.keep();
+            }
+            let state = keeper.state();
+            info!(logger, "whitelist loaded"; "whitelist" => ?keeper.list,
+                "source" => state.describe());
+            keeper.status.set(state);
+            keeper.warn_if_empty();
+            keeper
+        };
+        if config.all {
+            return Ok(keeper(Sources::default(), Whitelist::all(), Vec::new(), Vec::new()));
+        }
+        let last = LastRun::of(&folder, &logger);
+        // The file and the configuration first: to ask Redis may take seconds.
+        let configured = ConfigSource::open(config, last.get(SourceKind::Config), &logger)?;
+        let file = match &config.file {
+            None => None,
+            Some(path) => {
+                let kept = last.get(SourceKind::File);
+                Some(FileSource::open(path, config, kept, &folder, &logger)?)
+            }
+        };
+        let redis = match &config.redis_url {
+            None => None,
+            Some(url) => {
+                let kept = last.get(SourceKind::Redis);
+                Some(RedisSource::open(url, config, kept, &folder, &logger).await?)
+            }
+        };
+        let sources = Sources { file, redis, configured };
+        let change = last.change(&sources);
+        if let Some(change) = &change {
+            info!(logger, "whitelist changed since the last run";
+                "added" => change.added_count, "removed" => change.removed);
+        }
+        let list = Whitelist::build(sources.lists(), config);
+        let gone = last.without(&sources);
+        Ok(keeper(sources, list, change.into_iter().collect(), gone))
+    }
+}

@@ -1,0 +1,262 @@
+//! `nodecast db`: the database beside a daemon and without one, on both stores.
+
+// The exemption for tests does not reach the helpers of an integration test.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::{fs, path::Path, process::Command, time::Duration};
+
+use common::{
+    Setup, TestDaemon, database, eventually,
+    node::{ALICE, Kind, append, fills_line},
+    run_to_end,
+};
+use diesel::RunQueryDsl;
+use nodecast::{
+    event::Timestamp,
+    generate::{Plan, Simulator},
+};
+use serde_json::Value;
+
+struct Said {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+fn db(setup: &Setup, args: &[&str]) -> Said {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nodecast"));
+    command.arg("db").args(args).arg("--state-dir").arg(setup.state_dir());
+    if let Some(url) = &setup.database_url {
+        command.args(["--database-url", url]);
+    }
+    command.env_remove("NODECAST_CONFIG").env("HOME", setup.root.path());
+    let output = run_to_end(&mut command);
+    Said {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+#[track_caller]
+fn done(said: Said) -> String {
+    assert_eq!(said.code, Some(0), "{}{}", said.stdout, said.stderr);
+    said.stdout
+}
+
+fn both_stores() -> [Setup; 2] {
+    let mut on_postgres = Setup::new();
+    on_postgres.database_url = Some(database::create_on_postgres());
+    [Setup::new(), on_postgres]
+}
+
+/// Fifty hours of blocks, ten minutes apart, the last of an hour ago; stored by a daemon.
+fn with_history(setup: &Setup) -> TestDaemon {
+    let plan = Plan {
+        seed: 5,
+        users: 20,
+        start: Some(Timestamp::now().minus(Duration::from_secs(51 * 3_600))),
+        block_interval: Duration::from_secs(600),
+        ..Plan::default()
+    };
+    let mut node = Simulator::new(plan, setup.node()).unwrap();
+    node.write_blocks(300).unwrap();
+    node.finish().unwrap();
+    let rows = node.manifest().totals.rows as usize;
+    let daemon = setup.start();
+    eventually("all is stored", || setup.stored().len() == rows);
+    daemon
+}
+
+#[test]
+fn migrate_says_what_it_applies_and_check_changes_nothing() {
+    for setup in both_stores() {
+        let pending = db(&setup, &["migrate", "--check"]);
+        assert_eq!(pending.code, Some(1), "{}", pending.stderr);
+        let versions: Vec<&str> =
+            pending.stdout.lines().map(|line| line.strip_prefix("pending ").unwrap()).collect();
+        assert!(!versions.is_empty() && !setup.state_dir().exists());
+
+        let applied = done(db(&setup, &["migrate"]));
+        let expected: String = versions.iter().map(|one| format!("applied {one}\n")).collect();
+        assert_eq!(applied, expected);
+
+        assert_eq!(done(db(&setup, &["migrate"])), "nothing was pending\n");
+        assert_eq!(done(db(&setup, &["migrate", "--check"])), "nothing is pending\n");
+    }
+}
+
+#[test]
+fn status_tells_of_the_store_beside_a_daemon_and_who_writes() {
+    for setup in both_stores() {
+        let absent = db(&setup, &["status"]);
+        if setup.database_url.is_none() {
+            assert_eq!(absent.code, Some(1));
+            assert!(absent.stderr.contains("does not exist; `nodecast run`"), "{}", absent.stderr);
+        }
+        let daemon = with_history(&setup);
+        if let Some(url) = &setup.database_url {
+            diesel::sql_query("ANALYZE").execute(&mut database::postgres(url)).unwrap();
+        }
+
+        let status: Value = serde_json::from_str(&done(db(&setup, &["status", "--json"]))).unwrap();
+        let text = done(db(&setup, &["status"]));
+
+        assert_eq!(status["holder"]["process"], daemon.pid(), "{status:#}");
+        assert_eq!(status["rows"], setup.stored().len(), "{status:#}");
+        assert_eq!(status["schema"]["pending"], Value::Array(Vec::new()));
+        assert_eq!(status["gaps_open"], 0);
+        let held = status["newest"].as_i64().unwrap() - status["oldest"].as_i64().unwrap();
+        assert!((45 * 3_600_000_000..51 * 3_600_000_000).contains(&held), "{status:#}");
+        assert!(status["bytes"].as_u64().unwrap() > 10_000);
+        assert_eq!(status["partitions"].is_null(), setup.database_url.is_none());
+        assert!(text.contains(&format!("process {} on ", daemon.pid())), "{text}");
+
+        daemon.stop();
+        let status = done(db(&setup, &["status"]));
+        assert!(status.contains("writer     nobody"), "{status}");
+    }
+}
+
+#[test]
+fn prune_deletes_what_it_said_and_never_past_a_daemon() {
+    for setup in both_stores() {
+        let daemon = with_history(&setup);
+
+        let refused = db(&setup, &["prune", "--older-than", "20h"]);
+        assert_eq!(refused.code, Some(1));
+        let holder = format!("process {}", daemon.pid());
+        assert!(refused.stderr.contains(&holder), "{}", refused.stderr);
+        assert!(refused.stderr.contains("Stop it first"), "{}", refused.stderr);
+        let before = setup.stored();
+        let announced = done(db(&setup, &["prune", "--older-than", "20h", "--dry-run"]));
+        assert_eq!(setup.stored(), before);
+        daemon.stop();
+
+        let pruned = done(db(&setup, &["prune", "--older-than", "20h"]));
+
+        let after = setup.stored();
+        let gone = before.len() - after.len();
+        assert!(gone > 0 && !after.is_empty(), "{} of {}", gone, before.len());
+        assert!(announced.starts_with(&format!("{gone} events before ")), "{announced}");
+        assert!(pruned.starts_with(&format!("{gone} events before ")), "{pruned}");
+        assert!(after.iter().all(|(id, row)| before.get(id) == Some(row)));
+        // What went is the oldest.
+        for topic in ["fills", "misc"] {
+            let of = |rows: &std::collections::BTreeMap<nodecast::event::EventId, _>| {
+                let ids = rows.keys().filter(|id| id.topic.as_str() == topic);
+                ids.map(|id| id.position).collect::<std::collections::BTreeSet<_>>()
+            };
+            let last = of(&before).difference(&of(&after)).max().copied();
+            assert!(last < of(&after).first().copied(), "{topic}");
+        }
+        // Nobody holds the lease, and what went is not read again before what is new.
+        let daemon = setup.start();
+        let mut file = Kind::fills(setup.node()).open(30_000_101, 0);
+        append(&mut file, &format!("{}\n", fills_line(1_050_500_000, ALICE, 1)));
+        eventually("it follows its node", || setup.stored().len() > after.len());
+        daemon.stop();
+        assert_eq!(setup.stored().len(), after.len() + 1);
+    }
+}
+
+#[test]
+fn prune_asks_for_one_edge_that_is_past() {
+    let setup = Setup::new();
+    setup.start().stop();
+
+    assert_eq!(db(&setup, &["prune"]).code, Some(2));
+    assert_eq!(
+        db(&setup, &["prune", "--older-than", "1d", "--before", "2026-01-01T00:00:00"]).code,
+        Some(2)
+    );
+    let future = db(&setup, &["prune", "--before", "2999-01-01T00:00:00"]);
+    assert_eq!(future.code, Some(1));
+    assert!(future.stderr.contains("lies in the future"), "{}", future.stderr);
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let names = fs::read_dir(directory).unwrap();
+    names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn a_backup_beside_a_daemon_is_a_store_from_which_one_can_go_on() {
+    let setup = Setup::new();
+    let daemon = with_history(&setup);
+    let folder = setup.root.path().join("backups");
+    fs::create_dir(&folder).unwrap();
+
+    let said = done(db(&setup, &["backup", folder.to_str().unwrap()]));
+
+    let name = names(&folder).pop().unwrap();
+    assert!(name.starts_with("nodecast-2") && name.ends_with("Z.db"), "{name}");
+    assert!(said.contains("to restore: stop nodecast, rm -f"), "{said}");
+    let copy = folder.join(&name);
+    assert_eq!(database::rows(&copy), setup.stored());
+
+    // It is not written over, and what fails leaves nothing behind.
+    let again = db(&setup, &["backup", copy.to_str().unwrap()]);
+    assert_eq!(again.code, Some(1));
+    assert!(again.stderr.contains("exists: it is not written over"), "{}", again.stderr);
+    assert_eq!(names(&folder), [name]);
+
+    daemon.stop();
+    let stored = setup.stored();
+    for suffix in ["", "-wal", "-shm"] {
+        fs::remove_file(format!("{}{suffix}", setup.database().display())).ok();
+    }
+    fs::copy(&copy, setup.database()).unwrap();
+    let daemon = setup.start();
+    daemon.stop();
+    assert_eq!(setup.stored(), stored);
+}
+
+#[test]
+fn a_backup_of_postgres_can_be_restored_into_an_empty_database() {
+    let mut setup = Setup::new();
+    setup.database_url = Some(database::create_on_postgres());
+    let daemon = with_history(&setup);
+    let file = setup.root.path().join("n.dump");
+
+    let said = done(db(&setup, &["backup", file.to_str().unwrap()]));
+
+    assert!(said.contains("to restore: stop nodecast, pg_restore --clean --if-exists"), "{said}");
+    daemon.stop();
+    let stored = setup.stored();
+    let other = database::create_on_postgres();
+    let restored = run_to_end(
+        Command::new("pg_restore").args(["--exit-on-error", "--dbname", &other]).arg(&file),
+    );
+    assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
+    assert_eq!(database::rows(other.as_str()), stored);
+    setup.database_url = Some(other);
+    setup.start().stop();
+    assert_eq!(setup.stored(), stored);
+}
+
+#[test]
+fn without_pg_dump_a_backup_says_what_to_install_and_leaves_nothing() {
+    let mut setup = Setup::new();
+    let url = database::create_on_postgres().replace("nodecast@", "nodecast:hunter2@");
+    setup.database_url = Some(url.clone());
+    setup.start().stop();
+    let folder = setup.root.path().join("backups");
+    fs::create_dir(&folder).unwrap();
+
+    let output = run_to_end(
+        Command::new(env!("CARGO_BIN_EXE_nodecast"))
+            .args(["db", "backup", "--database-url", &url])
+            .arg(&folder)
+            .env("PATH", "/nowhere")
+            .env("HOME", setup.root.path()),
+    );
+
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("there is no pg_dump here: apt-get install"), "{said}");
+    assert!(!said.contains("hunter2"), "{said}");
+    assert_eq!(names(&folder), [] as [String; 0]);
+}
