@@ -183,13 +183,7 @@ impl Messages {
             match self.length() {
                 None => {}
                 Some(length) if self.held[0] == b'E' && length <= MAX_ERROR => {
-                    if self.held.len() == length {
-                        match with_state(&self.held[HEAD..]) {
-                            Some(marked) => out.extend(marked),
-                            None => out.extend_from_slice(&self.held),
-                        }
-                        self.held.clear();
-                    }
+                    self.hand_on_error(length, out);
                 }
                 Some(length) => {
                     out.extend_from_slice(&self.held);
@@ -198,6 +192,17 @@ impl Messages {
                 }
             }
         }
+    }
+
+    fn hand_on_error(&mut self, length: usize, out: &mut Vec<u8>) {
+        if self.held.len() < length {
+            return; // The rest is to come.
+        }
+        match with_state(&self.held[HEAD..]) {
+            Some(marked) => out.extend(marked),
+            None => out.extend_from_slice(&self.held),
+        }
+        self.held.clear();
     }
 
     /// Of the message that is held, its head included, as soon as that is there.
