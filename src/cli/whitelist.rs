@@ -323,7 +323,7 @@ fn tell_who_stays(config: &WhitelistConfig, changed: SourceKind, asked: &BTreeSe
 /// Says that the daemon will wait for a confirmation.
 fn tell_of_shrink(config: &WhitelistConfig, edited: &Edited) {
     let (removed, of) = (edited.changed.len(), edited.before);
-    if is_too_much(removed, of, of.saturating_sub(removed), config.max_shrink) {
+    if is_too_much(removed, of, config.max_shrink) {
         eprintln!(
             "These are {removed} of {of} addresses, more than whitelist.max_shrink allows at once: \
              a running daemon keeps them until SIGHUP (systemctl reload nodecast) confirms it."

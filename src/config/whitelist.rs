@@ -44,7 +44,7 @@ pub struct WhitelistConfig {
     /// users slip through at `false_positive_rate`. Default: yes.
     pub exact: bool,
     /// A list of the file or of Redis that lost more than this share of its addresses is refused, 0
-    /// to 1, default 0.2. Above 0, one address may always go unless it is the last.
+    /// to 1, default 0.2.
     pub max_shrink: f64,
     /// How often the file is looked at, besides its change events; Redis is asked twice in this
     /// time, so that its new members hold within it. 100 ms to 1 h, default 5 s.

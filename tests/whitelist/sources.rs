@@ -44,8 +44,11 @@ fn three_sources_are_one_list_and_each_tells_its_state() {
     let (url, mut redis) = shared();
     redis.ask(&["DEL", "three"]);
     redis.list("three", &users(2..5, 1_773_532_800));
+    redis.list("three", &users(20..27, 1_773_532_800));
+    // So long that one may go.
+    let listed_in_file: Vec<_> = (1..3).chain(10..18).map(user).collect();
     let sources = with_redis(
-        &[user(1), user(2)],
+        &listed_in_file,
         &url,
         "three",
         &format!("addresses = [{ALICE:?}, {:?}]\n", user(1)),
@@ -53,9 +56,9 @@ fn three_sources_are_one_list_and_each_tells_its_state() {
     let mut file = Kind::fills(sources.setup.node()).open(DAY, 9);
     let daemon = sources.setup.start();
 
-    assert_eq!(listed(&daemon), 5);
+    assert_eq!(listed(&daemon), 20);
     assert_eq!(each(&daemon, "kind"), [json!("file"), json!("redis"), json!("config")]);
-    assert_eq!(each(&daemon, "addresses"), [json!(2), json!(3), json!(2)]);
+    assert_eq!(each(&daemon, "addresses"), [json!(10), json!(10), json!(2)]);
     assert_eq!(each(&daemon, "problem"), [Value::Null, Value::Null, Value::Null]);
     for (position, from) in (1..).zip([&user(1), &user(4), ALICE, &user(8)]) {
         append(&mut file, &(fills_line(position, from, 1) + "\n"));
@@ -69,9 +72,9 @@ fn three_sources_are_one_list_and_each_tells_its_state() {
     assert!(said.err.contains("stays listed by config"), "{said:?}");
     redis.run(&["ZREM", "three", &user(2)]);
     eventually("two sources are shorter", || {
-        each(&daemon, "addresses") == [json!(1), json!(2), json!(2)]
+        each(&daemon, "addresses") == [json!(9), json!(9), json!(2)]
     });
-    assert_eq!(listed(&daemon), 5);
+    assert_eq!(listed(&daemon), 20);
     for (position, from) in (5..).zip([&user(1), &user(2), &user(8)]) {
         append(&mut file, &(fills_line(position, from, 1) + "\n"));
     }
@@ -81,19 +84,19 @@ fn three_sources_are_one_list_and_each_tells_its_state() {
 // H20
 #[test]
 fn an_address_that_a_command_adds_is_followed_by_a_running_daemon() {
-    let sources = Sources::new(&[user(1)], "");
+    let sources = Sources::new(&(1..6).map(user).collect::<Vec<_>>(), "");
     let mut file = Kind::fills(sources.setup.node()).open(DAY, 9);
     let daemon = sources.setup.start();
 
     let said = sources.command(&["add", BOB]);
     assert_eq!(said.code, 0, "{said:?}");
-    eventually("he is listed", || listed(&daemon) == 2);
+    eventually("he is listed", || listed(&daemon) == 6);
     append(&mut file, &(fills_line(1, BOB, 1) + "\n"));
     eventually("his is kept", || database::rows(&sources.setup.database()).len() == 1);
 
     let said = sources.command(&["remove", BOB]);
     assert_eq!(said.code, 0, "{said:?}");
-    eventually("he is gone", || listed(&daemon) == 1);
+    eventually("he is gone", || listed(&daemon) == 5);
     assert_eq!(daemon.status()["state"], "ok", "{}", daemon.status());
 }
 

@@ -189,7 +189,7 @@ impl Held {
         }
         if let Some(most) = max_shrink {
             let (of, removed) = (self.list.len(), self.list.difference(&list).count());
-            if is_too_much(removed, of, list.len(), most) {
+            if is_too_much(removed, of, most) {
                 let error = WhitelistError::Shrunk { source_name: self.name.clone(), removed, of };
                 self.note_fault(&error);
                 return Err(error);
@@ -296,30 +296,7 @@ impl Held {
     }
 }
 
-/// Whether a list lost so much that its source may be broken. One address may always go, unless
-/// nothing may or nothing is left: that is somebody who edits a list of a few.
-pub fn is_too_much(removed: usize, of: usize, left: usize, max_shrink: f64) -> bool {
-    let is_one_of_a_few = removed == 1 && left > 0 && max_shrink > 0.0;
-    removed as f64 > max_shrink * of as f64 && !is_one_of_a_few
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_of_a_few_may_go_and_the_last_one_may_not() {
-        for (removed, of, max_shrink, is_refused) in [
-            (2, 10, 0.2, false),
-            (3, 10, 0.2, true),
-            (1, 3, 0.2, false),
-            (1, 1, 0.2, true),
-            (1, 3, 0.0, true),
-            (3, 3, 1.0, false),
-        ] {
-            let said = is_too_much(removed, of, of - removed, max_shrink);
-
-            assert_eq!(said, is_refused, "{removed} of {of} with {max_shrink}");
-        }
-    }
+/// Whether a list lost so much that its source may be broken.
+pub fn is_too_much(removed: usize, of: usize, max_shrink: f64) -> bool {
+    removed as f64 > max_shrink * of as f64
 }
