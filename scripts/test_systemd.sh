@@ -96,7 +96,7 @@ install -D -m 640 config/nodecast.toml "$machine/etc/nodecast/nodecast.toml"
 mount -t cgroup2 cgroup2 "$work/cgroup"
 mkdir "$work/cgroup/$group"
 # /sys and the kernel's settings cannot be written: they are those of this machine. Mounts are
-# shared, as after any boot: a credential is mounted by a helper.
+# shared, as after any boot: systemd mounts a credential from a namespace of its own.
 # shellcheck disable=SC2016
 boot='
     cd "$1"
