@@ -69,6 +69,7 @@
 //! a stage knows the next one as a `Recipient`. Behind the parser nothing knows what a fill is: keys
 //! that filters ask for are places in a body, and a topic is a name.
 //!
+//! Beside it: [`backfill`] reads files again for users who were listed later.
 //! Around it: [`control`] (how commands ask the daemon that runs), [`config`] (file < environment < flags, every fault at once), [`cli`] (one file per
 //! command), [`logging`], [`generate`] (the node simulator, with a manifest of what a correct reader
 //! finds), [`demo`] (all of it at work, compared with that manifest) and [`failpoint`] (where tests
@@ -86,6 +87,7 @@
 //! * `OFFSET` paging, beyond the older service's `POST /events`: pages continue behind a key.
 //! * Authentication and TLS: the port belongs on a private address.
 
+pub mod backfill;
 pub mod cli;
 pub mod config;
 pub mod control;

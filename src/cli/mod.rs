@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{config::Faults, logging};
 
+pub mod backfill;
 pub mod config;
 pub mod db;
 pub mod demo;
@@ -35,6 +36,7 @@ Examples:
   nodecast demo
   nodecast run --data-dir ~/hl/data --whitelist addresses.txt
   nodecast run --data-dir ~/hl/data --whitelist all --from oldest --listen 0.0.0.0:8080
+  nodecast backfill --from ~/hl/data --users 0x010461c14e146ac35fe42271bdc1134ee31c703a
   nodecast doctor --config nodecast.toml
   nodecast config default > nodecast.toml
   nodecast config check --config nodecast.toml
@@ -57,6 +59,8 @@ pub enum Command {
     Run(run::Args),
     /// Show the whole product at work on simulated files
     Demo(demo::Args),
+    /// Store older events from hour files and their archives
+    Backfill(backfill::Args),
     /// Write hour files as a node does
     Generate(generate::Args),
     /// Look at everything that a run depends on, and say what to do

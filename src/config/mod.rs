@@ -9,6 +9,7 @@
 
 use std::path::PathBuf;
 
+mod backfill;
 mod check;
 mod credentials;
 mod fault;
@@ -31,6 +32,7 @@ mod tests;
 mod units;
 mod whitelist;
 
+pub use backfill::BackfillConfig;
 pub use fault::{Fault, Faults, Origin};
 pub use health::HealthConfig;
 pub use http::HttpConfig;
@@ -57,6 +59,7 @@ pub struct Config {
     pub redis: RedisConfig,
     pub router: RouterConfig,
     pub store: StoreConfig,
+    pub backfill: BackfillConfig,
     pub http: HttpConfig,
     pub session: SessionConfig,
     pub health: HealthConfig,
@@ -85,6 +88,7 @@ fn keys() -> Vec<Key> {
         redis::keys(),
         router::keys(),
         store::keys(),
+        backfill::keys(),
         http::keys(),
         session::keys(),
         health::keys(),

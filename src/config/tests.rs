@@ -90,6 +90,8 @@ fn other_value(path: &str) -> String {
         "store.read_connections" => "8",
         "store.query_timeout" => "\"3s\"",
         "store.write_timeout" => "\"12s\"",
+        "backfill.enabled" => "false",
+        "backfill.max_bytes_per_second" => "\"1MiB\"",
         "http.listen" => "\"[::1]:0\"",
         "http.metrics_listen" => "\"127.0.0.1:9464\"",
         "http.max_body_bytes" => "2048",

@@ -44,6 +44,7 @@ pub use self::{
     supervisor::Fault,
 };
 use crate::{
+    backfill::{self, BackfillCommand, Backfiller, Backfills},
     config::{Config, LiveConfig},
     control::{Command, ControlServer, Socket},
     delivery::{self, Casting, SessionSet},
@@ -100,6 +101,7 @@ pub struct Daemon {
     /// Where `redis.positions` says so.
     mirror: Option<Addr<MirrorWriter>>,
     supervisor: Addr<Supervisor>,
+    backfills: Arc<Backfills>,
     sessions: Arc<SessionSet>,
     live: Live,
     /// Everybody who has to answer the watchdog.
@@ -135,6 +137,7 @@ struct Pipeline {
     keeper: Addr<WhitelistKeeper>,
     mirror: Option<Addr<MirrorWriter>>,
     supervisor: Addr<Supervisor>,
+    backfills: Arc<Backfills>,
     stages: Vec<Stage>,
 }
 
@@ -227,9 +230,19 @@ impl Daemon {
         let handle = server.handle();
         actix_rt::spawn(server);
         info!(logger, "listening"; "address" => %address);
-        let control = listen_for_commands(&state_dir, Vec::new(), &mut threads, logger);
-        let Pipeline { watchers, budgets, writer, keeper, mirror, supervisor, mut stages } =
-            pipeline;
+        let commands: Vec<Box<dyn Command>> =
+            vec![Box::new(BackfillCommand(pipeline.backfills.clone()))];
+        let control = listen_for_commands(&state_dir, commands, &mut threads, logger);
+        let Pipeline {
+            watchers,
+            budgets,
+            writer,
+            keeper,
+            mirror,
+            supervisor,
+            backfills,
+            mut stages,
+        } = pipeline;
         stages.push(Stage::shards(sessions.clone()));
         Ok(Self {
             address,
@@ -239,6 +252,7 @@ impl Daemon {
             keeper,
             mirror,
             supervisor,
+            backfills,
             sessions,
             live,
             stages,
@@ -377,7 +391,7 @@ impl Commons {
             let budgets = budgets.clone();
             move || budgets.iter().map(|budget| budget.in_flight_bytes()).sum()
         });
-        let (mut watchers, mut filters) = (Vec::new(), Vec::new());
+        let (mut watchers, mut filters, mut probes) = (Vec::new(), Vec::new(), Vec::new());
         let mut stages = vec![
             Stage::new("db_writer", writer.clone().recipient()).or_waits(
                 &writer_thread,
@@ -424,9 +438,33 @@ impl Commons {
             stages.push(Stage::new("parser", parser.recipient()));
             stages.push(Stage::new("whitelist_filter", filter.clone().recipient()));
             watchers.push(watcher);
+            probes.push(filter.clone().recipient());
             filters.push(filter.recipient());
         }
-        let keeper = threads.start(c"whitelist", keeper.feed(filters));
+        let backfills = Backfills::new(
+            config.state_dir.clone(),
+            config.backfill.enabled,
+            keeper.list(),
+            stats.clone(),
+            logger.new(o!("component" => "backfill")),
+        );
+        let backfiller = Backfiller::new(backfill::Parts {
+            backfills: backfills.clone(),
+            writer: writer.clone(),
+            router: router.clone(),
+            filters: probes,
+            // Beside those of the chains: a batch at a time.
+            budget: budget(),
+            log: log.clone(),
+            horizon: self.horizon.clone(),
+            stats: stats.clone(),
+            config: config.clone(),
+            logger: logger.clone(),
+        });
+        let backfiller = threads.start(c"backfill", backfiller);
+        filters.push(backfiller.clone().recipient());
+        let keeper = keeper.feed(filters).tell(backfiller.recipient());
+        let keeper = threads.start(c"whitelist", keeper);
         supervisor
             .send(Begin {
                 generation: FIRST_GENERATION,
@@ -435,7 +473,7 @@ impl Commons {
                 watchers: watchers.clone(),
             })
             .await?;
-        Ok(Pipeline { watchers, budgets, writer, keeper, mirror, supervisor, stages })
+        Ok(Pipeline { watchers, budgets, writer, keeper, mirror, supervisor, backfills, stages })
     }
 
     /// Where streams begin that were never read before, as the older service left them.

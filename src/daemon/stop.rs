@@ -53,6 +53,7 @@ impl Daemon {
             // Nobody shall wait for an answer of ours. A socket that stays is replaced at the next start.
             fs::remove_file(control).ok();
         }
+        self.backfills.stop();
         let stop_reading = self.watchers.iter().map(|watcher| watcher.send(StopReading));
         // A watcher that is gone reads no further either; one that hangs in a read of a dead disk
         // is not waited for.

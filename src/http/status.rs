@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::{ApiState, State, health, json, older::highest_block};
 use crate::{
+    backfill::Report,
     config::Reload,
     event::{Timestamp, Topic},
     router::ledger::Gap,
@@ -45,6 +46,7 @@ pub struct Status {
     budget: BudgetStatus,
     log: LogStatus,
     store: StoreStatus,
+    backfill: BackfillStatus,
     /// Null when positions are not mirrored.
     mirror: Option<MirrorStatus>,
     sessions: SessionsStatus,
@@ -207,6 +209,24 @@ struct MirrorStatus {
 }
 
 #[derive(Debug, Serialize)]
+struct BackfillStatus {
+    jobs_waiting: i64,
+    jobs_running: i64,
+    jobs_ended: u64,
+    read_bytes: u64,
+    stored: u64,
+    known: u64,
+    refused_rows: u64,
+    refused_blocks: u64,
+    damaged_lines: u64,
+    faults: u64,
+    /// How far the one is that runs, with its remaining time.
+    running: Option<Report>,
+    /// How the last one ended.
+    last: Option<Report>,
+}
+
+#[derive(Debug, Serialize)]
 struct SessionsStatus {
     open: i64,
     opened: u64,
@@ -255,6 +275,7 @@ pub fn report(state: &ApiState, size: Result<StoreSize, StoreError>, now: Timest
         budget: budget(state),
         log: log(state),
         store: store(state, size, now),
+        backfill: backfill(state),
         mirror: mirror(state, now),
         sessions: sessions(state),
         exports_open: state.exports.open(),
@@ -428,6 +449,25 @@ fn store(state: &ApiState, size: Result<StoreSize, StoreError>, now: Timestamp) 
             .or_else(|| kept(&stats.free_disk_bytes)),
         oldest_seq: size.and_then(|size| size.oldest_seq),
         oldest_time: size.and_then(|size| size.oldest_time),
+    }
+}
+
+fn backfill(state: &ApiState) -> BackfillStatus {
+    let stats = &state.stats.backfill;
+    let (running, last) = stats.reports();
+    BackfillStatus {
+        jobs_waiting: stats.waiting.get(),
+        jobs_running: stats.running.get(),
+        jobs_ended: stats.ended.get(),
+        read_bytes: stats.read_bytes.get(),
+        stored: stats.stored.get(),
+        known: stats.known.get(),
+        refused_rows: stats.refused_rows.get(),
+        refused_blocks: stats.refused_blocks.get(),
+        damaged_lines: stats.damaged_lines.get(),
+        faults: stats.faults.get(),
+        running,
+        last,
     }
 }
 

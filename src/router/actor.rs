@@ -7,6 +7,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -25,7 +26,9 @@ use crate::{
     event::{Event, EventId, SequencedEvent, Timestamp, Topic},
     fail_point,
     roll_call::RollCall,
-    source::{Block, EventBatch, StreamCheckpoint, StreamState},
+    source::{
+        Block, Budget, Density, EventBatch, Form, Progress, Stream, StreamCheckpoint, StreamState,
+    },
     stats::Stats,
 };
 
@@ -42,6 +45,16 @@ pub struct Restart {
     pub seen: Vec<BlockRange>,
     pub gaps: Vec<Gap>,
     pub heads: Vec<(Topic, u64)>,
+}
+
+/// Events of one topic from outside of the streams, which are to be cast as late ones: those that the
+/// store does not hold. Answered with their number, when they are in the log.
+#[derive(Message)]
+#[rtype(result = "usize")]
+pub struct CastLate {
+    pub events: Vec<Event>,
+    /// Charged until they are committed.
+    pub budget: Arc<Budget>,
 }
 
 /// Answers which events are stored, for blocks that the ledger has forgotten.
@@ -203,6 +216,33 @@ impl Router {
         Sorted { batch, events, uncertain, seen: seen.ranges, notices }
     }
 
+    /// Makes a batch of events that belong to no stream: it moves no checkpoint, and tells the ledger
+    /// nothing.
+    fn late_batch(&self, cast: CastLate) -> Sorted {
+        let topic = cast.events.first().map_or(Topic::new("none"), |event| event.id.topic);
+        let stream = Arc::new(Stream {
+            name: format!("backfill/{topic}").into(),
+            node: "".into(),
+            topic,
+            form: Form::ByBlock,
+            density: Density::Sparse,
+            directory: PathBuf::new(),
+        });
+        let cost = cast.events.iter().map(Event::cost_bytes).sum();
+        let batch = EventBatch {
+            generation: self.generation,
+            blocks: Vec::new(),
+            progress: Progress { stream, files: Vec::new(), state: StreamState::default() },
+            discontinuity: false,
+            read_at: Timestamp::now(),
+            credit: cast.budget.take(cost, self.generation),
+        };
+        let uncertain = cast.events.iter().map(|event| event.id).collect();
+        let (events, seen, notices) = (cast.events, Vec::new(), Vec::new());
+        self.stats.router.received.add(events.len() as u64);
+        Sorted { batch, events, uncertain, seen, notices }
+    }
+
     /// Gives the events their order and hands the batch to the readers of the log.
     fn append(&mut self, sorted: Sorted, now: Timestamp) {
         let Sorted { batch, events, seen, notices, .. } = sorted;
@@ -357,6 +397,24 @@ impl Handler<EventBatch> for Router {
             router.drop_stored(&mut sorted, &stored);
             router.append(sorted, Timestamp::now());
         }));
+    }
+}
+
+impl Handler<CastLate> for Router {
+    type Result = AtomicResponse<Self, usize>;
+
+    fn handle(&mut self, cast: CastLate, _ctx: &mut Self::Context) -> Self::Result {
+        let mut sorted = self.late_batch(cast);
+        let ids = std::mem::take(&mut sorted.uncertain);
+        self.stats.router.asking.set(1);
+        let asking = ask(self.stored.clone(), self.log.clone(), ids, self.logger.clone());
+        AtomicResponse::new(Box::pin(asking.into_actor(self).map(move |stored, router, _ctx| {
+            router.stats.router.asking.set(0);
+            router.drop_stored(&mut sorted, &stored);
+            let new = sorted.events.len();
+            router.append(sorted, Timestamp::now());
+            new
+        })))
     }
 }
 

@@ -8,4 +8,4 @@ pub mod readers;
 mod tests;
 mod track;
 
-pub use self::actor::{Restart, Router, StoredIds};
+pub use self::actor::{CastLate, Restart, Router, StoredIds};

@@ -3,6 +3,7 @@
 //! Invariant: in every stage received = sent + dropped, and dropped has a reason. No value here is
 //! a constant: each is written by the actor that lives it.
 
+mod backfill;
 mod histogram;
 
 use std::sync::{
@@ -12,7 +13,10 @@ use std::sync::{
 
 use serde::Serialize;
 
-pub use self::histogram::{Histogram, Observed};
+pub use self::{
+    backfill::BackfillStats,
+    histogram::{Histogram, Observed},
+};
 use crate::{router::ledger::Gap, source::Stream};
 
 /// A number that only grows.
@@ -61,6 +65,7 @@ pub struct Stats {
     pub store: StoreStats,
     pub mirror: MirrorStats,
     pub sessions: SessionStats,
+    pub backfill: BackfillStats,
 }
 
 /// One stream: its watcher, its tail and its parser. Times are microseconds since 1970, 0 = never.

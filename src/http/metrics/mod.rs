@@ -65,6 +65,7 @@ pub fn page(metrics: &Metrics, now: Timestamp) -> String {
     router(&mut page, metrics);
     memory(&mut page, metrics);
     store(&mut page, metrics);
+    backfill(&mut page, metrics);
     mirror(&mut page, metrics);
     sessions(&mut page, metrics);
     process::process(&mut page);
@@ -457,6 +458,73 @@ fn store(page: &mut Page, metrics: &Metrics) {
         "nodecast_store_retention_shortened",
         "1 while the disk and not the age decides what is kept.",
         stats.retention_shortened.get(),
+    );
+}
+
+/// Older events that are read for users who were listed later.
+fn backfill(page: &mut Page, metrics: &Metrics) {
+    let stats = &metrics.state.stats.backfill;
+    let mut jobs = page.family(
+        Kind::Gauge,
+        "nodecast_backfill_jobs",
+        "Back-fills that wait, and the one that runs.",
+    );
+    jobs.sample(&[("state", "waiting")], stats.waiting.get());
+    jobs.sample(&[("state", "running")], stats.running.get());
+    page.counter(
+        "nodecast_backfill_jobs_ended_total",
+        "Back-fills that ended, cancelled and failed ones too.",
+        &stats.ended,
+    );
+    page.counter(
+        "nodecast_backfill_read_bytes_total",
+        "Bytes read of hour files and archives.",
+        &stats.read_bytes,
+    );
+    page.counter("nodecast_backfill_stored_total", "Events that were new.", &stats.stored);
+    page.by_reason(
+        "nodecast_backfill_dropped_total",
+        "Events that were there already, or that the store refuses.",
+        &[("duplicate", &stats.known), ("refused", &stats.refused_rows)],
+    );
+    page.counter(
+        "nodecast_backfill_refused_blocks_total",
+        "Blocks older than what is kept, or not believed.",
+        &stats.refused_blocks,
+    );
+    page.counter(
+        "nodecast_backfill_damaged_lines_total",
+        "Lines of which not all could be used.",
+        &stats.damaged_lines,
+    );
+    page.counter(
+        "nodecast_backfill_faults_total",
+        "Files that could not be read to their end.",
+        &stats.faults,
+    );
+    let (running, _) = stats.reports();
+    let running = running.as_ref();
+    page.family(
+        Kind::Gauge,
+        "nodecast_backfill_bytes",
+        "Bytes that the running back-fill has read; absent while none runs.",
+    )
+    .measured(&[], running.map(|report| report.bytes_done));
+    page.family(Kind::Gauge, "nodecast_backfill_total_bytes", "Bytes that it has to read.")
+        .measured(&[], running.map(|report| report.bytes_total));
+    page.family(
+        Kind::Gauge,
+        "nodecast_backfill_remaining_seconds",
+        "Time that it will take at its present rate.",
+    )
+    .measured(
+        &[],
+        running.and_then(|report| report.remaining_ms).map(|millis| millis as f64 / 1_000.0),
+    );
+    page.gauge(
+        "nodecast_backfill_limit_bytes_per_second",
+        "Most bytes that are read in a second: backfill.max_bytes_per_second; 0 is no limit.",
+        metrics.state.config.get().backfill.max_bytes_per_second,
     );
 }
 

@@ -124,6 +124,15 @@ pub fn find_streams(node: &Path) -> io::Result<Vec<Found>> {
     Ok(found)
 }
 
+/// The topic and the form of the files in a directory of this name, if it is that of a kind.
+pub fn kind_of(name: &str) -> Option<(Topic, Form)> {
+    KINDS.iter().find_map(|kind| match name.strip_prefix(kind.name)? {
+        BY_BLOCK => Some((kind.topic, Form::ByBlock)),
+        STREAMING => Some((kind.topic, Form::Streaming)),
+        _ => None,
+    })
+}
+
 /// Says what is missing in a node directory that exists and holds no kind.
 pub fn describe_nothing(node: &Path) -> String {
     let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());

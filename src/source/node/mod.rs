@@ -26,9 +26,10 @@ mod watcher;
 
 pub use self::{
     fills::{TOPIC as FILLS, read_keys as read_fill_keys},
-    layout::{HourFile, create_missing, describe_nothing},
+    layout::{HourFile, create_missing, describe_nothing, kind_of, list_files},
     misc::{TOPIC as MISC, read_keys as read_misc_keys},
     parser::Parser,
     survey::{FileEnd, HourFiles, LastLine, Surveyed, read_end, survey},
+    tail::read_before,
     watcher::{FileWatcher, Restart, StopReading},
 };

@@ -16,7 +16,7 @@ use super::{
     retention, size, state,
 };
 use crate::{
-    event::{Event, Timestamp},
+    event::{BACKFILLED_SEQ, Event, Timestamp},
     source::StreamCheckpoint,
     store::{
         CommitBatch, Committed, Recovered, Retained, RetentionLimits, Run, StoreError, StoreSize,
@@ -81,8 +81,8 @@ impl PostgresWriter {
     /// tell events of one block apart, which are stored together; so that they repeat when the clock
     /// steps back harms nobody.
     fn number_backfilled(&mut self, count: usize) -> i64 {
-        let first =
-            (Timestamp::now().0 - records::SHIFT).max(self.last_backfilled.saturating_add(1));
+        let first = Timestamp::now().0 + BACKFILLED_SEQ as i64 - records::SHIFT;
+        let first = first.max(self.last_backfilled.saturating_add(1));
         self.last_backfilled = first.saturating_add(count as i64);
         first
     }

@@ -1,0 +1,229 @@
+//! Passes over what a simulated node has written, compared with its manifest.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::Write,
+};
+
+use lz4_flex::frame::FrameEncoder;
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    backfill::find,
+    generate::{Faults, Manifest, Plan, Simulator},
+};
+
+type Rows = BTreeMap<EventId, (Option<Address>, String)>;
+
+/// An hour of blocks with everything that a node does to its files.
+fn written(streaming: bool) -> (TempDir, Manifest) {
+    let directory = tempfile::tempdir().unwrap();
+    let plan = Plan {
+        seed: 7,
+        users: 30,
+        start: Some(Timestamp::now().minus(Duration::from_secs(2 * 3_600))),
+        block_interval: Duration::from_secs(10),
+        streaming,
+        faults: Faults { torn: true, crash_every: 40, rewind_every: 90, ..Faults::default() },
+        ..Plan::default()
+    };
+    let mut simulator = Simulator::new(plan, directory.path()).unwrap();
+    simulator.write_blocks(400).unwrap();
+    simulator.finish().unwrap();
+    (directory, simulator.into_manifest())
+}
+
+fn scope(users: Users) -> Scope {
+    let edge = Timestamp::now().minus(Duration::from_secs(86_400));
+    Scope { users, edge, height: None, max_line_bytes: 64 << 20 }
+}
+
+fn everybody() -> Users {
+    Users::Listed(Whitelist::all().into())
+}
+
+fn pass(directory: &Path, users: Users, done: &BTreeMap<PathBuf, u64>, at: Option<Place>) -> Pass {
+    Pass::new(scope(users), find(&[directory.to_owned()]).unwrap(), done, at)
+}
+
+fn add(rows: &mut Rows, events: Vec<Event>) {
+    for event in events {
+        let body = String::from_utf8(event.body.to_vec()).unwrap();
+        rows.insert(event.id, (event.user, body));
+    }
+}
+
+fn run_out(pass: &mut Pass) -> (Rows, Vec<FileFault>) {
+    let (mut rows, mut faults) = (Rows::new(), Vec::new());
+    loop {
+        match pass.step() {
+            Step::Events(events) => add(&mut rows, events),
+            Step::FileDone => {}
+            Step::Fault(fault) => faults.push(fault),
+            Step::End => return (rows, faults),
+        }
+    }
+}
+
+fn expected(manifest: &Manifest, wanted: impl Fn(&EventId, Option<Address>) -> bool) -> Rows {
+    let rows = manifest.rows.iter().filter(|row| wanted(&row.id, row.user));
+    rows.map(|row| (row.id, (row.user, row.body.clone()))).collect()
+}
+
+fn pack(path: &Path) -> PathBuf {
+    let mut encoder = FrameEncoder::new(Vec::new());
+    encoder.write_all(&fs::read(path).unwrap()).unwrap();
+    let packed = path.with_extension("lz4");
+    fs::write(&packed, encoder.finish().unwrap()).unwrap();
+    fs::remove_file(path).unwrap();
+    packed
+}
+
+#[test]
+fn plain_and_packed_files_give_what_the_manifest_says() {
+    let (directory, manifest) = written(false);
+    let path = directory.path();
+    let all = expected(&manifest, |_, _| true);
+
+    let (plain, faults) = run_out(&mut pass(path, everybody(), &BTreeMap::new(), None));
+    assert!(faults.is_empty());
+    assert_eq!(plain, all);
+
+    for input in find(&[path.to_owned()]).unwrap() {
+        pack(&input.path);
+    }
+    let mut packed = pass(path, everybody(), &BTreeMap::new(), None);
+    let (rows, faults) = run_out(&mut packed);
+    assert!(faults.is_empty());
+    assert_eq!(rows, all);
+    let bytes: u64 = find(&[path.to_owned()]).unwrap().iter().map(|input| input.bytes).sum();
+    assert_eq!(packed.counts.read_bytes, bytes);
+}
+
+#[test]
+fn only_the_events_of_the_wanted_users_leave() {
+    let (directory, manifest) = written(false);
+    let users: BTreeSet<Address> = manifest.rows.iter().filter_map(|row| row.user).collect();
+    let named: HashSet<Address> = users.iter().copied().step_by(5).collect();
+
+    let wanted = Users::Named(named.clone());
+    let (rows, _) = run_out(&mut pass(directory.path(), wanted, &BTreeMap::new(), None));
+
+    assert_eq!(rows, expected(&manifest, |_, user| user.is_some_and(|user| named.contains(&user))));
+    // Who has left the list again is not wanted any more.
+    let empty = Whitelist::build(Vec::new(), &Default::default());
+    let gone = Users::NamedAndListed(named, empty.into());
+    assert!(run_out(&mut pass(directory.path(), gone, &BTreeMap::new(), None)).0.is_empty());
+}
+
+#[test]
+fn streaming_files_give_all_but_the_block_that_may_have_begun_before() {
+    let (directory, manifest) = written(true);
+
+    let (rows, _) = run_out(&mut pass(directory.path(), everybody(), &BTreeMap::new(), None));
+
+    let mut first = BTreeMap::new();
+    for input in find(&[directory.path().to_owned()]).unwrap() {
+        let text = fs::read_to_string(&input.path).unwrap();
+        let line: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        first.entry(input.topic).or_insert(line["block_number"].as_u64().unwrap());
+    }
+    assert_eq!(rows, expected(&manifest, |id, _| id.position != first[&id.topic]));
+}
+
+#[test]
+fn a_pass_that_is_broken_off_anywhere_goes_on_where_it_was() {
+    for streaming in [false, true] {
+        let (directory, _) = written(streaming);
+        let path = directory.path();
+        let (whole, _) = run_out(&mut pass(path, everybody(), &BTreeMap::new(), None));
+        for steps in 0.. {
+            let (mut rows, mut done, mut ended) = (Rows::new(), BTreeMap::new(), false);
+            let mut first = pass(path, everybody(), &BTreeMap::new(), None);
+            for _ in 0..steps {
+                match first.step() {
+                    Step::Events(events) => add(&mut rows, events),
+                    Step::End => ended = true,
+                    Step::FileDone | Step::Fault(_) => {}
+                }
+                done.extend(first.finished_file());
+            }
+
+            let mut second = pass(path, everybody(), &done, first.place());
+            let (rest, _) = run_out(&mut second);
+
+            rows.extend(rest);
+            if streaming {
+                // A file that is begun anew may begin in the middle of a block.
+                assert!(rows.iter().all(|(id, row)| whole.get(id) == Some(row)));
+            } else {
+                assert_eq!(rows, whole, "after {steps} steps");
+            }
+            assert_eq!(second.counts.files_done, find(&[path.to_owned()]).unwrap().len() as u64);
+            if ended {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_place_in_a_file_that_is_another_one_now_is_not_believed() {
+    let (directory, manifest) = written(false);
+    let inputs = find(&[directory.path().to_owned()]).unwrap();
+    let place = Place { path: inputs[0].path.clone(), offset: 100, digest: 7, open: Vec::new() };
+
+    let mut pass = pass(directory.path(), everybody(), &BTreeMap::new(), Some(place));
+
+    assert_eq!(run_out(&mut pass).0, expected(&manifest, |_, _| true));
+}
+
+#[test]
+fn a_damaged_archive_is_a_fault_with_its_place_and_the_rest_is_read() {
+    let (directory, manifest) = written(false);
+    let fills = find(&[directory.path().join("node_fills_by_block")]).unwrap();
+    let packed = pack(&fills[0].path);
+    let whole = fs::read(&packed).unwrap();
+    fs::write(&packed, &whole[..whole.len() / 2]).unwrap();
+
+    let (rows, faults) = run_out(&mut pass(directory.path(), everybody(), &BTreeMap::new(), None));
+
+    let said = faults[0].to_string();
+    assert_eq!(faults.len(), 1);
+    assert!(said.contains("lz4: at byte ") && faults[0].at > 0, "{said}");
+    let misc = |id: &EventId| id.topic.as_str() == "misc";
+    let all_misc = expected(&manifest, |id, _| misc(id));
+    assert_eq!(rows.iter().filter(|(id, _)| misc(id)).count(), all_misc.len());
+}
+
+#[test]
+fn blocks_beyond_the_edge_are_refused_and_counted() {
+    let (directory, manifest) = written(false);
+    let middle = manifest.rows[manifest.rows.len() / 2].time_ns / 1_000;
+    let scope = Scope { edge: Timestamp(middle), ..scope(everybody()) };
+    let inputs = find(&[directory.path().to_owned()]).unwrap();
+
+    let mut pass = Pass::new(scope, inputs, &BTreeMap::new(), None);
+    let (rows, _) = run_out(&mut pass);
+
+    let young: BTreeSet<EventId> = manifest
+        .rows
+        .iter()
+        .filter(|row| row.time_ns / 1_000 > middle + 60_000_000)
+        .map(|row| row.id)
+        .collect();
+    assert!(!young.is_empty() && young.iter().all(|id| rows.contains_key(id)));
+    assert!(rows.len() < manifest.rows.len() && pass.counts.refused_blocks > 0);
+}
+
+#[test]
+fn the_edge_counts_back_from_the_newest_block_or_from_now() {
+    let (now, day) = (Timestamp(100 * 86_400_000_000), Duration::from_secs(86_400));
+    let old = now.minus(50 * day);
+
+    assert_eq!(edge(None, now, 7 * day, None), now.minus(7 * day));
+    assert_eq!(edge(Some(old), now, 7 * day, None), old.minus(7 * day));
+    assert_eq!(edge(Some(now.plus(day)), now, 7 * day, Some(30 * day)), now.minus(30 * day));
+}

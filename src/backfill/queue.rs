@@ -1,0 +1,363 @@
+//! The jobs of a daemon: those that wait and the one that runs.
+//!
+//! Invariant: a job by list is on the disk before the list counts as known.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    io,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use slog::{Logger, error, info};
+use tokio::sync::{Notify, watch};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{
+    input::Input,
+    report::Report,
+    saved::{BY_LIST, Saved},
+};
+use crate::{
+    control::Refusal,
+    event::{Address, Timestamp},
+    stats::Stats,
+    whitelist::{ListChanged, MAX_NAMED, Whitelist},
+};
+
+/// Jobs by hand that may wait.
+const MAX_WAITING: usize = 8;
+
+/// What is ordered by hand. The same order is the same job: it goes on where it was cancelled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Order {
+    /// Absolute: files, or directories with hour files below.
+    pub paths: Vec<PathBuf>,
+    /// `None`: everybody on the whitelist.
+    #[serde(default)]
+    pub users: Option<Vec<Address>>,
+    /// A time of its own instead of the retention.
+    #[serde(default)]
+    pub keep_ms: Option<u64>,
+    /// Cast what is new.
+    #[serde(default)]
+    pub broadcast: bool,
+}
+
+impl Order {
+    pub fn keep(&self) -> Option<Duration> {
+        self.keep_ms.map(Duration::from_millis)
+    }
+
+    /// The name under which its progress is kept.
+    pub fn name(&self) -> String {
+        let text = serde_json::to_vec(self).unwrap_or_default();
+        format!("order-{:016x}", xxh3_64(&text))
+    }
+}
+
+/// A job.
+pub struct Job {
+    pub name: String,
+    pub what: What,
+    cancelled: AtomicBool,
+    report: watch::Sender<Report>,
+}
+
+pub enum What {
+    /// Users were added to the list: they are in the state directory.
+    List,
+    Order(Order, Vec<Input>),
+}
+
+impl Job {
+    fn new(name: String, what: What) -> Arc<Self> {
+        let report = Report { job: name.clone(), ..Report::default() };
+        let report = watch::Sender::new(report);
+        Arc::new(Self { name, what, cancelled: AtomicBool::new(false), report })
+    }
+
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    pub fn tell(&self, report: &Report) {
+        self.report.send_replace(report.clone());
+    }
+
+    pub fn follow(&self) -> watch::Receiver<Report> {
+        self.report.subscribe()
+    }
+}
+
+/// All jobs; shared by the runner, the control socket and status.
+pub struct Backfills {
+    state_dir: PathBuf,
+    enabled: bool,
+    inner: Mutex<Inner>,
+    work: Notify,
+    stopping: AtomicBool,
+    stats: Arc<Stats>,
+    logger: Logger,
+}
+
+struct Inner {
+    waiting: VecDeque<Arc<Job>>,
+    running: Option<Arc<Job>>,
+    list: Arc<Whitelist>,
+}
+
+impl Backfills {
+    /// `enabled`: whether users who are added to the list make jobs.
+    pub fn new(
+        state_dir: PathBuf,
+        enabled: bool,
+        list: Arc<Whitelist>,
+        stats: Arc<Stats>,
+        logger: Logger,
+    ) -> Arc<Self> {
+        let inner = Mutex::new(Inner { waiting: VecDeque::new(), running: None, list });
+        let stopping = AtomicBool::new(false);
+        Arc::new(Self { state_dir, enabled, inner, work: Notify::new(), stopping, stats, logger })
+    }
+
+    /// Takes up the jobs by list of an earlier life.
+    pub fn take_up(&self) -> io::Result<()> {
+        if self.enabled {
+            for name in Saved::list(&self.state_dir)? {
+                info!(self.logger, "back-fill goes on"; "job" => &name);
+                self.push(&mut self.lock(), Job::new(name, What::List));
+            }
+        }
+        Ok(())
+    }
+
+    pub fn list(&self) -> Arc<Whitelist> {
+        self.lock().list.clone()
+    }
+
+    pub fn replace_list(&self, list: Arc<Whitelist>) {
+        self.lock().list = list;
+    }
+
+    /// Users were added: one job for all who come before the next one begins.
+    pub fn list_changed(&self, change: &ListChanged) {
+        let mut inner = self.lock();
+        if !self.enabled || change.added_count == 0 || inner.list.is_all() {
+            return;
+        }
+        let waits = inner.waiting.iter().find(|job| matches!(job.what, What::List)).cloned();
+        // One that began before a restart has its bounds already: it is too late for others.
+        let waits = waits.and_then(|job| {
+            let saved = Saved::read(&self.state_dir, &job.name).ok()?;
+            saved.bounds.is_none().then_some((job.name.clone(), saved))
+        });
+        let (name, mut saved, is_new) = match waits {
+            Some((name, saved)) => (name, saved, false),
+            None => {
+                let users = Some(Vec::new());
+                let name = format!("{BY_LIST}{:020}", Timestamp::now().0);
+                (name, Saved { users, ..Saved::default() }, true)
+            }
+        };
+        saved.users = saved.users.filter(|_| !change.is_cut()).map(|known| {
+            let all: BTreeSet<Address> =
+                known.into_iter().chain(change.added.iter().copied()).collect();
+            all.into_iter().collect()
+        });
+        saved.users = saved.users.filter(|users: &Vec<Address>| users.len() <= MAX_NAMED);
+        info!(self.logger, "users were added, their older events are back-filled";
+            "job" => &name, "users" => change.added_count);
+        if let Err(error) = saved.write(&self.state_dir, &name) {
+            error!(self.logger, "back-fill of added users cannot be kept and is not done";
+                "job" => &name, "error" => %error);
+            return;
+        }
+        if is_new {
+            self.push(&mut inner, Job::new(name, What::List));
+        }
+    }
+
+    /// Takes an order.
+    ///
+    /// # Errors
+    /// When too many wait, or the same one is there.
+    pub fn submit(&self, order: Order, inputs: Vec<Input>) -> Result<Arc<Job>, Refusal> {
+        let mut inner = self.lock();
+        let name = order.name();
+        // One that is about to end is no hindrance: the next one begins when it has.
+        let is_alive = |job: &Job| !job.is_cancelled() && !job.report.borrow().is_over();
+        let mut others = inner.running.iter().chain(&inner.waiting);
+        if others.any(|job| job.name == name && is_alive(job)) {
+            let text = "the same back-fill is under way, see /v1/status".to_owned();
+            return Err(Refusal::new("busy", text));
+        }
+        if inner.waiting.len() >= MAX_WAITING {
+            return Err(Refusal::new("busy", format!("{MAX_WAITING} back-fills wait already")));
+        }
+        let job = Job::new(name, What::Order(order, inputs));
+        self.push(&mut inner, job.clone());
+        Ok(job)
+    }
+
+    /// Ends a job; the same order goes on with it.
+    pub fn cancel(&self, job: &Arc<Job>) {
+        job.cancelled.store(true, Ordering::Relaxed);
+        let mut inner = self.lock();
+        inner.waiting.retain(|other| !Arc::ptr_eq(other, job));
+        self.count(&inner);
+    }
+
+    /// Waits for the next job; it runs until [`Self::finished`].
+    pub async fn next(&self) -> Arc<Job> {
+        loop {
+            let work = self.work.notified();
+            if !self.is_stopping() {
+                let mut inner = self.lock();
+                if let Some(job) = inner.waiting.pop_front() {
+                    inner.running = Some(job.clone());
+                    self.count(&inner);
+                    return job;
+                }
+            }
+            work.await;
+        }
+    }
+
+    pub fn finished(&self) {
+        let mut inner = self.lock();
+        inner.running = None;
+        self.count(&inner);
+    }
+
+    /// The daemon stops: the job that runs ends where it is.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    fn push(&self, inner: &mut Inner, job: Arc<Job>) {
+        inner.waiting.push_back(job);
+        self.count(inner);
+        self.work.notify_one();
+    }
+
+    fn count(&self, inner: &Inner) {
+        self.stats.backfill.waiting.set(inner.waiting.len() as i64);
+        self.stats.backfill.running.set(i64::from(inner.running.is_some()));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Every change is complete before a panic could happen.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::WhitelistConfig, testing::log};
+
+    fn address(number: u8) -> Address {
+        Address([number; 20])
+    }
+
+    fn added(numbers: &[u8]) -> ListChanged {
+        ListChanged::of(numbers.iter().copied().map(address), [])
+    }
+
+    fn backfills(directory: &std::path::Path) -> Arc<Backfills> {
+        let list = Whitelist::build(Vec::new(), &WhitelistConfig::default());
+        Backfills::new(directory.to_owned(), true, list.into(), Arc::default(), log())
+    }
+
+    fn users(directory: &std::path::Path, job: &Job) -> Option<Vec<Address>> {
+        Saved::read(directory, &job.name).unwrap().users
+    }
+
+    #[actix_rt::test]
+    async fn additions_during_a_job_wait_for_one_next_job() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let backfills = backfills(path);
+
+        backfills.list_changed(&added(&[1]));
+        let first = backfills.next().await;
+        backfills.list_changed(&added(&[4, 2]));
+        backfills.list_changed(&added(&[3, 2]));
+        assert_eq!(backfills.stats.backfill.waiting.get(), 1);
+        backfills.finished();
+        let second = backfills.next().await;
+
+        assert_eq!(users(path, &first), Some(vec![address(1)]));
+        assert_eq!(users(path, &second), Some([2, 3, 4].map(address).to_vec()));
+        // A kill: both are there again, and none of them takes in somebody else.
+        let again = self::backfills(path);
+        again.take_up().unwrap();
+        assert_eq!(again.next().await.name, first.name);
+        assert_eq!(again.next().await.name, second.name);
+    }
+
+    #[actix_rt::test]
+    async fn so_many_that_they_are_not_named_are_the_whole_list() {
+        let directory = tempfile::tempdir().unwrap();
+        let backfills = backfills(directory.path());
+        backfills.list_changed(&added(&[1]));
+        let many = ListChanged { added_count: 9, ..added(&[2]) };
+
+        backfills.list_changed(&many);
+        backfills.list_changed(&added(&[3]));
+
+        let job = backfills.next().await;
+        assert_eq!(users(directory.path(), &job), None);
+        assert_eq!(backfills.stats.backfill.waiting.get(), 0);
+    }
+
+    #[actix_rt::test]
+    async fn nothing_is_to_do_for_everybody_for_nobody_or_when_it_is_switched_off() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let backfills = backfills(path);
+        backfills.list_changed(&ListChanged::of([], [address(1)]));
+        backfills.replace_list(Whitelist::all().into());
+        backfills.list_changed(&added(&[1]));
+        let off = Backfills::new(path.into(), false, backfills.list(), Arc::default(), log());
+        off.replace_list(Whitelist::build(Vec::new(), &WhitelistConfig::default()).into());
+        off.list_changed(&added(&[1]));
+
+        assert_eq!(backfills.stats.backfill.waiting.get(), 0);
+        assert_eq!(off.stats.backfill.waiting.get(), 0);
+        assert!(Saved::list(path).unwrap().is_empty());
+    }
+
+    #[actix_rt::test]
+    async fn an_order_has_one_name_whoever_gives_it_and_is_taken_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let backfills = backfills(directory.path());
+        let order = |path: &str| Order {
+            paths: vec![path.into()],
+            users: None,
+            keep_ms: None,
+            broadcast: false,
+        };
+
+        let job = backfills.submit(order("/a"), Vec::new()).unwrap();
+        assert_eq!(backfills.submit(order("/a"), Vec::new()).err().unwrap().code, "busy");
+        backfills.cancel(&job);
+        backfills.submit(order("/a"), Vec::new()).unwrap();
+        for number in 1..MAX_WAITING {
+            backfills.submit(order(&number.to_string()), Vec::new()).unwrap();
+        }
+        assert_eq!(backfills.submit(order("/z"), Vec::new()).err().unwrap().code, "busy");
+        assert_ne!(order("/a").name(), Order { broadcast: true, ..order("/a") }.name());
+    }
+}
