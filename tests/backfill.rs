@@ -198,6 +198,8 @@ fn a_user_is_added(mut setup: Setup) {
     assert_eq!(seqs.len(), older.len());
     assert!(seqs.values().all(|seq| seq.as_u64().unwrap() >= BACKFILLED_SEQ));
     assert!(history(&daemon, second, "late").values().all(|late| *late == true));
+    assert!(history(&daemon, second, "cursor").values().all(Value::is_null));
+    assert!(history(&daemon, first, "cursor").values().all(Value::is_string));
     // Nothing of the first one has changed.
     assert_eq!(history(&daemon, first, "seq"), before);
 
@@ -344,7 +346,8 @@ fn through_a_running_daemon_the_command_does_the_same() {
     by_hand(&setup);
 
     assert_eq!(daemon.status()["backfill"]["jobs_ended"], 4);
-    assert!(!setup.state_dir().join("backfill").read_dir().unwrap().any(|entry| entry.is_ok()));
+    let kept = setup.state_dir().join("backfill").read_dir().into_iter().flatten();
+    assert_eq!(kept.count(), 0, "what is done is forgotten");
     assert_eq!(daemon.stop().code(), Some(0));
 }
 

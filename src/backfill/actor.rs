@@ -38,6 +38,9 @@ const POSTPONED: Duration = Duration::from_millis(50);
 /// Wait before a store that is away is asked again.
 const AWAY: Duration = Duration::from_secs(1);
 
+/// Wait behind a job that failed.
+const FAILED: Duration = Duration::from_secs(10);
+
 /// Time between two looks whether the log is committed.
 const COMMIT_CHECK: Duration = Duration::from_millis(20);
 
@@ -93,6 +96,10 @@ impl Runner {
                 report.note_fault(format!("the state directory: {error}"));
                 job.tell(&report);
                 self.0.stats.backfill.end(&report);
+            }
+            if job.follow().borrow().state == JobState::Failed {
+                // It may come again, and not at once.
+                actix_rt::time::sleep(FAILED).await;
             }
             self.0.backfills.finished();
         }

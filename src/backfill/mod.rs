@@ -33,7 +33,7 @@
 //!
 //! **Progress.** A job by list is written to the state directory before the list counts as known, so
 //! that no crash forgets it; its progress (finished files, and a place in the current one with the
-//! digest of the bytes before it) follows the commits. After a crash at most a second of it is read
+//! digest of the bytes before it) follows the commits. After a crash some seconds of it are read
 //! again. A job by hand that was cancelled goes on where it stopped when it is ordered again.
 //! The live stream's checkpoints are never touched.
 //!

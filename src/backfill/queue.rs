@@ -20,7 +20,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     input::Input,
-    report::Report,
+    report::{JobState, Report},
     saved::{BY_LIST, Saved},
 };
 use crate::{
@@ -230,10 +230,16 @@ impl Backfills {
         }
     }
 
+    /// The job that ran has ended. One by list whose store failed comes again.
     pub fn finished(&self) {
         let mut inner = self.lock();
-        inner.running = None;
-        self.count(&inner);
+        let failed = inner.running.take().filter(|job| {
+            matches!(job.what, What::List) && job.report.borrow().state == JobState::Failed
+        });
+        match failed {
+            Some(job) => self.push(&mut inner, Job::new(job.name.clone(), What::List)),
+            None => self.count(&inner),
+        }
     }
 
     /// The daemon stops: the job that runs ends where it is.
@@ -305,6 +311,23 @@ mod tests {
         again.take_up().unwrap();
         assert_eq!(again.next().await.name, first.name);
         assert_eq!(again.next().await.name, second.name);
+    }
+
+    #[actix_rt::test]
+    async fn a_job_by_list_whose_store_failed_comes_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let backfills = backfills(directory.path());
+        backfills.list_changed(&added(&[1]));
+
+        let job = backfills.next().await;
+        job.tell(&Report { state: JobState::Failed, ..Report::default() });
+        backfills.finished();
+
+        let again = backfills.next().await;
+        assert_eq!((&again.name, again.follow().borrow().state), (&job.name, JobState::Waiting));
+        again.tell(&Report { state: JobState::Done, ..Report::default() });
+        backfills.finished();
+        assert_eq!(backfills.stats.backfill.waiting.get(), 0);
     }
 
     #[actix_rt::test]

@@ -14,8 +14,10 @@ use super::{
 };
 use crate::event::Event;
 
-/// How often progress is written down: what is read again after a crash.
+/// How often progress is written down: what is read again after a crash. It is rarer for a job of many
+/// users, whose names are written with it.
 const SAVE: Duration = Duration::from_secs(1);
+const USERS_A_SECOND: usize = 10_000;
 
 /// How often it is told.
 const TELL: Duration = Duration::from_millis(200);
@@ -59,6 +61,8 @@ pub async fn run(
 ) -> std::io::Result<Report> {
     let begun = Instant::now();
     let bytes_before = pass.counts.read_bytes;
+    let users = saved.users.as_ref().map_or(0, Vec::len);
+    let save_every = SAVE + Duration::from_secs((users / USERS_A_SECOND) as u64);
     report.state = JobState::Running;
     let (mut saved_at, mut told_at) = (begun, None::<Instant>);
     let outcome = loop {
@@ -83,7 +87,7 @@ pub async fn run(
             saved.place = pass.place();
             break Err(error);
         }
-        if saved_at.elapsed() >= SAVE {
+        if saved_at.elapsed() >= save_every {
             saved.place = pass.place();
             saved.write(keeping.state_dir, keeping.name)?;
             saved_at = Instant::now();

@@ -156,3 +156,10 @@ pub struct SequencedEvent {
     pub late: bool,
     pub event: Event,
 }
+
+impl SequencedEvent {
+    /// Whether it was never cast, and has no place in the order of arrival.
+    pub fn is_backfilled(&self) -> bool {
+        self.seq >= BACKFILLED_SEQ
+    }
+}

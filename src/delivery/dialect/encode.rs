@@ -50,16 +50,22 @@ pub fn older_event(event: &SequencedEvent, out: &mut Vec<u8>) {
 /// "part":0,"time":4,"user":"0x..","late":false,"replayed":false,"data":{..}}`
 ///
 /// `time` is in microseconds since 1970; `data` is the body as the node wrote it. Names of topics
-/// need no escapes: sources make them, never a client.
+/// need no escapes: sources make them, never a client. A back-filled event has the cursor `null`: nobody
+/// can resume behind it.
 pub fn native_event(event: &SequencedEvent, cursor: &Cursor, replayed: bool, out: &mut Vec<u8>) {
+    let is_backfilled = event.is_backfilled();
     let (seq, late, event) = (event.seq, event.late, &event.event);
     let id = &event.id;
     out.reserve(event.body.len() + ENVELOPE_BYTES);
+    write!(out, "{{\"type\":\"event\",\"topic\":\"{}\",\"cursor\":", id.topic).expect(IN_MEMORY);
+    match is_backfilled {
+        true => out.extend_from_slice(b"null"),
+        false => write!(out, "\"{cursor}\"").expect(IN_MEMORY),
+    }
     write!(
         out,
-        "{{\"type\":\"event\",\"topic\":\"{}\",\"cursor\":\"{cursor}\",\"seq\":{seq},\
-         \"block\":{},\"index\":{},\"part\":{},\"time\":{},\"user\":",
-        id.topic, id.position, id.index, id.part, event.time.0
+        ",\"seq\":{seq},\"block\":{},\"index\":{},\"part\":{},\"time\":{},\"user\":",
+        id.position, id.index, id.part, event.time.0
     )
     .expect(IN_MEMORY);
     user(event.user, out);
