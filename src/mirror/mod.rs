@@ -1,6 +1,6 @@
 //! The positions of the older service in Redis: read before a first start, written after commits.
 //!
-//! Place in the pipeline: beside it. [`import`] is asked once, before the watchers are born.
+//! Place in the pipeline: beside it. [`import`](fn@import) is asked once, before the watchers are born.
 //! `DbWriter` notes in [`Committed`] what is in the store, and [`MirrorWriter`] writes it.
 //! Invariants: a position is written only after the commit of all that stands before it; Redis is
 //! never an authority, and nothing waits for it.
