@@ -2,9 +2,8 @@
 //! from an append to a client, and long whitelists.
 //!
 //! `cargo bench --bench daemon`, or `-- idle`, `-- ingest`, `-- latency`, `-- whitelist` for one of
-//! them. Beside
-//! the figures stands a reference that was measured in the same run: plain writes of the same size
-//! to the same disk, and one bare thread between a file and a socket.
+//! them. Beside the figures stands a reference that was measured in the same run: plain writes of the
+//! same size to the same disk, one bare thread between a file and a socket, a `HashSet` in memory.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
