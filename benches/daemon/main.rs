@@ -5,7 +5,7 @@
 //! `cargo bench --bench daemon`, or `-- idle`, `-- ingest`, `-- latency`, `-- outage`,
 //! `-- whitelist` for one of them; `scripts/bench.sh` starts the PostgreSQL server for it. Beside
 //! the figures stands a reference that was measured in the same run: plain writes of the same size
-//! to the same disk, and one bare thread between a file and a socket.
+//! to the same disk, one bare thread between a file and a socket, a `HashSet` in memory.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;

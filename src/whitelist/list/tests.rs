@@ -78,10 +78,12 @@ enum Step {
     Reopen,
 }
 
+/// Of so few addresses that the same ones come, go and come again.
 fn step() -> impl Strategy<Value = Step> {
+    let few = |most| prop::collection::vec(0..50_u16, 0..most);
     prop_oneof![
-        5 => (seeds(8), seeds(8)).prop_map(|(added, removed)| Step::Change { added, removed }),
-        1 => seeds(150).prop_map(Step::Build),
+        5 => (few(8), few(8)).prop_map(|(added, removed)| Step::Change { added, removed }),
+        1 => few(100).prop_map(Step::Build),
         4 => prop::collection::vec(any::<u8>(), 0..9).prop_map(Step::Keep),
         2 => Just(Step::Reopen),
     ]
