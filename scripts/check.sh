@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that must hold before a push, except the tests (scripts/test.sh): format, lints,
-# documentation, dependencies, migrations, the systemd unit. All warnings are errors. Works from any directory.
+# documentation, dependencies, migrations, the systemd unit, the compose file. All warnings are errors. Works from any directory.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -97,6 +97,17 @@ check_unit() {
   step systemd-analyze security --offline=true --threshold="$max_exposure" --no-pager "$unit"
 }
 
+# As `docker compose` reads it. The version 1 of Compose, which is a program of its own, reads other files.
+check_compose() {
+  local file=docker/compose.yml
+  if ! docker compose version >/dev/null 2>&1; then
+    printf '\n!! NOT CHECKED: %s. There is no docker compose here.\n' "$file" >&2
+    except="$except, except that $file was NOT checked"
+    return
+  fi
+  step docker compose -f "$file" --profile generator config --quiet
+}
+
 . scripts/packages.sh
 need_packages
 need_components
@@ -113,4 +124,5 @@ if [[ -d migrations ]]; then
   check_migrations
 fi
 check_unit
+check_compose
 printf '\nAll checks passed%s.\n' "$except"

@@ -31,6 +31,20 @@ start_postgres_replica() {
     start_postgres_on_a_free_port
 }
 
+# The same, with a directory `small` on a file system of so many bytes that only the server sees: the
+# test reaches it by the server's process. Fails where nobody may mount one.
+start_postgres_with_a_small_disk() {
+    make_postgres_dir
+    mkdir -m 777 "$postgres_dir/small"
+    as_postgres "$(postgres_program initdb)" -D "$postgres_dir/data" -U nodecast -A trust \
+        -E UTF8 --locale=C >"$postgres_dir/initdb.log"
+    export postgres_dir
+    NODECAST_TEST_POSTGRES=$(unshare -m bash -c '. "$0"
+        mount -t tmpfs -o "size=$1,mode=777" none "$postgres_dir/small"
+        as_postgres mkdir "$postgres_dir/small/space"
+        start_postgres_on_a_free_port && echo "$NODECAST_TEST_POSTGRES"' "${BASH_SOURCE[0]}" "$1")
+}
+
 make_postgres_dir() {
     # The user of the package has to get there, whatever TMPDIR says.
     postgres_dir=$(mktemp -d /tmp/nodecast-postgres.XXXXXX)

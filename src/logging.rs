@@ -3,13 +3,18 @@
 //! A record passes, in this order: the level filter (outermost, so that what nobody reads is never
 //! formatted), a bounded channel, the thread that writes. A full channel drops records and reports
 //! how many: a log must never stall the pipeline. Records of dependencies, which use the `log`
-//! crate, join at a fixed level.
+//! crate, join at a fixed level. In systemd's journal each line carries its level.
+
+mod journal;
 
 use std::{
     collections::HashMap,
     fmt,
     io::{self, BufWriter, IsTerminal, Write},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
 };
 
 use slog::{
@@ -18,6 +23,7 @@ use slog::{
 };
 use slog_async::{AsyncCore, AsyncGuard};
 
+use self::journal::{LineStarts, Marker};
 use crate::{
     config::{LogConfig, LogFormat, level_name},
     event::Timestamp,
@@ -39,47 +45,97 @@ const COMPONENT_KEYS: [&str; 2] = ["actor", "component"];
 #[must_use = "records that wait are written when this is dropped"]
 pub struct LogGuard {
     _writer: AsyncGuard,
+    levels: Levels,
+}
+
+impl LogGuard {
+    /// To change the levels while the process runs.
+    pub fn levels(&self) -> Levels {
+        self.levels.clone()
+    }
+}
+
+/// Who reads standard error.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reader {
+    Terminal,
+    /// systemd's journal: each line begins with its level.
+    Journal,
+    Other,
+}
+
+impl Reader {
+    fn of_standard_error() -> Self {
+        if io::stderr().is_terminal() {
+            Self::Terminal
+        } else if journal::reads_standard_error() {
+            Self::Journal
+        } else {
+            Self::Other
+        }
+    }
+}
+
+/// Writes a fault that comes before logging has started, or ends a command.
+pub fn complain(text: &str) {
+    match Reader::of_standard_error() {
+        Reader::Journal => eprint!("{}", journal::marked(Level::Error, text)),
+        Reader::Terminal | Reader::Other => eprintln!("{text}"),
+    }
 }
 
 /// Starts logging for the process.
 pub fn start(config: &LogConfig) -> (Logger, LogGuard) {
-    let (log, writer) = root(config, io::stderr().is_terminal(), io::stderr());
+    let levels = Levels::new(config);
+    let (log, writer) = root(config, levels.clone(), Reader::of_standard_error(), io::stderr());
     // The global logger stays to the end: a late record of a dependency is then lost in the closed
     // channel, while without a logger it would be a panic.
     slog_scope::set_global_logger(log.clone()).cancel_reset();
     if slog_stdlog::init_with_level(DEPENDENCIES).is_err() {
         slog::warn!(log, "records of dependencies go elsewhere: a logger was already set");
     }
-    (log, LogGuard { _writer: writer })
+    (log, LogGuard { _writer: writer, levels })
 }
 
 /// The root logger on any writer.
-fn root<W>(config: &LogConfig, on_terminal: bool, writer: W) -> (Logger, AsyncGuard)
+fn root<W>(config: &LogConfig, levels: Levels, reader: Reader, writer: W) -> (Logger, AsyncGuard)
 where
     W: Write + Send + 'static,
 {
+    // A record is one write.
+    let writer = BufWriter::new(writer);
     let for_people = match config.format {
-        LogFormat::Auto => on_terminal,
+        LogFormat::Auto => reader == Reader::Terminal,
         LogFormat::Term => true,
         LogFormat::Json => false,
     };
-    if !for_people {
-        return queued(config, json(writer).ignore_res());
+    match (reader, for_people) {
+        (Reader::Journal, true) => {
+            let marker = Marker::default();
+            let writer = LineStarts::new(writer, marker.clone());
+            queued(config, levels, marker.before(plain(writer).ignore_res()))
+        }
+        (Reader::Journal, false) => {
+            let marker = Marker::default();
+            let writer = LineStarts::new(writer, marker.clone());
+            queued(config, levels, marker.before(json(writer).ignore_res()))
+        }
+        // The decorator with colours writes to standard error by itself.
+        (Reader::Terminal, true) => {
+            let decorator = slog_term::TermDecorator::new().stderr().build();
+            let format = slog_term::FullFormat::new(decorator).use_custom_timestamp(write_now);
+            queued(config, levels, format.build().ignore_res())
+        }
+        (Reader::Other, true) => queued(config, levels, plain(writer).ignore_res()),
+        (Reader::Terminal | Reader::Other, false) => {
+            queued(config, levels, json(writer).ignore_res())
+        }
     }
-    // The decorator with colours writes to standard error by itself.
-    if on_terminal {
-        let decorator = slog_term::TermDecorator::new().stderr().build();
-        let format = slog_term::FullFormat::new(decorator).use_custom_timestamp(write_now).build();
-        return queued(config, format.ignore_res());
-    }
-    let decorator = slog_term::PlainDecorator::new(writer);
-    let format = slog_term::FullFormat::new(decorator).use_custom_timestamp(write_now).build();
-    queued(config, format.ignore_res())
 }
 
 /// Puts the channel and the level filter before a format. What cannot be written is lost: there is
 /// nowhere else to say so.
-fn queued<D>(config: &LogConfig, format: D) -> (Logger, AsyncGuard)
+fn queued<D>(config: &LogConfig, levels: Levels, format: D) -> (Logger, AsyncGuard)
 where
     D: Drain<Ok = (), Err = Never> + Send + 'static,
 {
@@ -88,7 +144,7 @@ where
         .thread_name("log".to_owned())
         .build_with_guard();
     let queue = Queue { channel, dropped: AtomicU64::new(0) };
-    (Logger::root(LevelFilter::new(config, queue), o!()), guard)
+    (Logger::root(LevelFilter { levels, next: queue }, o!()), guard)
 }
 
 /// Puts records into the channel and never waits. A record that finds it full is dropped; the next
@@ -137,10 +193,16 @@ impl Drain for Queue {
     }
 }
 
-/// One object a line: ts, level, msg, then the pairs. Buffered, so that a record is one write.
-fn json<W: Write>(writer: W) -> slog_json::Json<BufWriter<W>> {
+/// Text for people, without colours.
+fn plain<W: Write>(writer: W) -> slog_term::FullFormat<slog_term::PlainDecorator<W>> {
+    let decorator = slog_term::PlainDecorator::new(writer);
+    slog_term::FullFormat::new(decorator).use_custom_timestamp(write_now).build()
+}
+
+/// One object a line: ts, level, msg, then the pairs.
+fn json<W: Write>(writer: W) -> slog_json::Json<W> {
     // A later pair of `o!` is nearer, and the nearest is written first.
-    slog_json::Json::new(BufWriter::new(writer))
+    slog_json::Json::new(writer)
         .set_flush(true)
         .add_key_value(o!("ts" => FnValue(|_| Timestamp::now().to_string())))
         .add_key_value(o!("level" => FnValue(|record| level_name(record.level()))))
@@ -154,26 +216,77 @@ fn write_now(output: &mut dyn Write) -> io::Result<()> {
     write!(output, "{}", Timestamp::now())
 }
 
-/// Drops what is below the level of its component.
-struct LevelFilter<D> {
+/// The levels that hold now. Clones are the same levels.
+#[derive(Clone)]
+pub struct Levels(Arc<SharedLevels>);
+
+struct SharedLevels {
+    /// [`Rules::widest`] by itself, for the many records that are not wanted anyhow.
+    widest: AtomicUsize,
+    rules: RwLock<Rules>,
+}
+
+/// Which records are wanted.
+struct Rules {
     level: Level,
     /// Levels of single components.
     levels: HashMap<String, Level>,
     /// The most talkative and the most silent of all levels: between them the component decides.
     widest: Level,
     narrowest: Level,
-    next: D,
 }
 
-impl<D> LevelFilter<D> {
-    fn new(config: &LogConfig, next: D) -> Self {
+impl Levels {
+    fn new(config: &LogConfig) -> Self {
+        let rules = Rules::new(config);
+        let widest = AtomicUsize::new(rules.widest.as_usize());
+        Self(Arc::new(SharedLevels { widest, rules: RwLock::new(rules) }))
+    }
+
+    /// Takes the levels of a configuration; its other keys are of no effect here.
+    pub fn set(&self, config: &LogConfig) {
+        let rules = Rules::new(config);
+        let mut known = self.0.rules.write().unwrap_or_else(PoisonError::into_inner);
+        self.0.widest.store(rules.widest.as_usize(), Ordering::Relaxed);
+        *known = rules;
+    }
+
+    fn may_want(&self, level: Level) -> bool {
+        level.as_usize() <= self.0.widest.load(Ordering::Relaxed)
+    }
+
+    fn wants(&self, record: &Record, values: &OwnedKVList) -> bool {
+        let rules = self.0.rules.read().unwrap_or_else(PoisonError::into_inner);
+        let wanted = |limit: Level| record.level().is_at_least(limit);
+        wanted(rules.narrowest) || wanted(rules.widest) && wanted(rules.level_of(record, values))
+    }
+}
+
+impl Rules {
+    fn new(config: &LogConfig) -> Self {
         let levels: HashMap<_, _> = config.levels.iter().cloned().collect();
         let all = || levels.values().copied().chain([config.level]);
         let by_verbosity = |level: &Level| level.as_usize();
         let widest = all().max_by_key(by_verbosity).unwrap_or(config.level);
         let narrowest = all().min_by_key(by_verbosity).unwrap_or(config.level);
-        Self { level: config.level, levels, widest, narrowest, next }
+        Self { level: config.level, levels, widest, narrowest }
     }
+
+    fn level_of(&self, record: &Record, values: &OwnedKVList) -> Level {
+        let mut component = Component::default();
+        // A pair that cannot be formatted names no component; what was found before it counts.
+        if slog::KV::serialize(values, record, &mut component).is_err() {
+            return self.level;
+        }
+        let found = component.name.and_then(|name| self.levels.get(&name));
+        found.copied().unwrap_or(self.level)
+    }
+}
+
+/// Drops what is below the level of its component.
+struct LevelFilter<D> {
+    levels: Levels,
+    next: D,
 }
 
 impl<D: Drain<Ok = (), Err = Never>> Drain for LevelFilter<D> {
@@ -190,31 +303,17 @@ impl<D: Drain<Ok = (), Err = Never>> Drain for LevelFilter<D> {
             let kv = record.kv();
             return self.log(&Record::new(&lowered, record.msg(), kv), values);
         }
-        let wanted = |limit: Level| record.level().is_at_least(limit);
-        let passes =
-            wanted(self.narrowest) || wanted(self.widest) && wanted(self.level_of(record, values));
+        let passes = self.levels.may_want(record.level()) && self.levels.wants(record, values);
         if passes { self.next.log(record, values) } else { Ok(()) }
     }
 
     fn is_enabled(&self, level: Level) -> bool {
-        level.is_at_least(self.widest)
+        self.levels.may_want(level)
     }
 }
 
 fn is_of_a_client(record: &Record) -> bool {
     record.tag().starts_with(HTTP_PROTOCOL) && record.msg().to_string().starts_with(OF_A_CLIENT)
-}
-
-impl<D> LevelFilter<D> {
-    fn level_of(&self, record: &Record, values: &OwnedKVList) -> Level {
-        let mut component = Component::default();
-        // A pair that cannot be formatted names no component; what was found before it counts.
-        if slog::KV::serialize(values, record, &mut component).is_err() {
-            return self.level;
-        }
-        let found = component.name.and_then(|name| self.levels.get(&name));
-        found.copied().unwrap_or(self.level)
-    }
 }
 
 /// Finds the first pair that names a component. The pairs of the innermost logger come first.
@@ -259,8 +358,12 @@ mod tests {
 
     /// Everything that was written once the guard of the logger is gone.
     fn written(config: &LogConfig, speak: impl FnOnce(&Logger)) -> String {
+        written_for(Reader::Other, config, speak)
+    }
+
+    fn written_for(reader: Reader, config: &LogConfig, speak: impl FnOnce(&Logger)) -> String {
         let output = Written::default();
-        let (log, guard) = root(config, false, output.clone());
+        let (log, guard) = root(config, Levels::new(config), reader, output.clone());
         speak(&log);
         drop(guard);
         let bytes = output.0.lock().unwrap().clone();
@@ -301,6 +404,27 @@ mod tests {
     }
 
     #[test]
+    fn the_journal_gets_the_level_at_the_start_of_each_line_in_both_formats() {
+        let speak = |log: &Logger| {
+            slog::crit!(log, "critical");
+            slog::error!(log, "error");
+            warn!(log, "warning");
+            info!(log, "info");
+            debug!(log, "debug");
+        };
+        for format in [LogFormat::Auto, LogFormat::Json, LogFormat::Term] {
+            let config = LogConfig { format, level: Level::Debug, ..LogConfig::default() };
+
+            let marked = written_for(Reader::Journal, &config, speak);
+            let plain = written_for(Reader::Other, &config, speak);
+
+            let marks: Vec<_> = marked.lines().map(|line| &line[..3]).collect();
+            assert_eq!(marks, ["<2>", "<3>", "<4>", "<6>", "<7>"], "{format:?}");
+            assert!(plain.lines().all(|line| !line.starts_with('<')), "{plain}");
+        }
+    }
+
+    #[test]
     fn a_component_has_its_own_level_in_both_directions() {
         let levels = vec![("router".to_owned(), Level::Debug), ("store".to_owned(), Level::Error)];
         let config = LogConfig { levels, ..json_config() };
@@ -321,6 +445,26 @@ mod tests {
         for dropped in ["store warn", "ledger debug", "root debug"] {
             assert!(!text.contains(dropped), "{text}");
         }
+    }
+
+    #[test]
+    fn levels_can_change_while_loggers_are_in_use() {
+        let output = Written::default();
+        let config = json_config();
+        let levels = Levels::new(&config);
+        let (log, guard) = root(&config, levels.clone(), Reader::Other, output.clone());
+        let router = log.new(o!("actor" => "router"));
+
+        debug!(router, "before");
+        let router_debug = vec![("router".to_owned(), Level::Debug)];
+        levels.set(&LogConfig { level: Level::Error, levels: router_debug, ..json_config() });
+        debug!(router, "after");
+        info!(log, "quiet");
+        drop(guard);
+
+        let text = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
+        assert!(text.contains("after"), "{text}");
+        assert!(!text.contains("before") && !text.contains("quiet"), "{text}");
     }
 
     #[test]
@@ -372,7 +516,8 @@ mod tests {
         let closed = gate.lock().unwrap();
         let output = Written::default();
         let config = LogConfig { channel_records: 128, ..json_config() };
-        let (log, guard) = root(&config, false, Stalled(output.clone(), gate.clone()));
+        let stalled = Stalled(output.clone(), gate.clone());
+        let (log, guard) = root(&config, Levels::new(&config), Reader::Other, stalled);
 
         // More than the channel holds, while nothing can be written.
         (0..1_000).for_each(|_| info!(log, "many"));

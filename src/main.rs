@@ -10,6 +10,7 @@ fn main() -> ExitCode {
         Command::Run(args) => cli::run::run(args, legacy),
         Command::Demo(args) => cli::demo::run(args),
         Command::Backfill(args) => cli::backfill::run(args, legacy),
+        Command::GenerateDocs(args) => cli::docs::run(args),
         Command::Generate(args) => cli::generate::run(args),
         Command::Doctor(args) => cli::doctor::run(args, legacy),
         Command::Db(args) => cli::db::run(args),

@@ -212,6 +212,26 @@ fn help_has_examples_and_the_version_is_told() {
 }
 
 #[test]
+fn man_pages_and_completions_are_those_of_the_commands_that_are_shown() {
+    let folder = TempDir::new().unwrap();
+    let directory = folder.path().join("docs");
+
+    let made = output(&["generate-docs", directory.to_str().unwrap()]);
+
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    let read = |name: &str| fs::read_to_string(directory.join(name)).unwrap();
+    assert!(read("man/nodecast-db-prune.1").contains("older\\-than"));
+    assert!(read("man/nodecast.1").contains("nodecast\\-doctor"));
+    for completion in ["nodecast.bash", "_nodecast", "nodecast.fish"] {
+        let text = read(&format!("completions/{completion}"));
+        assert!(text.contains("doctor") && text.contains("older-than"), "{completion}");
+        assert!(!text.contains("generate-docs"), "{completion}");
+    }
+    assert!(!directory.join("man/nodecast-generate-docs.1").exists());
+    assert!(!stdout(&output(&["--help"])).contains("generate-docs"));
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_fault() {
     let home = TempDir::new().unwrap();
     let (reader, writer) = std::io::pipe().unwrap();

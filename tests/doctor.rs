@@ -30,6 +30,8 @@ use serde_json::Value;
 struct Patient {
     root: tempfile::TempDir,
     config: String,
+    /// Of the node, below the root.
+    place: &'static str,
     /// Runs the program, as another user for example.
     wrapper: Vec<String>,
 }
@@ -44,6 +46,7 @@ impl Patient {
         let patient = Self {
             root: tempfile::tempdir().unwrap(),
             config: "[whitelist]\nall = true\n[http]\nlisten = \"127.0.0.1:0\"\n".to_owned(),
+            place: "node",
             wrapper: Vec::new(),
         };
         let mut file = Kind::fills(&patient.node()).open(20_260_315, 7);
@@ -52,7 +55,7 @@ impl Patient {
     }
 
     fn node(&self) -> PathBuf {
-        self.root.path().join("node")
+        self.root.path().join(self.place)
     }
 
     fn config_file(&self) -> PathBuf {
@@ -206,6 +209,51 @@ fn a_directory_that_may_not_be_entered_is_told_with_the_command_that_opens_it() 
         remedy.contains("setfacl -R -m u:") && remedy.contains("BindReadOnlyPaths"),
         "{remedy}"
     );
+}
+
+/// What BindReadOnlyPaths and ProtectHome=tmpfs do, as the unit has them: homes are hidden, and only
+/// what is bound shows through, whatever the mode of the home above it.
+#[test]
+fn a_node_below_a_home_of_another_user_is_read_where_only_it_is_bound() {
+    let may_mount = Command::new("unshare").args(["--mount", "true"]).output();
+    if !rustix::process::geteuid().is_root() || !may_mount.is_ok_and(|done| done.status.success()) {
+        eprintln!("SKIPPED: only root that may mount can show how a home is bound");
+        return;
+    }
+    let mut patient = Patient::new();
+    let root = patient.root.path().to_owned();
+    let home = root.join("home");
+    fs::create_dir_all(home.join("hl")).unwrap();
+    fs::rename(patient.node(), home.join("hl/data")).unwrap();
+    patient.place = "home/hl/data";
+    fs::copy(env!("CARGO_BIN_EXE_nodecast"), root.join("nodecast")).unwrap();
+    for (name, mode) in [("", 0o755), ("home", 0o750), ("state", 0o777), ("aside", 0o755)] {
+        fs::create_dir_all(root.join(name)).unwrap();
+        fs::set_permissions(root.join(name), Permissions::from_mode(mode)).unwrap();
+    }
+    std::os::unix::fs::chown(&home, Some(54_321), Some(54_321)).unwrap();
+    let nobody = format!(
+        "shift; exec setpriv --reuid=65534 --regid=65534 --clear-groups {} \"$@\"",
+        root.join("nodecast").display()
+    );
+    let bind = format!(
+        "set -e; mount --bind {home}/hl {root}/aside; mount -t tmpfs -o mode=0755 tmpfs {home}; \
+         mkdir {home}/hl; mount --bind {root}/aside {home}/hl; mount -o remount,bind,ro {home}/hl; ",
+        home = home.display(),
+        root = root.display(),
+    );
+    let words =
+        |script: &str| ["unshare", "--mount", "sh", "-c", script, "sh"].map(str::to_owned).to_vec();
+
+    patient.wrapper = words(&nobody);
+    let hindered = patient.ask();
+    patient.wrapper = words(&(bind + &nobody));
+    let bound = patient.ask();
+
+    hindered
+        .assert_fails_only_by(&format!("may not enter {} (mode 0750", home.display()), "setfacl");
+    assert_eq!(bound.code, Some(0), "{:#}", bound.report);
+    bound.assert_says("ok", "newest block 7 was written");
 }
 
 #[test]

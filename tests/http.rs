@@ -24,7 +24,7 @@ use actix_web::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use nodecast::{
-    config::{HealthConfig, HttpConfig},
+    config::{Config, HttpConfig, LiveConfig},
     event::{Address, Event, EventId, Keys, SequencedEvent, Timestamp, Topic},
     http::{ApiState, Exports, routes},
     router::log::{Heads, Log},
@@ -149,8 +149,10 @@ fn state_of(store: Arc<MemoryStore>) -> Arc<ApiState> {
         store,
         stats: Arc::new(Stats::default()),
         log: Log::new(1 << 20, 7, heads),
-        http: HttpConfig { max_body_bytes: 1_024, ..HttpConfig::default() },
-        health: HealthConfig::default(),
+        config: Arc::new(LiveConfig::new(Config {
+            http: HttpConfig { max_body_bytes: 1_024, ..HttpConfig::default() },
+            ..Config::default()
+        })),
         budgets: Vec::new(),
         topics: vec![FILLS, MISC],
         nodes: Vec::new(),

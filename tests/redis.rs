@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use common::{
     Setup, TestDaemon, database, eventually,
     node::{ALICE, Kind, append, fills_line},
+    receive_type,
     redis::{Client, Server, shared, user, users},
 };
 
@@ -225,10 +226,17 @@ fn a_redis_that_was_killed_is_followed_again_and_its_password_never_shown() {
 
     let server = start();
     fill(11);
+    let mut file = Kind::fills(setup.node()).open(DAY, 9);
     let daemon = setup.start();
+    let mut client = daemon.subscribe("fills");
     drop(server);
     wait_for_problem(&daemon, "127.0.0.1");
     assert_eq!(listed(&daemon), 10);
+    // The stream and the store do not notice.
+    append(&mut file, &(fills_line(1, &user(3), 1) + "\n"));
+    assert_eq!(receive_type(&mut client, "event")["block"], 1);
+    eventually("it is stored", || database::rows(&setup.database()).len() == 1);
+    assert_eq!(daemon.status()["state"], "degraded");
 
     // What comes back is empty at first.
     let _server = start();

@@ -1,4 +1,4 @@
-//! Hour files that are there already, into a fresh store, everything listed.
+//! Hour files that are there already, into a fresh store of either kind, everything listed.
 
 use std::{
     fs::File,
@@ -14,8 +14,8 @@ use nodecast::{
 };
 
 use super::{
-    common::{PATIENCE, Setup},
-    process,
+    common::{self, PATIENCE, Setup, TestDaemon},
+    process::{self, Cpu},
 };
 
 const BLOCKS: u64 = 100_000;
@@ -27,7 +27,15 @@ const START: Timestamp = Timestamp(1_773_489_600_000_000);
 /// How often the daemon is asked how far it is.
 const LOOK: Duration = Duration::from_millis(50);
 
-pub fn measure() -> io::Result<()> {
+pub fn measure(on_postgres: bool) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if on_postgres && std::env::var_os("NODECAST_TEST_POSTGRES").is_none() {
+        return writeln!(
+            out,
+            "SKIPPED: hour files to PostgreSQL. NODECAST_TEST_POSTGRES names no server; \
+             scripts/bench.sh ingest starts one."
+        );
+    }
     let node = tempfile::tempdir()?;
     let plan = Plan { start: Some(START), ..Plan::default() };
     let mut simulator =
@@ -35,22 +43,32 @@ pub fn measure() -> io::Result<()> {
     simulator.write_blocks(BLOCKS)?;
     simulator.finish()?;
     let totals = simulator.manifest().totals;
-    let mut out = io::stdout().lock();
+    let store = match on_postgres {
+        true => "PostgreSQL on this machine, its defaults, fsync on",
+        false => "SQLite, synchronous FULL",
+    };
     writeln!(
         out,
-        "hour files to SQLite, everything listed, synchronous FULL: {BLOCKS} blocks, {} MB, {} events",
+        "hour files to {store}, everything listed: {BLOCKS} blocks, {} MB, {} events",
         totals.bytes / 1_000_000,
         totals.rows
     )?;
     for _ in 0..ROUNDS {
-        round(node.path(), &totals, &mut out)?;
+        let mut setup = Setup::new();
+        setup.data_dirs = vec![node.path().to_owned()];
+        setup.database_url = on_postgres.then(common::database::create_on_postgres);
+        round(&setup, &totals, &mut out)?;
+        if let Some(url) = &setup.database_url {
+            common::database::drop_on_postgres(url);
+        }
     }
     Ok(())
 }
 
-fn round(node: &Path, totals: &Totals, out: &mut impl Write) -> io::Result<()> {
-    let mut setup = Setup::new();
-    setup.data_dirs = vec![node.to_owned()];
+fn round(setup: &Setup, totals: &Totals, out: &mut impl Write) -> io::Result<()> {
+    let postmaster = setup.database_url.as_deref().map(common::database::postmaster);
+    let server = || postmaster.map_or(Ok(Cpu::default()), process::server);
+    let server_before = server()?;
     let begun = Instant::now();
     let daemon = setup.start();
     let status = loop {
@@ -62,8 +80,12 @@ fn round(node: &Path, totals: &Totals, out: &mut impl Write) -> io::Result<()> {
         thread::sleep(LOOK);
     };
     let took = begun.elapsed();
+    let server = server()?.since(server_before);
     let commits = status["store"]["commits"].as_u64().unwrap_or(1).max(1);
-    let stored = setup.database().metadata()?.len();
+    let stored = match &setup.database_url {
+        Some(_) => status["store"]["size_bytes"].as_u64().unwrap_or(0).max(totals.bytes),
+        None => setup.database().metadata()?.len(),
+    };
     writeln!(
         out,
         "  {:.0} events/s, start of the process included: {:.2} s, {commits} commits, highest {:.0} MB resident",
@@ -71,20 +93,43 @@ fn round(node: &Path, totals: &Totals, out: &mut impl Write) -> io::Result<()> {
         took.as_secs_f64(),
         process::status_kb(daemon.pid(), "VmHWM")? as f64 / 1e3,
     )?;
-    write!(out, "    processor, us an event (program + kernel):")?;
-    for (name, cpu) in process::threads(daemon.pid())? {
-        if ["chain", "router", "db_writer"].contains(&&*name) {
-            let each = |seconds: f64| seconds * 1e6 / totals.rows as f64;
-            write!(out, " {name} {:.2} + {:.2}", each(cpu.user), each(cpu.system))?;
-        }
-    }
+    cpu(&daemon, postmaster.map(|_| server), totals.rows, out)?;
     let bare = plain_writes(setup.root.path(), stored, commits)?;
     writeln!(
         out,
-        "\n    the same {} MB by plain writes, {commits} times fdatasync: {:.2} s",
+        "    the same {} MB by plain writes, {commits} times fdatasync: {:.2} s",
         stored / 1_000_000,
         bare.as_secs_f64()
     )
+}
+
+/// Tells what an event cost the processors: ours by thread, and the server's.
+fn cpu(
+    daemon: &TestDaemon,
+    server: Option<Cpu>,
+    events: u64,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let each = |seconds: f64| seconds * 1e6 / events as f64;
+    let mut ours = Cpu::default();
+    write!(out, "    processor, us an event (program + kernel):")?;
+    for (name, cpu) in process::threads(daemon.pid())? {
+        ours = Cpu { user: ours.user + cpu.user, system: ours.system + cpu.system };
+        if ["chain", "router", "db_writer"].contains(&&*name) {
+            write!(out, " {name} {:.2} + {:.2}", each(cpu.user), each(cpu.system))?;
+        }
+    }
+    let rate = |cpu: Cpu| events as f64 / (cpu.user + cpu.system).max(0.01);
+    writeln!(out, "\n    events a second of processor: {:.0} of ours", rate(ours))?;
+    if let Some(server) = server {
+        let (user, system) = (each(server.user), each(server.system));
+        writeln!(
+            out,
+            "    {:.0} of the server ({user:.2} + {system:.2} us an event)",
+            rate(server)
+        )?;
+    }
+    Ok(())
 }
 
 /// What the disk takes for as many bytes in as many portions, each made durable.

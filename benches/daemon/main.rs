@@ -1,9 +1,9 @@
-//! The whole daemon as its own process, in release: memory at rest, hour files to SQLite, the time
-//! from an append to a client, also while PostgreSQL is away (a private server is started), and
-//! long whitelists.
+//! The whole daemon as its own process, in release: memory at rest, hour files to SQLite and to
+//! PostgreSQL, the time from an append to a client, also while PostgreSQL is away, and long
+//! whitelists.
 //!
 //! `cargo bench --bench daemon`, or `-- idle`, `-- ingest`, `-- latency`, `-- outage`,
-//! `-- whitelist` for one of them. Beside
+//! `-- whitelist` for one of them; `scripts/bench.sh` starts the PostgreSQL server for it. Beside
 //! the figures stands a reference that was measured in the same run: plain writes of the same size
 //! to the same disk, and one bare thread between a file and a socket.
 
@@ -25,7 +25,8 @@ fn main() -> io::Result<()> {
         idle::measure()?;
     }
     if wanted("ingest") {
-        ingest::measure()?;
+        ingest::measure(false)?;
+        ingest::measure(true)?;
     }
     if wanted("latency") {
         latency::measure()?;

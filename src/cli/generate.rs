@@ -34,7 +34,8 @@ const EXIT_INTERRUPTED: i32 = 130;
 ///
 /// The files lie below --out as below a node's data directory, with `manifest.jsonl`, the rows
 /// that a correct reader finds in them, and `users.txt`, all users, usable as a whitelist. With
-/// --start the same options give the same bytes.
+/// --start the same options give the same bytes; without it the chain of a run that is replaced
+/// goes on, for a reader that still follows it.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Directory to write to: a new or empty one, or that of an earlier run, which is replaced.
@@ -92,7 +93,13 @@ pub struct Args {
 /// When the options contradict each other, or the directory is not ours or cannot be written.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let blocks = args.wanted_blocks()?;
-    let plan = args.plan(blocks)?;
+    let mut plan = args.plan(blocks)?;
+    if args.start.is_none()
+        && let Some(last) = generate::last_block(&args.out).context("an earlier run there")?
+    {
+        plan.first_block = last + 1;
+        plan.validate()?;
+    }
     generate::prepare(&args.out)?;
     let rows =
         if args.no_manifest { Rows::Forget } else { Rows::Write(args.out.join(MANIFEST_FILE)) };

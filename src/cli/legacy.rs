@@ -25,7 +25,7 @@ struct LegacyFlag {
 }
 
 /// Commands whose arguments are not ours to read.
-const OTHER_COMMANDS: [&str; 4] = ["db", "demo", "generate", "help"];
+const OTHER_COMMANDS: [&str; 5] = ["db", "demo", "generate", "generate-docs", "help"];
 
 /// Commands that take these flags, by the words they begin with.
 const COMMANDS: [&[&str]; 4] = [&["run"], &["doctor"], &["config", "check"], &["config", "show"]];

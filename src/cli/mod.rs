@@ -8,12 +8,13 @@ use std::{ffi::OsString, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::config::Faults;
+use crate::{config::Faults, logging};
 
 pub mod backfill;
 pub mod config;
 pub mod db;
 pub mod demo;
+pub mod docs;
 pub mod doctor;
 pub mod flags;
 pub mod generate;
@@ -68,6 +69,9 @@ pub enum Command {
     Db(db::Args),
     /// Check, show or print configuration
     Config(config::Args),
+    /// Write man pages and shell completions
+    #[command(hide = true)]
+    GenerateDocs(docs::Args),
     /// Say who is listed by which source; add and remove addresses
     Whitelist(whitelist::Args),
 }
@@ -84,7 +88,7 @@ pub fn exit_code(outcome: anyhow::Result<ExitCode>) -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("nodecast: {error:#}");
+            logging::complain(&format!("nodecast: {error:#}"));
             match error.downcast_ref::<Faults>() {
                 Some(_) => ExitCode::from(EXIT_CONFIG),
                 None => ExitCode::FAILURE,

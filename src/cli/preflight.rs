@@ -33,7 +33,7 @@ pub fn look(config: &Config) -> Vec<Finding> {
 }
 
 /// Why the file of the whitelist cannot be used.
-pub(super) fn whitelist_file(config: &Config) -> Option<String> {
+fn whitelist_file(config: &Config) -> Option<String> {
     let path = config.whitelist.file.as_deref().filter(|_| !config.whitelist.all)?;
     Some(read_list_into(path, |_| Ok(())).err()?.to_string())
 }

@@ -53,9 +53,10 @@ pub fn run(args: Args, legacy: LegacyFlags) -> anyhow::Result<ExitCode> {
         inputs.flags.push(flags::text("--standby", "store.standby", true.to_string()));
     }
     legacy.add_to(&mut inputs);
-    let loaded = inputs.load(Need::Run)?;
+    let loaded = inputs.clone().load(Need::Run)?;
 
-    let (root, _flushed_at_exit) = logging::start(&loaded.config.log);
+    let (root, flushed_at_exit) = logging::start(&loaded.config.log);
+    let origins = daemon::Origins { inputs, levels: flushed_at_exit.levels() };
     let log = root.new(o!("component" => "main"));
     let file = loaded.file.as_deref().map_or("none".into(), |file| file.to_string_lossy());
     info!(log, "starting"; "version" => env!("CARGO_PKG_VERSION"), "config" => %file);
@@ -67,7 +68,7 @@ pub fn run(args: Args, legacy: LegacyFlags) -> anyhow::Result<ExitCode> {
         );
     }
 
-    match daemon::run(loaded.config, root) {
+    match daemon::run(loaded.config, origins, root) {
         Ok(()) => {
             info!(log, "stopped");
             Ok(ExitCode::SUCCESS)

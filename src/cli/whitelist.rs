@@ -47,7 +47,8 @@ enum WhitelistCommand {
         #[command(flatten)]
         flags: Flags,
     },
-    /// Say of each address whether it is listed and by which sources; exit with 1 if one is not
+    /// Say of each address whether it is listed and by which sources; exit with 1 if one is not, or
+    /// if a source cannot tell
     Check {
         #[command(flatten)]
         addresses: Addresses,
@@ -190,9 +191,15 @@ fn check(config: &WhitelistConfig, asked: &BTreeSet<Address>) -> anyhow::Result<
         print_lines(asked.iter().map(|address| format!("{address} listed by whitelist.all")))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut found = Vec::new();
+    let (mut found, mut is_sure) = (Vec::new(), true);
     for kind in SourceKind::ALL {
-        found.push((kind, find(config, kind, asked)?));
+        match find(config, kind, asked) {
+            Ok(listed) => found.push((kind, listed)),
+            Err(error) => {
+                eprintln!("nodecast: {error:#}");
+                is_sure = false;
+            }
+        }
     }
     let holders = |address: &Address| {
         joined(found.iter().filter(|(_, listed)| listed.contains(address)).map(|(kind, _)| kind))
@@ -202,7 +209,8 @@ fn check(config: &WhitelistConfig, asked: &BTreeSet<Address>) -> anyhow::Result<
         names => format!("{address} listed by {names}"),
     }))?;
     let is_listed = |address| !holders(address).is_empty();
-    Ok(if asked.iter().all(is_listed) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let is_well = is_sure && asked.iter().all(is_listed);
+    Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Which of some addresses a source lists; none if it is not configured.

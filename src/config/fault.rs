@@ -14,6 +14,8 @@ pub enum Origin {
         /// From 1, in characters.
         column: usize,
     },
+    /// The name of the credential, which is that of the key.
+    Credential(String),
     /// The name of the variable.
     Environment(String),
     /// The flag with its dashes.
@@ -25,6 +27,7 @@ impl fmt::Display for Origin {
         match self {
             Self::Default => f.write_str("default"),
             Self::File { path, line, .. } => write!(f, "{}:{line}", path.display()),
+            Self::Credential(name) => write!(f, "credential {name}"),
             Self::Environment(name) => write!(f, "environment {name}"),
             Self::Flag(name) => write!(f, "flag {name}"),
         }

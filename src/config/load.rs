@@ -1,4 +1,4 @@
-//! Lays the layers over each other: defaults < file < environment < flags.
+//! Lays the layers over each other: defaults < file < credentials < environment < flags.
 //!
 //! Invariant: nothing stops at the first fault; what is wrong in any layer is reported, also when
 //! a higher layer replaces it.
@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    Config, check,
+    Config, check, credentials,
     fault::{Fault, Faults, Origin},
     file::{self, did_you_mean, meant_key},
     key::{Element, Given, Key, Refused},
@@ -169,6 +169,9 @@ impl Inputs {
             refused: BTreeSet::new(),
         };
         let file = self.read_file(&mut layers);
+        if let Some(directory) = self.variable(credentials::DIRECTORY) {
+            credentials::read(Path::new(directory), &mut layers);
+        }
         self.read_environment(&mut layers);
         self.read_flags(&mut layers);
         self.fill_in(&mut layers);

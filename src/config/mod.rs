@@ -1,4 +1,4 @@
-//! Configuration: TOML file < environment < flags, complete and valid before anything starts.
+//! Configuration: TOML file < credentials < environment < flags, complete and valid before anything starts.
 //!
 //! A section is a struct in a file of its own; each field says its unit, default and effect. The
 //! table in `key.rs` says how each key is read, checked and shown; `load.rs` lays the layers over
@@ -11,12 +11,14 @@ use std::path::PathBuf;
 
 mod backfill;
 mod check;
+mod credentials;
 mod fault;
 mod file;
 mod health;
 mod http;
 mod key;
 mod kind;
+mod live;
 mod load;
 mod log;
 mod redis;
@@ -34,6 +36,7 @@ pub use backfill::BackfillConfig;
 pub use fault::{Fault, Faults, Origin};
 pub use health::HealthConfig;
 pub use http::HttpConfig;
+pub use live::{LiveConfig, Reload};
 pub use load::{Finding, FlagValue, Inputs, Loaded, Need};
 pub use log::{LogConfig, LogFormat, level_name};
 pub use redis::{Positions, RedisConfig};

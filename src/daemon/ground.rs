@@ -28,6 +28,8 @@ pub struct Ground {
     pub metrics_listener: Option<TcpListener>,
     pub keeper: WhitelistKeeper,
     pub quarantine: Quarantine,
+    /// Once it was opened.
+    store: Option<Arc<dyn EventStore>>,
 }
 
 /// A store under the lease of this process, and what it holds.
@@ -49,27 +51,40 @@ impl Ground {
         let keeper = WhitelistKeeper::open(&config.whitelist, &config.state_dir, logger).await?;
         let quarantine = Quarantine::open(&config.state_dir, config.source.quarantine_max_bytes)
             .context("cannot open the quarantine in the state directory")?;
-        Ok(Self { config, started, listener, metrics_listener, keeper, quarantine })
+        Ok(Self { config, started, listener, metrics_listener, keeper, quarantine, store: None })
     }
 
-    /// Opens the store and takes the writer's lease.
+    /// Opens the store, unless an earlier call has, and takes the writer's lease.
     ///
     /// # Errors
     /// [`StoreError::LeaseLost`] that names the daemon which holds it, among others.
-    pub async fn lease(&self) -> Result<Leased, StoreError> {
-        let store = store::open(&self.config.store.url, &self.config.store).await?;
+    pub async fn lease(&mut self) -> Result<Leased, StoreError> {
+        let store = match &self.store {
+            Some(store) => store.clone(),
+            None => self.store.insert(self.open_store().await?).clone(),
+        };
         let (writer, recovered) = store.open_writer().await?;
         Ok(Leased { store, writer, recovered })
     }
 
-    /// Reads the whitelist anew after a long wait. Where that fails the list of the start stays, which
-    /// the keeper goes on to mend.
-    pub async fn refresh(&mut self, logger: &Logger) {
+    /// Looks again at what may have changed during a long wait: a newer program may have changed the
+    /// tables, and the whitelist is another one. Where that cannot be read the list of the start
+    /// stays, which its keeper goes on to mend.
+    ///
+    /// # Errors
+    /// When this program cannot use the store any more.
+    pub async fn refresh(&mut self, logger: &Logger) -> Result<(), StoreError> {
+        self.open_store().await?;
         match WhitelistKeeper::open(&self.config.whitelist, &self.config.state_dir, logger).await {
             Ok(keeper) => self.keeper = keeper,
             Err(error) => warn!(logger, "whitelist not read again, that of the start is used";
                 "error" => %error),
         }
+        Ok(())
+    }
+
+    async fn open_store(&self) -> Result<Arc<dyn EventStore>, StoreError> {
+        store::open(&self.config.store.url, &self.config.store).await
     }
 
     /// Where it listens: the configured address, with the port that was found for port 0.

@@ -6,6 +6,7 @@
 
 mod ground;
 mod panic;
+mod reload;
 mod signals;
 mod standby;
 mod stop;
@@ -18,6 +19,7 @@ use std::{
     mem,
     net::SocketAddr,
     path::{Path, PathBuf},
+    rc::Rc,
     sync::Arc,
 };
 
@@ -31,17 +33,19 @@ use tokio::sync::watch;
 
 use self::{
     ground::{Ground, Leased},
+    reload::Live,
     supervisor::{Begin, Supervisor},
     threads::Threads,
     watchdog::Stage,
 };
 pub use self::{
+    reload::Origins,
     signals::{Signals, Wish},
     supervisor::Fault,
 };
 use crate::{
     backfill::{self, BackfillCommand, Backfiller, Backfills},
-    config::Config,
+    config::{Config, LiveConfig},
     control::{Command, ControlServer, Socket},
     delivery::{self, Casting, SessionSet},
     event::EventId,
@@ -59,24 +63,24 @@ use crate::{
     },
     stats::Stats,
     store::{AttachReader, DbWriter, EventStore, Recovered, Shared, StoreWriter},
-    whitelist::{ReloadWhitelist, WhitelistFilter, WhitelistKeeper},
+    whitelist::{WhitelistFilter, WhitelistKeeper},
 };
 
 /// The life of the pipeline that a start of the process begins with.
 const FIRST_GENERATION: u64 = 1;
 
-/// Runs until a signal or a fault ends it.
+/// Runs until a signal or a fault ends it. `origins` is what a reload starts from.
 ///
 /// # Errors
 /// When the daemon cannot start, or an invariant broke while it ran; the text says which.
-pub fn run(config: Config, logger: Logger) -> anyhow::Result<()> {
+pub fn run(config: Config, origins: Origins, logger: Logger) -> anyhow::Result<()> {
     block_on(async move {
         let mut signals = Signals::listen().context("cannot listen for signals")?;
         let mut ground = Ground::prepare(config, &logger).await?;
         let leased = standby::take_lease(&mut ground, &mut signals, &logger).await?;
         let Some(leased) = leased else { return Ok(()) };
         let daemon = Daemon::on(ground, leased, &logger).await?;
-        daemon.until_stopped(signals).await
+        daemon.until_stopped(signals, origins).await
     })
 }
 
@@ -99,6 +103,7 @@ pub struct Daemon {
     supervisor: Addr<Supervisor>,
     backfills: Arc<Backfills>,
     sessions: Arc<SessionSet>,
+    live: Live,
     /// Everybody who has to answer the watchdog.
     stages: Vec<Stage>,
     server: ServerHandle,
@@ -142,7 +147,7 @@ impl Daemon {
     /// # Errors
     /// When the state directory, the port, the whitelist or the store cannot be used.
     pub async fn start(config: Config, logger: &Logger) -> anyhow::Result<Self> {
-        let ground = Ground::prepare(config, logger).await?;
+        let mut ground = Ground::prepare(config, logger).await?;
         let leased = ground.lease().await?;
         Self::on(ground, leased, logger).await
     }
@@ -150,7 +155,7 @@ impl Daemon {
     /// Starts everything on ground that is known to be good.
     async fn on(ground: Ground, leased: Leased, logger: &Logger) -> anyhow::Result<Self> {
         let address = ground.address()?;
-        let Ground { config, started, listener, metrics_listener, keeper, quarantine } = ground;
+        let Ground { config, started, listener, metrics_listener, keeper, quarantine, .. } = ground;
         let Leased { store, writer, recovered } = leased;
         let whitelist = keeper.status();
         let run = recovered.run;
@@ -183,16 +188,16 @@ impl Daemon {
             .context("the pipeline cannot start")?;
 
         let topics = vec![node::FILLS, node::MISC];
-        let Commons { config, store, log, stats, readers, quarantine, .. } = commons;
+        let Commons { config, store, log, stats, readers, quarantine, horizon, .. } = commons;
         let state_dir = config.state_dir.clone();
         let sessions = SessionSet::new(config.session.max_sessions, stats.clone());
         let nodes = config.source.data_dirs.iter();
+        let live = Live { config: Arc::new(LiveConfig::new(config.clone())), horizon };
         let api = Arc::new(ApiState {
             store,
             stats: stats.clone(),
             log: log.clone(),
-            http: config.http.clone(),
-            health: config.health.clone(),
+            config: live.config.clone(),
             budgets: pipeline.budgets.clone(),
             topics: topics.clone(),
             nodes: nodes.map(|node| node.display().to_string().into()).collect(),
@@ -204,8 +209,8 @@ impl Daemon {
         });
         let metrics = metrics_listener.map(|listener| {
             info!(logger, "metrics listening"; "address" => %listener.local_addr()?);
-            let (state, config) = (api.clone(), config.clone());
-            http::metrics::serve(listener, Arc::new(Metrics { state, config, quarantine }))
+            let state = api.clone();
+            http::metrics::serve(listener, Arc::new(Metrics { state, quarantine }))
         });
         let metrics = metrics.transpose()?.map(|server| {
             let handle = server.handle();
@@ -217,8 +222,7 @@ impl Daemon {
             readers,
             sessions: sessions.clone(),
             stats: stats.clone(),
-            session: config.session,
-            http: config.http,
+            config: live.config.clone(),
             topics,
             logger: logger.new(o!("component" => "delivery")),
         });
@@ -250,6 +254,7 @@ impl Daemon {
             supervisor,
             backfills,
             sessions,
+            live,
             stages,
             server: handle,
             metrics,
@@ -288,16 +293,17 @@ impl Daemon {
     }
 
     /// Lives until a signal asks it to stop or a fault ends it, then stops in order.
-    async fn until_stopped(mut self, mut signals: Signals) -> anyhow::Result<()> {
+    async fn until_stopped(mut self, mut signals: Signals, origins: Origins) -> anyhow::Result<()> {
         let status = format!("listening on {}", self.address);
         watchdog::tell(&[NotifyState::Ready, NotifyState::Status(&status)], &self.logger);
         let stages = mem::take(&mut self.stages);
         let watching = watchdog::start(stages, self.stats.clone(), &self.logger);
+        let reloading = Rc::new(self.reloading(origins));
         let fault = loop {
             tokio::select! {
                 wish = signals.next() => match wish {
                     Wish::Stop => break None,
-                    Wish::Reload => self.reload(),
+                    Wish::Reload => reloading.clone().start(),
                 },
                 fault = self.fault() => break Some(fault),
             }
@@ -313,20 +319,6 @@ impl Daemon {
             Some(fault) => Err(anyhow::Error::new(fault)),
             None => stopped,
         }
-    }
-
-    /// Does not wait for it: a source that hangs must not hold up a stop.
-    fn reload(&self) {
-        let (reload, logger) = (self.keeper.send(ReloadWhitelist), self.logger.clone());
-        actix_rt::spawn(async move {
-            match reload.await {
-                Ok(Ok(change)) => info!(logger, "whitelist reloaded";
-                    "added" => change.added, "removed" => change.removed),
-                // The keeper has said why.
-                Ok(Err(_)) => {}
-                Err(error) => warn!(logger, "whitelist not reloaded"; "error" => %error),
-            }
-        });
     }
 }
 

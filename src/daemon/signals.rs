@@ -1,4 +1,5 @@
-//! What the operator tells the process: SIGTERM and SIGINT stop it, SIGHUP reloads the whitelist.
+//! What the operator tells the process: SIGTERM and SIGINT stop it, SIGHUP reloads configuration and
+//! whitelist.
 //!
 //! SIGXFSZ is taken too, so that a limit on the size of files (`LimitFSIZE=`) is the same as a full
 //! disk: the write fails and is tried again. Without a handler it would kill the process.

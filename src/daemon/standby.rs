@@ -61,7 +61,7 @@ pub async fn take_lease(
     };
     let leased = leased?;
     info!(waiting.logger, "the lease is ours, taking over"; "last_seq" => leased.recovered.last_seq);
-    ground.refresh(logger).await;
+    ground.refresh(logger).await?;
     Ok(Some(leased))
 }
 
@@ -101,7 +101,7 @@ impl Waiting {
     ///
     /// # Cancel safety
     /// A lease that is being taken may be left taken: it ends with this process.
-    async fn for_lease(&self, ground: &Ground) -> Result<Leased, StoreError> {
+    async fn for_lease(&self, ground: &mut Ground) -> Result<Leased, StoreError> {
         loop {
             sleep(QUESTIONS).await;
             let reason = match ground.lease().await {

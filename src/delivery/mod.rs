@@ -25,7 +25,7 @@ use slog::Logger;
 
 pub use self::{close::CloseReason, server::serve, set::SessionSet};
 use crate::{
-    config::{HttpConfig, SessionConfig},
+    config::LiveConfig,
     event::Topic,
     router::{log::Log, readers::Readers},
     stats::Stats,
@@ -37,8 +37,7 @@ pub struct Casting {
     pub readers: Arc<Readers>,
     pub sessions: Arc<SessionSet>,
     pub stats: Arc<Stats>,
-    pub session: SessionConfig,
-    pub http: HttpConfig,
+    pub config: Arc<LiveConfig>,
     /// What clients may subscribe to.
     pub topics: Vec<Topic>,
     pub logger: Logger,

@@ -63,8 +63,9 @@ where
     R: Fn(&mut ServiceConfig) + Clone + Send + 'static,
 {
     let address = listener.local_addr()?;
-    let workers = casting.http.workers.max(1);
-    let request_timeout = casting.http.request_timeout;
+    let config = casting.config.get();
+    let workers = config.http.workers.max(1);
+    let request_timeout = config.http.request_timeout;
     let server = Server::build()
         .workers(workers)
         .disable_signals()
@@ -123,7 +124,7 @@ impl Worker {
     }
 
     async fn upgrade(&self, request: &Request, mut framed: Upgraded) {
-        let timeout = self.casting.http.request_timeout;
+        let timeout = self.casting.config.get().http.request_timeout;
         let (door, permit) = match self.admit(request) {
             Ok(admitted) => admitted,
             Err(refusal) => {
@@ -142,11 +143,12 @@ impl Worker {
         let Ok(Ok(())) = written.await else { return };
         let parts = framed.into_parts();
         let casting = self.casting.clone();
-        match Wire::new(parts.io, &casting.session, casting.stats.clone(), permit) {
+        let config = casting.config.get();
+        match Wire::new(parts.io, &config.session, casting.stats.clone(), permit) {
             Ok(wire) => {
                 let members = self.members.clone();
                 let inbound: BytesMut = parts.read_buf;
-                let start = Start { wire, door, inbound, members, casting };
+                let start = Start { wire, door, inbound, members, casting, config };
                 Session::new(start).start();
             }
             Err(error) => {

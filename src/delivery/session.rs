@@ -23,7 +23,7 @@ use super::{
     socket::{Flush, Wire},
     subscription::Change,
 };
-use crate::{essential::contained, fail_point};
+use crate::{config::Config, essential::contained, fail_point};
 
 /// How long a session waits, once it has sent or queued its close frame, for its client to take it
 /// and to close too.
@@ -51,6 +51,8 @@ pub struct Start {
     pub inbound: BytesMut,
     pub members: Rc<RefCell<Members>>,
     pub casting: Arc<Casting>,
+    /// Holds for all its life, whatever is reloaded.
+    pub config: Arc<Config>,
 }
 
 /// One client with one socket.
@@ -65,6 +67,7 @@ pub struct Session {
     assembler: Assembler,
     seat: Seat,
     casting: Arc<Casting>,
+    config: Arc<Config>,
     last_heard: Instant,
     /// Set when the close frame is queued: what the client says is only read to find its end.
     closing: bool,
@@ -85,16 +88,17 @@ enum Step {
 
 impl Session {
     pub fn new(start: Start) -> Self {
-        let Start { wire, door, inbound, members, casting } = start;
+        let Start { wire, door, inbound, members, casting, config } = start;
         Self {
             wire: Rc::new(wire),
             door,
             dialect: door.dialect(),
             settled: false,
             inbound,
-            assembler: Assembler::new(casting.session.max_frame_bytes),
+            assembler: Assembler::new(config.session.max_frame_bytes),
             seat: Seat::new(members, casting.clone()),
             casting,
+            config,
             last_heard: Instant::now(),
             closing: false,
         }
@@ -177,7 +181,7 @@ impl Session {
         let cursor = self.seat.settle();
         let mut desk = Desk {
             subscriptions: &mut self.seat.subscriptions,
-            limits: &self.casting.session,
+            limits: &self.config.session,
             topics: &self.casting.topics,
             stats: &self.casting.stats,
             cursor: &cursor,
@@ -290,7 +294,7 @@ impl Session {
         let asked = Instant::now();
         self.send(frame::ping(), ctx);
         self.flush(ctx);
-        ctx.run_later(self.casting.session.pong_timeout, move |session, ctx| {
+        ctx.run_later(self.config.session.pong_timeout, move |session, ctx| {
             if session.last_heard < asked {
                 session.close(&CloseReason::PingTimeout, ctx);
             }
@@ -328,8 +332,8 @@ impl Actor for Session {
         let wire = self.wire.clone();
         let readable = futures_util::stream::poll_fn(move |cx| wire.poll_readable(cx).map(Some));
         ctx.add_stream(readable);
-        ctx.run_interval(self.casting.session.ping_interval, Self::ping);
-        ctx.run_interval(self.casting.session.heartbeat_interval, Self::heartbeat);
+        ctx.run_interval(self.config.session.ping_interval, Self::ping);
+        ctx.run_interval(self.config.session.heartbeat_interval, Self::heartbeat);
     }
 
     fn stopped(&mut self, _ctx: &mut Self::Context) {

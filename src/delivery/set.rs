@@ -32,7 +32,7 @@ pub enum EnterError {
 
 /// All sessions of the daemon, of every HTTP worker: how many there may be, and their common end.
 pub struct SessionSet {
-    max: usize,
+    max: AtomicUsize,
     open: AtomicUsize,
     closing: AtomicBool,
     /// Rung when the last session of a closing set is gone.
@@ -47,7 +47,7 @@ pub struct Permit(Arc<SessionSet>);
 impl SessionSet {
     pub fn new(max: usize, stats: Arc<Stats>) -> Arc<Self> {
         Arc::new(Self {
-            max,
+            max: AtomicUsize::new(max),
             open: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
             gone: Notify::new(),
@@ -61,7 +61,8 @@ impl SessionSet {
     /// # Errors
     /// When none is free, or the set is closing.
     pub fn enter(self: &Arc<Self>) -> Result<Permit, EnterError> {
-        let more = |open| (open < self.max).then_some(open + 1);
+        let max = self.max.load(Ordering::SeqCst);
+        let more = |open| (open < max).then_some(open + 1);
         self.open
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, more)
             .map_err(|_| EnterError::Full)?;
@@ -71,6 +72,11 @@ impl SessionSet {
         let permit = Permit(self.clone());
         // Looked at only now: `close_all` either sees this place or is seen here.
         if self.closing.load(Ordering::SeqCst) { Err(EnterError::Closing) } else { Ok(permit) }
+    }
+
+    /// Changes how many there may be. Those above it stay; nobody else is let in until they have gone.
+    pub fn set_max(&self, max: usize) {
+        self.max.store(max, Ordering::SeqCst);
     }
 
     pub fn open(&self) -> usize {

@@ -26,7 +26,7 @@ pub use self::{
     block::{Block, Elements},
     chain::Chain,
     manifest::{FILLS, Gap, MISC, Manifest, ManifestError, Row, Totals},
-    output::{MANIFEST_FILE, OutputError, USERS_FILE, prepare, write_users},
+    output::{MANIFEST_FILE, OutputError, USERS_FILE, last_block, prepare, write_users},
     plan::{Faults, Plan, PlanError},
     simulator::{Rows, Simulator, StartError},
     users::Users,

@@ -1,8 +1,10 @@
 //! The directory that the command line's `generate` writes to.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
+    str,
 };
 
 use super::{users::Users, writer::Kind};
@@ -15,6 +17,11 @@ pub const USERS_FILE: &str = "users.txt";
 
 /// Shows that a directory is ours.
 const MARK_FILE: &str = ".nodecast-generated";
+
+/// How much of the end of a file is searched for the last block: some hundred lines.
+const TAIL_BYTES: u64 = 256 << 10;
+
+const BLOCK_NUMBER: &[u8] = b"\"block_number\":";
 
 /// Why a directory is not written to.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +67,66 @@ pub fn prepare(directory: &Path) -> Result<(), OutputError> {
         absent(fs::remove_file(directory.join(file))).map_err(io)?;
     }
     Ok(())
+}
+
+/// The highest block of an earlier run in this directory. A reader that followed that run takes a
+/// lower number for a repetition.
+///
+/// # Errors
+/// When the files of that run cannot be read.
+pub fn last_block(directory: &Path) -> io::Result<Option<u64>> {
+    if !directory.join(MARK_FILE).is_file() {
+        return Ok(None);
+    }
+    let mut last = None;
+    for kind in [Kind::Fills, Kind::Misc] {
+        for streaming in [false, true] {
+            let hourly = directory.join(kind.directory(streaming)).join("hourly");
+            if let Some(file) = newest_file(&hourly)? {
+                last = last.max(highest_number(&tail_of(&file)?));
+            }
+        }
+    }
+    Ok(last)
+}
+
+/// The file of a kind that was written to last.
+fn newest_file(hourly: &Path) -> io::Result<Option<PathBuf>> {
+    let mut files = Vec::new();
+    for day in entries(hourly)? {
+        for file in entries(&day)? {
+            files.push((fs::metadata(&file)?.modified()?, file));
+        }
+    }
+    Ok(files.into_iter().max().map(|(_, file)| file))
+}
+
+fn entries(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(directory) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+fn tail_of(file: &Path) -> io::Result<Vec<u8>> {
+    let mut file = fs::File::open(file)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Of all numbers: the last one may be cut off, and a node goes back now and then.
+fn highest_number(bytes: &[u8]) -> Option<u64> {
+    memchr::memmem::find_iter(bytes, BLOCK_NUMBER)
+        .filter_map(|at| {
+            let text = &bytes[at + BLOCK_NUMBER.len()..];
+            let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+            str::from_utf8(&text[..digits]).ok()?.parse().ok()
+        })
+        .max()
 }
 
 /// Writes the list of all users.
@@ -109,6 +176,24 @@ mod tests {
 
         assert!(!hours.exists());
         assert!(note.exists());
+    }
+
+    #[test]
+    fn the_last_block_of_an_earlier_run_is_found_behind_a_torn_line() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(last_block(&directory.path().join("absent")).unwrap(), None);
+        prepare(directory.path()).unwrap();
+        assert_eq!(last_block(directory.path()).unwrap(), None);
+        for (kind, text) in [
+            ("node_fills_by_block", "{\"block_number\":1007,\n{\"block_number\":1009,\n"),
+            ("misc_events_by_block", "{\"block_number\":1012,\n{\"block_number\":10"),
+        ] {
+            let day = directory.path().join(kind).join("hourly/20260315");
+            fs::create_dir_all(&day).unwrap();
+            fs::write(day.join("7"), text).unwrap();
+        }
+
+        assert_eq!(last_block(directory.path()).unwrap(), Some(1012));
     }
 
     #[test]

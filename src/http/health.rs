@@ -94,7 +94,7 @@ pub fn staleness(stream: &StreamStats, max_lag: Duration, now: Timestamp) -> Opt
 
 /// Judges every configured node directory.
 pub fn readiness(state: &ApiState, now: Timestamp) -> Readiness {
-    let max_lag = state.health.max_lag;
+    let max_lag = state.config.get().health.max_lag;
     let streams = state.stats.streams();
     let nodes: Vec<NodeReadiness> = state
         .nodes
@@ -130,7 +130,7 @@ pub fn degradations(state: &ApiState, now: Timestamp) -> Vec<String> {
     let stats = &state.stats;
     let mut reasons = Vec::new();
     for stream in stats.streams() {
-        if let Some(stale) = staleness(&stream, state.health.max_lag, now) {
+        if let Some(stale) = staleness(&stream, state.config.get().health.max_lag, now) {
             reasons.push(format!("stream {}: {stale}", stream.stream.name));
         }
     }

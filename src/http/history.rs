@@ -115,7 +115,7 @@ impl Request {
         });
         let descending = order.unwrap_or_default();
         // An export has no page in memory, so it needs no upper limit.
-        let max_limit = if ndjson { usize::MAX } else { state.http.max_limit };
+        let max_limit = if ndjson { usize::MAX } else { state.config.get().http.max_limit };
         let limits = if ndjson {
             "a number from 1".to_owned()
         } else {

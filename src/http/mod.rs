@@ -32,7 +32,7 @@ pub use self::{
     standby::{StandbyState, serve as serve_standby},
 };
 use crate::{
-    config::{HealthConfig, HttpConfig},
+    config::LiveConfig,
     event::{Timestamp, Topic},
     router::log::Log,
     source::Budget,
@@ -46,8 +46,7 @@ pub struct ApiState {
     pub store: Arc<dyn EventStore>,
     pub stats: Arc<Stats>,
     pub log: Arc<Log>,
-    pub http: HttpConfig,
-    pub health: HealthConfig,
+    pub config: Arc<LiveConfig>,
     /// One per chain.
     pub budgets: Vec<Arc<Budget>>,
     /// Topics that may be asked for.

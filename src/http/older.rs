@@ -69,7 +69,7 @@ async fn events(state: State, body: web::Payload) -> HttpResponse {
 }
 
 async fn answer(state: &ApiState, body: web::Payload) -> Result<Vec<u8>, Fault> {
-    let max_bytes = state.http.max_body_bytes;
+    let max_bytes = state.config.get().http.max_body_bytes;
     let body = body.to_bytes_limited(max_bytes).await.map_err(|_| {
         let text = format!("the body must not be longer than {max_bytes} bytes");
         Fault(StatusCode::PAYLOAD_TOO_LARGE, text)
@@ -77,7 +77,7 @@ async fn answer(state: &ApiState, body: web::Payload) -> Result<Vec<u8>, Fault> 
     let body = body.map_err(|_| bad("the body cannot be read"))?;
     // Also what is JSON but no object is called so there.
     let request: Request = object::read(&body).map_err(|_| bad("Invalid JSON"))?;
-    let query = request.query(state.http.max_page_size)?;
+    let query = request.query(state.config.get().http.max_page_size)?;
     let events = state.store.events(query).await.map_err(|error| {
         warn!(state.logger, "history cannot be read"; "error" => %error);
         let status = match error {

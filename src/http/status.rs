@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::{ApiState, State, health, json, older::highest_block};
 use crate::{
     backfill::Report,
+    config::Reload,
     event::{Timestamp, Topic},
     router::ledger::Gap,
     stats::{Gauge, StreamStats},
@@ -31,6 +32,8 @@ pub struct Status {
     reasons: Vec<String>,
     version: &'static str,
     started: Timestamp,
+    /// Null before the first.
+    reload: Option<Reload>,
     uptime_ms: u64,
     now: Timestamp,
     /// Which store, and which run of the daemon: the first parts of every cursor, in hexadecimal.
@@ -260,6 +263,7 @@ pub fn report(state: &ApiState, size: Result<StoreSize, StoreError>, now: Timest
         reasons,
         version: env!("CARGO_PKG_VERSION"),
         started: state.started,
+        reload: state.config.last_reload(),
         uptime_ms: millis(now.since(state.started)),
         now,
         epoch: format!("{:x}", state.run.epoch),
@@ -288,7 +292,7 @@ fn nodes(state: &ApiState, now: Timestamp) -> Vec<NodeStatus> {
             streams: streams
                 .iter()
                 .filter(|stats| stats.stream.node == *node)
-                .map(|stats| stream(stats, state.health.max_lag, now))
+                .map(|stats| stream(stats, state.config.get().health.max_lag, now))
                 .collect(),
         })
         .collect()

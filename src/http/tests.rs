@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
+    config::{Config, HealthConfig},
     event::{EventId, SequencedEvent},
     http::{health::readiness, status::report},
     router::{
@@ -60,8 +61,10 @@ fn state(nodes: &[&str]) -> ApiState {
         store: Arc::new(NamedStore),
         stats: Arc::default(),
         log: Log::new(1 << 20, 9, heads),
-        http: HttpConfig::default(),
-        health: HealthConfig { max_lag: 30 * SECOND },
+        config: Arc::new(LiveConfig::new(Config {
+            health: HealthConfig { max_lag: 30 * SECOND },
+            ..Config::default()
+        })),
         budgets: Vec::new(),
         topics: vec![Topic::new("fills"), Topic::new("misc")],
         nodes: nodes.iter().map(|node| Arc::from(*node)).collect(),

@@ -12,7 +12,7 @@ use std::{
     fmt,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -59,7 +59,8 @@ impl fmt::Display for Disbelief {
 /// so recorded data of any year can be replayed into a fresh store.
 #[derive(Debug)]
 pub struct Horizon {
-    retention: Duration,
+    /// Microseconds.
+    retention: AtomicU64,
     /// Microseconds since 1970; `i64::MIN` before the first block.
     newest: AtomicI64,
     numbers: Mutex<Numbers>,
@@ -122,10 +123,19 @@ impl Numbers {
 impl Horizon {
     pub fn new(retention: Duration, newest: Option<Timestamp>) -> Self {
         Self {
-            retention,
+            retention: AtomicU64::new(micros(retention)),
             newest: AtomicI64::new(newest.map_or(i64::MIN, |time| time.0)),
             numbers: Mutex::default(),
         }
+    }
+
+    /// Changes how far back times reach. What retention has deleted meanwhile stays deleted.
+    pub fn set_retention(&self, retention: Duration) {
+        self.retention.store(micros(retention), Ordering::Relaxed);
+    }
+
+    fn retention(&self) -> Duration {
+        Duration::from_micros(self.retention.load(Ordering::Relaxed))
     }
 
     /// Holds the first number against the highest position of a checkpoint, unless no chain can be
@@ -162,7 +172,7 @@ impl Horizon {
 
     /// What is older goes; `None` before the first block.
     pub fn edge(&self, now: Timestamp) -> Option<Timestamp> {
-        self.newest().map(|newest| newest.min(now).minus(self.retention))
+        self.newest().map(|newest| newest.min(now).minus(self.retention()))
     }
 
     /// The latest block time that was admitted.
@@ -172,6 +182,10 @@ impl Horizon {
             newest => Some(Timestamp(newest)),
         }
     }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -30,8 +30,8 @@ use async_trait::async_trait;
 pub use self::{
     backfilled::{Backfilled, Setting, store_backfilled},
     writer::{
-        AttachReader, Backfill, DbWriter, Flush, GetCheckpoints, Hurry, NewGeneration, Shared,
-        StoreFault, Stored,
+        AttachReader, Backfill, DbWriter, Flush, GetCheckpoints, Hurry, NewGeneration, Reconfigure,
+        Shared, StoreFault, Stored,
     },
 };
 use self::{postgres::PostgresStore, sqlite::SqliteStore};
@@ -271,6 +271,11 @@ pub trait StoreWriter: Send {
 
     /// Deletes one portion of what is due.
     async fn retain(&mut self, limits: RetentionLimits) -> Result<Retained, StoreError>;
+
+    /// Makes room ahead of the events, where that is needed; called every minute between commits.
+    async fn prepare(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// Merges what a long run has scattered; called now and then between commits.
     async fn compact(&mut self) -> Result<(), StoreError>;

@@ -97,6 +97,11 @@ pub enum StoreFault {
     Fatal(StoreError),
 }
 
+/// The configuration has changed. The limits of the disk hold from the next retention on.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Reconfigure(pub StoreConfig);
+
 /// Whether commits are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -329,6 +334,14 @@ impl Actor for DbWriter {
     fn started(&mut self, ctx: &mut Self::Context) {
         self.schedule_upkeep(ctx);
         ctx.notify(Turn);
+    }
+}
+
+impl Handler<Reconfigure> for DbWriter {
+    type Result = ();
+
+    fn handle(&mut self, Reconfigure(config): Reconfigure, _ctx: &mut Self::Context) {
+        self.reconfigure(config);
     }
 }
 

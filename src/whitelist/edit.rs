@@ -279,7 +279,11 @@ mod tests {
         });
 
         let mut listed = BTreeSet::new();
-        read_into(&path, |address| Ok(drop(listed.insert(address)))).unwrap();
+        let collect = |address| {
+            listed.insert(address);
+            Ok(())
+        };
+        read_into(&path, collect).unwrap();
         assert_eq!(listed, (0..40).map(address).collect());
     }
 

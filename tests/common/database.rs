@@ -75,6 +75,29 @@ pub fn create_on_postgres() -> String {
     format!("{base}/{name}")
 }
 
+/// Drops such a database.
+pub fn drop_on_postgres(url: &str) {
+    let (base, name) = url.rsplit_once('/').unwrap();
+    let drop = format!("DROP DATABASE {name} WITH (FORCE)");
+    diesel::sql_query(drop).execute(&mut postgres(&format!("{base}/postgres"))).unwrap();
+}
+
+#[derive(QueryableByName)]
+struct Backend {
+    #[diesel(sql_type = diesel::sql_types::Integer)]
+    pid: i32,
+}
+
+/// The process of a server on this machine that is the parent of all others.
+pub fn postmaster(url: &str) -> u32 {
+    let mut connection = postgres(url);
+    let query = diesel::sql_query("SELECT pg_backend_pid() AS pid");
+    let backend = query.get_result::<Backend>(&mut connection).unwrap().pid;
+    let stat = std::fs::read_to_string(format!("/proc/{backend}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    fields.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
 #[derive(QueryableByName)]
 struct StoredRow {
     #[diesel(sql_type = Text)]

@@ -3,6 +3,7 @@
 use std::{
     cell::Cell,
     fs,
+    io::{self, Write},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
@@ -24,6 +25,39 @@ impl PostgresServer {
     pub fn start() -> Self {
         // Small segments of its log, so that a limit on the size of files meets the tables.
         Self::from_script("postgres_initdb_options=--wal-segsize=1; start_postgres")
+    }
+
+    /// Starts one whose new tables are on a disk of so many bytes, of which these are taken. `None`,
+    /// said loudly, where the system lets nobody mount one.
+    pub fn start_on_a_small_disk(bytes: u64, taken: u64) -> Option<Self> {
+        let mut mount = Command::new("unshare");
+        mount.args(["-m", "mount", "-t", "tmpfs", "none", "/mnt"]);
+        if !mount.output().is_ok_and(|output| output.status.success()) {
+            // Not by a macro: what those print of a test that passes is swallowed.
+            let said = "SKIPPED: no file system can be mounted here (unshare -m, as root)\n";
+            io::stderr().write_all(said.as_bytes()).unwrap();
+            return None;
+        }
+        let server = Self::from_script(&format!("start_postgres_with_a_small_disk {bytes}"));
+        fs::write(server.ballast(), vec![0; taken as usize]).unwrap();
+        let space = server.directory.join("small/space");
+        server.run(&format!(
+            "CREATE TABLESPACE small LOCATION '{}'; \
+             ALTER DATABASE postgres SET default_tablespace = small",
+            space.display()
+        ));
+        Some(server)
+    }
+
+    /// Gives back what was taken of the small disk.
+    pub fn free_the_disk(&self) {
+        fs::remove_file(self.ballast()).unwrap();
+    }
+
+    /// As the server sees it.
+    fn ballast(&self) -> PathBuf {
+        let root = format!("/proc/{}/root", self.postmaster().as_raw_pid());
+        format!("{root}{}/small/ballast", self.directory.display()).into()
     }
 
     fn from_script(start: &str) -> Self {

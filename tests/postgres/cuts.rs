@@ -32,6 +32,8 @@ fn connections_that_are_cut_at_any_byte_lose_nothing_and_repeat_nothing() {
             thread::sleep(Duration::from_millis(2));
             proxy.cuts() > cut
         });
+        // The next cut meets another commit.
+        scene.wait_until_stored();
     }
 
     scene.assert_well(&daemon, &client);

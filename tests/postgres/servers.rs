@@ -1,5 +1,9 @@
 //! Servers that hang, are full, refuse writes or take too long, and one that takes over from another.
 
+use std::time::Duration;
+
+use rustix::process::Signal;
+
 use crate::{
     common::{database, eventually, postgres::PostgresServer},
     scene::{Listener, Scene, fill_the_budget, reasons, wait_until_degraded},
@@ -30,18 +34,41 @@ fn a_server_that_hangs_is_given_up_and_goes_on_where_it_was() {
     assert_eq!(daemon.stop().code(), Some(0));
 }
 
+/// The files are the buffer: a stop does not wait for a server.
+// H47
 #[test]
-fn a_server_whose_disk_is_full_is_waited_for() {
-    // Of a file: more than a segment of the server's log, less than the events will take.
-    const LIMIT: u64 = 2 << 20;
+fn a_stop_while_the_server_hangs_ends_in_time_and_the_next_start_brings_the_rest() {
     let server = PostgresServer::start();
+    let mut scene = Scene::new(server.url.clone());
+    let mut daemon = scene.setup.start();
+    scene.write(5);
+    scene.wait_until_stored();
+    let client = Listener::to(&daemon);
+    let before = scene.rows();
+
+    server.hang();
+    scene.write(20);
+    client.wait_for(scene.rows() - before);
+    daemon.signal(Signal::TERM);
+    // What the daemon promises for its stop, twice.
+    let status = daemon.wait_exit_for(Duration::from_secs(20)).expect("it stops");
+
+    assert_eq!(status.code(), Some(1), "not all was done: {}", daemon.log_tail());
+    server.wake();
+    let daemon = scene.setup.start();
+    scene.assert_stored();
+    assert_eq!(daemon.stop().code(), Some(0));
+}
+
+/// Fills a disk, frees it, and compares.
+fn fill_and_free(server: &PostgresServer, fill: impl FnOnce(), free: impl FnOnce()) {
     let mut scene = Scene::new(server.url.clone());
     let daemon = scene.setup.start();
     let client = Listener::to(&daemon);
     scene.write(5);
     scene.wait_until_stored();
 
-    server.limit_files(Some(LIMIT));
+    fill();
     eventually("the disk is full", || {
         scene.write(50);
         client.wait_for(scene.rows());
@@ -52,9 +79,25 @@ fn a_server_whose_disk_is_full_is_waited_for() {
     assert_eq!(daemon.get("/v1/events?topic=fills").0, 200, "what is there can be read");
     fill_the_budget(&mut scene, &daemon);
 
-    server.limit_files(None);
+    free();
     scene.assert_well(&daemon, &client);
     assert_eq!(daemon.stop().code(), Some(0));
+}
+
+#[test]
+fn a_server_whose_files_may_not_grow_is_waited_for() {
+    // More than a segment of the server's log, less than the events will take.
+    const LIMIT: u64 = 2 << 20;
+    let server = PostgresServer::start();
+
+    fill_and_free(&server, || server.limit_files(Some(LIMIT)), || server.limit_files(None));
+}
+
+#[test]
+fn a_server_whose_disk_is_full_is_waited_for() {
+    let Some(server) = PostgresServer::start_on_a_small_disk(16 << 20, 14 << 20) else { return };
+
+    fill_and_free(&server, || {}, || server.free_the_disk());
 }
 
 #[test]

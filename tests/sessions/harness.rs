@@ -15,7 +15,7 @@ use std::{
 use actix::prelude::*;
 use bytes::Bytes;
 use nodecast::{
-    config::{HttpConfig, SessionConfig},
+    config::{Config, HttpConfig, LiveConfig, SessionConfig},
     delivery::{Casting, CloseReason, SessionSet, serve},
     event::{Address, Event, EventId, Keys, SequencedEvent, Timestamp, Topic},
     router::{
@@ -87,8 +87,7 @@ impl Server {
             readers: readers.clone(),
             sessions: sessions.clone(),
             stats: stats.clone(),
-            session,
-            http,
+            config: Arc::new(LiveConfig::new(Config { session, http, ..Config::default() })),
             topics: vec![FILLS, MISC],
             logger: Logger::root(Discard, o!()),
         });

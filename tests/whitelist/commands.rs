@@ -174,6 +174,9 @@ fn what_cannot_be_edited_is_said_and_left_alone() {
         assert_eq!(result.code, 1, "{words:?}: {result:?}");
         assert!(result.err.contains(said), "{words:?}: {}", result.err);
     }
+    // The other sources answer all the same.
+    let checked = sources.command(&["check", &user(1)]);
+    assert_eq!((checked.code, checked.lines()[0]), (1, &*format!("{} listed by file", user(1))));
     assert_eq!(server.text(&["GET", "edit-string"]).unwrap(), "x");
     assert!(!fs::read_to_string(faulty.file()).unwrap().contains(&user(2)));
 }

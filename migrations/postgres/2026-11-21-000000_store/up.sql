@@ -1,5 +1,12 @@
 -- All tables are in the schema `nodecast`, which is there before this runs.
 
+DO $$ BEGIN
+    IF current_setting('server_version_num')::int < 140000 THEN
+        RAISE EXCEPTION 'nodecast needs PostgreSQL 14 or newer, this is %',
+            current_setting('server_version');
+    END IF;
+END $$;
+
 -- A row of the events names its topic by number: two bytes in the row and in its key.
 CREATE TABLE nodecast.topics (
     id smallint PRIMARY KEY,

@@ -173,7 +173,13 @@ fn a_pass_that_is_broken_off_anywhere_goes_on_where_it_was() {
 fn a_place_in_a_file_that_is_another_one_now_is_not_believed() {
     let (directory, manifest) = written(false);
     let inputs = find(&[directory.path().to_owned()]).unwrap();
-    let place = Place { path: inputs[0].path.clone(), offset: 100, digest: 7, open: Vec::new() };
+    let place = Place {
+        path: inputs[0].path.clone(),
+        offset: 100,
+        digest: 7,
+        open: Vec::new(),
+        begun_before: None,
+    };
 
     let mut pass = pass(directory.path(), everybody(), &BTreeMap::new(), Some(place));
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{people, report::Report};
 use crate::{
     cli::{preflight, units},
-    config::{Config, Origin, without_password},
+    config::{Config, Origin, RedisUrl, without_password},
 };
 
 /// The free space of the state directory's file system below which nothing works well.
@@ -45,8 +45,12 @@ pub fn check_secrets(
     report: &mut Report,
 ) {
     let Some(file) = file else { return };
-    let redis = config.whitelist.redis_url.as_ref().map(|url| url.secret().to_owned());
-    let urls = [("store.url", Some(config.store.url.clone())), ("whitelist.redis_url", redis)];
+    let redis = |url: &Option<RedisUrl>| url.as_ref().map(|url| url.secret().to_owned());
+    let urls = [
+        ("store.url", Some(config.store.url.clone())),
+        ("whitelist.redis_url", redis(&config.whitelist.redis_url)),
+        ("redis.url", redis(&config.redis.url)),
+    ];
     for (key, url) in urls {
         let has_password = url.is_some_and(|url| without_password(&url) != url);
         let in_file = matches!(origin(key), Origin::File { .. });

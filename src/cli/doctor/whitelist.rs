@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use bb8_redis::redis::{self, AsyncConnectionConfig, Client};
+use bb8_redis::redis;
 
 use super::{people, report::Report};
 use crate::{
-    cli::preflight,
     config::{Config, RedisUrl},
-    whitelist::read_list,
+    redis_client,
+    whitelist::read_list_into,
 };
 
 /// How long Redis may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 pub async fn check(config: &Config, report: &mut Report) {
     report.group("whitelist");
@@ -22,15 +22,18 @@ pub async fn check(config: &Config, report: &mut Report) {
         return;
     }
     if let Some(path) = &whitelist.file {
-        match (preflight::whitelist_file(config), read_list(path)) {
-            (None, Ok(list)) => {
-                report.ok(format!("{}: {} addresses", path.display(), list.addresses.len()));
-            }
-            (why, _) => {
+        let mut addresses = 0;
+        let read = read_list_into(path, |_| {
+            addresses += 1;
+            Ok(())
+        });
+        match read {
+            Ok(_) => report.ok(format!("{}: {addresses} addresses", path.display())),
+            Err(fault) => {
                 let (what, remedy) = people::hindrance(path).unwrap_or_else(|| {
                     let remedy =
                         "one address a line: 0x and 40 hexadecimal digits; # starts a comment";
-                    (why.unwrap_or_default(), remedy.to_owned())
+                    (fault.to_string(), remedy.to_owned())
                 });
                 report.fail(format!("{}: {what}", path.display()), remedy);
             }
@@ -70,11 +73,7 @@ struct Found {
 }
 
 async fn ask(url: &RedisUrl, key: &str) -> Result<Found, redis::RedisError> {
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(PATIENCE))
-        .set_response_timeout(Some(PATIENCE));
-    let client = Client::open(url.secret())?;
-    let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+    let mut connection = redis_client::connect(&redis_client::open(url)?).await?;
     let kind: String = redis::cmd("TYPE").arg(key).query_async(&mut connection).await?;
     let members = match kind.as_str() {
         "zset" => redis::cmd("ZCARD").arg(key).query_async(&mut connection).await?,

@@ -15,7 +15,6 @@ use actix_web::{App, HttpResponse, HttpServer, dev::Server, http::header, web};
 use self::text::{CONTENT_TYPE, Kind, Labels, Page, seconds};
 use super::{ApiState, health, older::highest_block};
 use crate::{
-    config::Config,
     event::Timestamp,
     source::quarantine::Quarantine,
     stats::{Counter, Gauge, StreamStats},
@@ -29,7 +28,6 @@ const WORKERS: usize = 1;
 pub struct Metrics {
     pub state: Arc<ApiState>,
     /// For the bounds.
-    pub config: Config,
     pub quarantine: Arc<Quarantine>,
 }
 
@@ -38,7 +36,7 @@ pub struct Metrics {
 /// # Errors
 /// Those of the listener.
 pub fn serve(listener: TcpListener, metrics: Arc<Metrics>) -> io::Result<Server> {
-    let request_timeout = metrics.config.http.request_timeout;
+    let request_timeout = metrics.state.config.get().http.request_timeout;
     let data = web::Data::from(metrics);
     let server = HttpServer::new(move || {
         App::new()
@@ -206,7 +204,9 @@ fn streams(page: &mut Page, metrics: &Metrics, now: Timestamp) {
         measured(&s.last_line_at).map(|_| s.last_position.get() as f64)
     });
     gauges("nodecast_source_fresh", "1 while fresh lines come, as /readyz judges it.", &|s| {
-        Some(f64::from(u8::from(health::staleness(s, state.health.max_lag, now).is_none())))
+        Some(f64::from(u8::from(
+            health::staleness(s, state.config.get().health.max_lag, now).is_none(),
+        )))
     });
 }
 
@@ -325,7 +325,8 @@ fn router(page: &mut Page, metrics: &Metrics) {
 
 /// What is held between the files and the store, with its bounds.
 fn memory(page: &mut Page, metrics: &Metrics) {
-    let Metrics { state, config, quarantine } = metrics;
+    let Metrics { state, quarantine } = metrics;
+    let config = state.config.get();
     let budgets = &state.budgets;
     let in_flight: usize = budgets.iter().map(|budget| budget.in_flight_bytes()).sum();
     let batches: usize = budgets.iter().map(|budget| budget.in_flight_batches()).sum();
@@ -374,7 +375,9 @@ fn memory(page: &mut Page, metrics: &Metrics) {
 }
 
 fn store(page: &mut Page, metrics: &Metrics) {
-    let (stats, config) = (&metrics.state.stats.store, &metrics.config.store);
+    let stats = &metrics.state.stats.store;
+    let config = metrics.state.config.get();
+    let config = &config.store;
     page.counter("nodecast_store_commits_total", "Transactions committed.", &stats.commits);
     page.family(
         Kind::Histogram,
@@ -519,7 +522,7 @@ fn backfill(page: &mut Page, metrics: &Metrics) {
     page.gauge(
         "nodecast_backfill_limit_bytes_per_second",
         "Most bytes that are read in a second: backfill.max_bytes_per_second; 0 is no limit.",
-        metrics.config.backfill.max_bytes_per_second,
+        metrics.state.config.get().backfill.max_bytes_per_second,
     );
 }
 
@@ -548,7 +551,8 @@ fn mirror(page: &mut Page, metrics: &Metrics) {
 }
 
 fn sessions(page: &mut Page, metrics: &Metrics) {
-    let Metrics { state, config, .. } = metrics;
+    let Metrics { state, .. } = metrics;
+    let config = state.config.get();
     let stats = &state.stats.sessions;
     page.gauge("nodecast_sessions", "WebSocket sessions that are open.", stats.open.get());
     page.gauge(

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::{
-    config::Config,
     http::metrics::{Metrics, page},
     source::quarantine::Quarantine,
 };
@@ -21,7 +20,7 @@ struct Declared {
 fn metrics(state: ApiState) -> (Metrics, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let quarantine = Arc::new(Quarantine::open(folder.path(), 4_096).unwrap());
-    (Metrics { state: Arc::new(state), config: Config::default(), quarantine }, folder)
+    (Metrics { state: Arc::new(state), quarantine }, folder)
 }
 
 /// The families of a page in their order.
@@ -127,5 +126,25 @@ fn what_was_never_measured_has_no_sample_and_what_was_has_its_value() {
         "nodecast_ready 1",
     ] {
         assert!(after.lines().any(|written| written == line), "{line} is not in\n{after}");
+    }
+}
+
+#[test]
+fn each_source_of_the_whitelist_has_its_own_figures() {
+    let mut state = state(&[]);
+    state.whitelist = Box::new(|| whitelist(Some("away")));
+    let (metrics, _folder) = metrics(state);
+
+    let page = page(&metrics, NOW);
+
+    for line in [
+        "nodecast_whitelist_addresses 5",
+        r#"nodecast_whitelist_source_addresses{source="file"} 2"#,
+        r#"nodecast_whitelist_source_addresses{source="redis"} 4"#,
+        r#"nodecast_whitelist_problem{source="file"} 0"#,
+        r#"nodecast_whitelist_problem{source="redis"} 1"#,
+        r#"nodecast_whitelist_skipped{source="redis"} 1"#,
+    ] {
+        assert!(page.lines().any(|written| written == line), "{line} is not in\n{page}");
     }
 }

@@ -40,6 +40,9 @@ pub const GRACE: Duration = Duration::from_secs(2);
 /// Of all daemons at once, so that two that start together do not make the tables twice.
 pub const MIGRATION_LOCK: i64 = 0x6e6f_6465_6361_7374;
 
+/// How long a start waits for another daemon that makes the tables.
+const MIGRATION_WAIT: Duration = Duration::from_secs(300);
+
 /// Where the database is, and how it is reached.
 #[derive(Clone)]
 pub struct Server {
@@ -147,7 +150,9 @@ impl Server {
              END $$; \
              SET search_path TO nodecast"
         );
-        connection.batch_execute(&prepare).await.map_err(Fault::from)?;
+        let preparing = async { Ok(connection.batch_execute(&prepare).await?) };
+        limited(MIGRATION_WAIT, preparing).await.map_err(|error| self.within(error))?;
+        // Without a limit: a large table takes what it takes, and half a migration helps nobody.
         let migrated = tokio::task::spawn_blocking(move || run_migrations(connection)).await;
         migrated
             .unwrap_or_else(|error| Err(StoreError::Failed(error.to_string())))

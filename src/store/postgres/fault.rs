@@ -77,8 +77,13 @@ pub fn of_text(text: &str) -> StoreError {
         "out of memory",
         "read-only",
     ];
-    const NOT_OURS: [&str; 4] =
-        ["does not exist", "permission denied", "must be owner", "authentication failed"];
+    const NOT_OURS: [&str; 5] = [
+        "does not exist",
+        "permission denied",
+        "must be owner",
+        "authentication failed",
+        "nodecast needs",
+    ];
     const CONTENT: [&str; 4] =
         ["invalid input syntax", "invalid byte sequence", "unsupported Unicode", "out of range"];
     let one_of = |texts: &[&str]| texts.iter().any(|known| text.contains(known));

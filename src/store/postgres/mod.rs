@@ -33,7 +33,12 @@ use async_trait::async_trait;
 use diesel_async::AsyncPgConnection;
 
 pub use self::writer::PostgresWriter;
-use self::{connection::Server, fault::Fault, link::Link, pool::ReadPool};
+use self::{
+    connection::{GRACE, Server, limited},
+    fault::Fault,
+    link::Link,
+    pool::ReadPool,
+};
 use super::{EventQuery, EventStore, Recovered, StoreError, StoreSize, StoreWriter};
 use crate::{
     config::StoreConfig,
@@ -63,7 +68,9 @@ impl PostgresStore {
     pub async fn open(url: &str, config: &StoreConfig) -> Result<Self, StoreError> {
         let server = Server::parse(url)?;
         server.migrate().await?;
-        let warning = older::create_view(&mut server.connect().await?).await?;
+        let mut connection = server.connect().await?;
+        let limit = config.write_timeout + GRACE;
+        let warning = limited(limit, older::create_view(&mut connection)).await?;
         let pool = |connections| ReadPool::new(server.clone(), connections, config.query_timeout);
         let (readers, own) = (pool(config.read_connections), pool(1));
         let (write_timeout, warnings) = (config.write_timeout, warning.into_iter().collect());

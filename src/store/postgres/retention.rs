@@ -1,7 +1,9 @@
 //! Which days go: by age, and before their age when the store is too large.
 //!
 //! Invariants: a day goes as a whole, the oldest first; the last [`KEPT`] stays whatever the size
-//! says; kept days go for want of space only. How much room the server's disk has left cannot be seen from here.
+//! says; kept days go for want of space only; how far the store was deleted is written, under the lease, before a day begins to go. So
+//! what was begun may be finished by whoever comes next. How much room the server's disk has left
+//! cannot be seen from here.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -15,7 +17,7 @@ use super::{
     backfill,
     fault::Fault,
     lease,
-    partitions::{self, Day},
+    partitions::{self, Day, Place},
 };
 use crate::{
     event::Timestamp,
@@ -52,16 +54,22 @@ pub async fn size_bytes(connection: &mut AsyncPgConnection) -> Result<u64, Fault
     Ok(size.bytes.max(0) as u64)
 }
 
-/// Takes the oldest day away, if it is due. Gives the days that are left.
+/// Takes one day away, if one is due: first what an earlier try has left, then the oldest. Gives the
+/// days that can take events.
+///
+/// # Errors
+/// [`StoreError::Unavailable`](crate::store::StoreError::Unavailable) while readers are in that day.
 pub async fn retain(
     connection: &mut AsyncPgConnection,
     run: Run,
     limits: &RetentionLimits,
 ) -> Result<(Retained, BTreeSet<Day>), Fault> {
-    let mut days = partitions::list(connection).await?;
+    let tables = partitions::find(connection).await?;
+    let left = tables.iter().find(|(_, place)| **place != Place::Attached);
+    let attached = || tables.iter().filter(|(_, place)| **place == Place::Attached);
     let size = size_bytes(connection).await?;
     let over_budget = limits.max_bytes.is_some_and(|max| size > max);
-    let (retained, gone) = connection
+    let (retained, going) = connection
         .transaction(async |connection| {
             let known = lease::check(connection, run).await?;
             let reaches =
@@ -69,12 +77,15 @@ pub async fn retain(
             let newest = known.newest_time.map_or(limits.edge, Timestamp).min(limits.now);
             let ends_by = |day: Day, time: Timestamp| day.next().start() <= time.0;
             let kept = backfill::kept_days(connection, newest).await?;
-            let oldest = days.iter().next().copied();
-            let due = days.iter().copied().find(|day| !kept.contains(&day.number()));
-            let due = due.filter(|day| ends_by(*day, limits.edge));
-            let forced = oldest
-                .filter(|day| due.is_none() && over_budget && ends_by(*day, newest.minus(KEPT)));
-            let Some(day) = due.or(forced) else {
+            let due = attached()
+                .find(|(day, _)| !kept.contains(&day.number()))
+                .filter(|(day, _)| ends_by(**day, limits.edge));
+            let due = left.or(due);
+            let forced = attached()
+                .next()
+                .filter(|_| due.is_none() && over_budget)
+                .filter(|(day, _)| ends_by(**day, newest.minus(KEPT)));
+            let Some((day, place)) = due.or(forced).map(|(day, place)| (*day, *place)) else {
                 let shortened = reaches(known.shortened_to);
                 let exhausted = over_budget;
                 let retained = Retained { shortened, exhausted, ..Retained::default() };
@@ -82,12 +93,12 @@ pub async fn retain(
             };
             // Back-filled events, below 0, are outside of what a cursor can miss.
             let extent: Extent = diesel::sql_query(format!(
-                "SELECT count(*) AS rows, max(seq) FILTER (WHERE seq >= 0) AS seq, max(time) AS time FROM nodecast.{}",
+                "SELECT count(*) AS rows, max(seq) FILTER (WHERE seq >= 0) AS seq, \
+                     max(time) AS time FROM nodecast.{}",
                 day.table()?
             ))
             .get_result(connection)
             .await?;
-            partitions::drop(connection, day).await?;
             let shortened_to =
                 forced.map_or(known.shortened_to, |_| known.shortened_to.max(extent.time));
             diesel::sql_query(
@@ -103,11 +114,14 @@ pub async fn retain(
                 shortened: reaches(shortened_to),
                 exhausted: false,
             };
-            Ok((retained, Some(day)))
+            Ok((retained, Some((day, place))))
         })
         .await?;
-    if let Some(day) = gone {
-        days.remove(&day);
+    if let Some((day, place)) = going {
+        partitions::remove(connection, day, place).await?;
     }
-    Ok((retained, days))
+    let stays = |(day, place): (Day, Place)| {
+        (place == Place::Attached && going.is_none_or(|(gone, _)| gone != day)).then_some(day)
+    };
+    Ok((retained, tables.into_iter().filter_map(stays).collect()))
 }

@@ -12,7 +12,7 @@ use diesel_async::SimpleAsyncConnection;
 
 use super::{connection::Server, *};
 use crate::{
-    event::Timestamp,
+    event::{SequencedEvent, Timestamp},
     store::{
         self, RetentionLimits,
         contract::{Content, FILLS, MISC, block_time, contract_tests, event, history, page},
@@ -108,6 +108,128 @@ async fn a_store_above_its_size_gives_up_its_oldest_day_and_never_the_last_hour(
 
     assert!(retained.shortened && retained.exhausted, "{retained:?}");
     assert_eq!(store.events(page(10)).await.unwrap(), events[2..]);
+}
+
+/// Three days with four events each, of which the first is over.
+async fn three_days(writer: &mut dyn StoreWriter) -> (Vec<SequencedEvent>, RetentionLimits) {
+    let events: Vec<_> = (0..12).map(|step| event(FILLS, step * DAY / 4, 0, step + 1)).collect();
+    Content::of(events.clone()).commit(1, writer).await.unwrap();
+    (events, days_ago_limits(block_time(DAY + DAY / 2)))
+}
+
+const FIRST_DAY: &str = "nodecast.events_20260315";
+
+// H41
+#[actix_rt::test]
+async fn retention_waits_for_no_reader_and_nobody_waits_for_retention() {
+    let (store, database) = new_store().await;
+    let (mut writer, _) = store.open_writer().await.unwrap();
+    let (events, limits) = three_days(&mut *writer).await;
+    let mut reader = Server::parse(&database.url).unwrap().connect().await.unwrap();
+    reader.batch_execute("BEGIN; SELECT count(*) FROM nodecast.events").await.unwrap();
+
+    let blocked = writer.retain(limits).await;
+
+    assert!(matches!(blocked, Err(StoreError::Unavailable(_))), "{blocked:?}");
+    assert_eq!(store.events(page(100)).await.unwrap(), events[4..]);
+    let next = vec![event(FILLS, 3 * DAY, 0, 20)];
+    assert_eq!(Content::of(next.clone()).commit(2, &mut *writer).await.unwrap().inserted, 1);
+    // A late event of that very day needs the place that the reader holds.
+    let late = Content::of(vec![event(FILLS, 1, 0, 21)]);
+    let refused = late.commit(3, &mut *writer).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+
+    reader.batch_execute("ROLLBACK").await.unwrap();
+    let retained = writer.retain(limits).await.unwrap();
+
+    assert_eq!((retained.deleted, retained.more), (4, true));
+    assert_eq!(store.size().await.unwrap().deleted_seq, Some(4));
+    assert!(!writer.retain(limits).await.unwrap().more);
+    assert_eq!(late.commit(3, &mut *writer).await.unwrap().inserted, 1);
+}
+
+#[actix_rt::test]
+async fn a_day_that_went_halfway_when_the_daemon_died_is_taken_away_by_the_next() {
+    let (store, database) = new_store().await;
+    let (mut writer, _) = store.open_writer().await.unwrap();
+    let (_, limits) = three_days(&mut *writer).await;
+    writer.close().await.unwrap();
+    let detach = format!("ALTER TABLE nodecast.events DETACH PARTITION {FIRST_DAY}");
+    for (seq, halfway) in [(30, detach.clone()), (40, format!("{detach} CONCURRENTLY"))] {
+        let mut reader = Server::parse(&database.url).unwrap().connect().await.unwrap();
+        let mut detaching = Server::parse(&database.url).unwrap().connect().await.unwrap();
+        if halfway.ends_with("CONCURRENTLY") {
+            // It gives up behind the first of its two steps.
+            reader.batch_execute("BEGIN; SELECT count(*) FROM nodecast.events").await.unwrap();
+            detaching.batch_execute("SET lock_timeout = 100").await.unwrap();
+            detaching.batch_execute(&halfway).await.unwrap_err();
+        } else {
+            detaching.batch_execute(&halfway).await.unwrap();
+        }
+        drop((reader, detaching));
+        let (mut writer, _) = database.open().await.unwrap().open_writer().await.unwrap();
+
+        let retained = writer.retain(limits).await.unwrap();
+
+        assert_eq!((retained.deleted, retained.more), (4, true), "{halfway}");
+        database.run(&format!("SELECT 1 / (to_regclass('{FIRST_DAY}') IS NULL)::int")).await;
+        // Once more, for the other way.
+        let again: Vec<_> =
+            (0..4).map(|step| event(FILLS, step * DAY / 4, 0, seq + step)).collect();
+        let all = Content::of(again).commit(1, &mut *writer).await.unwrap();
+        assert_eq!(all.inserted, 4);
+        writer.close().await.unwrap();
+    }
+}
+
+#[actix_rt::test]
+async fn the_days_to_come_are_made_before_their_events() {
+    let (store, database) = new_store().await;
+    let (mut writer, _) = store.open_writer().await.unwrap();
+    let days = |count: u32| {
+        format!(
+            "SELECT 1 / (count(*) = {count})::int FROM pg_inherits \
+             WHERE inhparent = 'nodecast.events'::regclass"
+        )
+    };
+    Content::of(vec![event(FILLS, 5, 0, 1)]).commit(1, &mut *writer).await.unwrap();
+    database.run(&days(1)).await;
+
+    writer.prepare().await.unwrap();
+
+    database.run(&days(3)).await;
+    Content::of(vec![event(FILLS, DAY, 0, 2)]).commit(2, &mut *writer).await.unwrap();
+    database.run(&days(3)).await;
+    writer.close().await.unwrap();
+    // A start makes them, too.
+    let (_writer, _) = store.open_writer().await.unwrap();
+    database.run(&days(4)).await;
+}
+
+#[actix_rt::test]
+async fn a_commit_that_need_not_be_durable_does_not_wait_for_the_disk() {
+    let database = Database::new().await;
+    for (durable, expected) in [(true, "on"), (false, "off")] {
+        let config = StoreConfig { durable, ..StoreConfig::default() };
+        let store = store::open(&database.url, &config).await.unwrap();
+        let (mut writer, _) = store.open_writer().await.unwrap();
+        // The trigger sees the writer's own session.
+        database
+            .run(&format!(
+                "CREATE OR REPLACE FUNCTION nodecast.look() RETURNS trigger LANGUAGE plpgsql AS $$ \
+                 BEGIN \
+                     ASSERT current_setting('synchronous_commit') = '{expected}'; RETURN NEW; \
+                 END $$; \
+                 CREATE OR REPLACE TRIGGER look BEFORE UPDATE ON nodecast.store_state \
+                 FOR EACH ROW EXECUTE FUNCTION nodecast.look()"
+            ))
+            .await;
+
+        Content::default().commit(1, &mut *writer).await.unwrap();
+
+        database.run("DROP TRIGGER look ON nodecast.store_state").await;
+        writer.close().await.unwrap();
+    }
 }
 
 #[actix_rt::test]

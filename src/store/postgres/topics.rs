@@ -2,6 +2,8 @@
 //!
 //! Invariant: a number is given once, under the lease, and stays with its name.
 
+use std::collections::BTreeSet;
+
 use diesel::{prelude::*, sql_types::Text};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 
@@ -29,20 +31,18 @@ impl Topics {
         &mut self,
         connection: &mut AsyncPgConnection,
         run: Run,
-        wanted: impl Iterator<Item = Topic>,
+        mut wanted: BTreeSet<Topic>,
     ) -> Result<(), Fault> {
-        let mut unknown: Vec<Topic> = wanted.filter(|topic| self.id(*topic).is_none()).collect();
-        if unknown.is_empty() {
+        wanted.retain(|topic| self.id(*topic).is_none());
+        if wanted.is_empty() {
             return Ok(());
         }
-        unknown.sort_unstable();
-        unknown.dedup();
         let number = "INSERT INTO nodecast.topics (id, name) \
             SELECT coalesce(max(id), 0) + 1, $1 FROM nodecast.topics ON CONFLICT DO NOTHING";
         *self = connection
             .transaction(async |connection| {
                 lease::check(connection, run).await?;
-                for topic in unknown {
+                for topic in wanted {
                     diesel::sql_query(number)
                         .bind::<Text, _>(topic.as_str())
                         .execute(connection)

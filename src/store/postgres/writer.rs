@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use async_trait::async_trait;
-use diesel_async::AsyncConnection;
+use diesel_async::{AsyncConnection, AsyncPgConnection};
 
 use super::{
     backfill::{self, Reach},
@@ -32,6 +32,8 @@ pub struct PostgresWriter {
     reach: Reach,
     /// The highest number of a back-filled row; see [`Self::number_backfilled`].
     last_backfilled: i64,
+    /// Latest block time of a commit: partitions are made ahead of it.
+    newest: Option<Timestamp>,
     closed: bool,
 }
 
@@ -42,15 +44,21 @@ impl PostgresWriter {
     /// [`StoreError::LeaseLost`] while another daemon holds it.
     pub async fn open(mut link: Link) -> Result<(Self, Recovered), StoreError> {
         let (run, recovered, reach) = link
-            .run(async |Opened { connection, topics, .. }| {
+            .run(async |Opened { connection, topics, days }| {
                 let run = lease::take(connection, Timestamp::now()).await?;
                 let recovered = state::recover(connection, run).await?;
+                match make_days(connection, recovered.newest_time, days).await {
+                    // Somebody is in the way: the timer comes back to it.
+                    Ok(()) | Err(Fault(StoreError::Unavailable(_))) => {}
+                    Err(fault) => return Err(fault),
+                }
                 Ok((run, recovered, Reach::load(connection, topics).await?))
             })
             .await?;
         // The writer connects anew on the thread that it works on: its socket is driven there.
         link.close();
-        Ok((Self { link, run, reach, last_backfilled: i64::MIN, closed: false }, recovered))
+        let (last_backfilled, newest) = (i64::MIN, recovered.newest_time);
+        Ok((Self { link, run, reach, last_backfilled, newest, closed: false }, recovered))
     }
 
     /// Runs a piece of work on the connection, which is opened again if the last piece failed.
@@ -89,23 +97,37 @@ async fn make_room(
     let wanted: BTreeSet<Day> = events.clone().map(|event| Day::of(event.time)).collect();
     for day in wanted {
         if !days.contains(&day) {
-            partitions::create(connection, day).await?;
+            partitions::create(connection, day, partitions::ON_DEMAND).await?;
             days.insert(day);
         }
     }
-    topics.learn(connection, run, events.map(|event| event.id.topic)).await
+    topics.learn(connection, run, events.map(|event| event.id.topic).collect()).await
+}
+
+/// Makes the partitions that are needed soon.
+async fn make_days(
+    connection: &mut AsyncPgConnection,
+    newest: Option<Timestamp>,
+    days: &mut BTreeSet<Day>,
+) -> Result<(), Fault> {
+    match newest {
+        Some(newest) => partitions::create_ahead(connection, newest, days).await,
+        None => Ok(()),
+    }
 }
 
 #[async_trait(?Send)]
 impl StoreWriter for PostgresWriter {
     async fn commit(&mut self, batch: CommitBatch<'_>) -> Result<Committed, StoreError> {
-        let Self { link, run, reach, .. } = self.opened()?;
-        link.run(async |opened| {
+        let Self { link, run, reach, newest, .. } = self.opened()?;
+        let committed = link.run(async |opened| {
             make_room(opened, *run, batch.events.iter().map(|event| &event.event)).await?;
             let columns = Columns::of(batch.events, &opened.topics)?;
             commit(&mut opened.connection, *run, &batch, &columns, reach).await
-        })
-        .await
+        });
+        let committed = committed.await?;
+        *newest = (*newest).max(batch.newest_time);
+        Ok(committed)
     }
 
     async fn backfill(
@@ -144,6 +166,14 @@ impl StoreWriter for PostgresWriter {
             let retained;
             (retained, *days) = retention::retain(connection, run, &limits).await?;
             Ok(retained)
+        })
+        .await
+    }
+
+    async fn prepare(&mut self) -> Result<(), StoreError> {
+        let newest = self.newest;
+        self.with(async |Opened { connection, days, .. }, _| {
+            make_days(connection, newest, days).await
         })
         .await
     }

@@ -1,5 +1,5 @@
-//! What `DbWriter` does for its store between two commits: retention, the size on the disk, and
-//! compaction.
+//! What `DbWriter` does for its store between two commits: retention, the size on the disk, room for
+//! the next days, and compaction.
 //!
 //! Place in the pipeline: beside the commits, on the same thread and the same `Committer`.
 //! Invariants: commits go first, so retention works in portions with a pause between them; nothing
@@ -13,6 +13,7 @@ use slog::{info, warn};
 
 use super::{DbWriter, Phase};
 use crate::{
+    config::StoreConfig,
     event::Timestamp,
     store::{Retained, RetentionLimits, StoreError, StoreSize},
 };
@@ -25,6 +26,13 @@ pub(super) const PORTION: usize = 1_000;
 
 /// Time between two portions, in which commits go first.
 const PORTION_PAUSE: Duration = Duration::from_millis(10);
+
+/// Delay before retention that failed is tried again, because of readers in the way for example: it
+/// doubles from the first to the second.
+const RETENTION_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+
+/// How often room is made ahead of the events.
+const PREPARATION: Duration = Duration::from_secs(60);
 
 /// How often the size of the store and the free space are looked at.
 const DISK_CHECK: Duration = Duration::from_secs(10);
@@ -42,6 +50,8 @@ pub(super) struct Retention {
     under_way: bool,
     /// Whether the full disk, of which retention cannot free more, has been reported.
     exhausted: bool,
+    /// Failures in a row.
+    failures: u32,
 }
 
 impl DbWriter {
@@ -50,6 +60,7 @@ impl DbWriter {
         ctx.run_later(FIRST_RETENTION, Self::retain);
         ctx.run_interval(self.config.retention_interval, Self::retain);
         ctx.run_interval(DISK_CHECK, Self::check_disk);
+        ctx.run_interval(PREPARATION, Self::prepare);
         ctx.run_interval(COMPACTION, Self::compact);
         ctx.run_interval(RENEWAL, Self::renew);
         self.check_disk(ctx);
@@ -60,6 +71,11 @@ impl DbWriter {
         if !self.retention.under_way {
             self.retain_portion(ctx);
         }
+    }
+
+    /// Takes over what can change while it runs; batches stay as large as they were.
+    pub(super) fn reconfigure(&mut self, config: StoreConfig) {
+        self.config = config;
     }
 
     fn retain_portion(&mut self, ctx: &mut Context<Self>) {
@@ -82,7 +98,13 @@ impl DbWriter {
 
     fn retained(&mut self, result: Result<Retained, StoreError>, ctx: &mut Context<Self>) {
         self.retention.under_way = false;
-        let Some(retained) = self.upkeep("retention failed", result) else { return };
+        let Some(retained) = self.upkeep("retention failed, it is tried again", result) else {
+            let doubled = RETENTION_RETRY.0 * 2_u32.saturating_pow(self.retention.failures);
+            self.retention.failures = self.retention.failures.saturating_add(1);
+            ctx.run_later(doubled.min(RETENTION_RETRY.1), Self::retain);
+            return;
+        };
+        self.retention.failures = 0;
         self.stats.store.deleted.add(retained.deleted as u64);
         let was_shortened = self.stats.store.retention_shortened.get() != 0;
         if retained.shortened != was_shortened {
@@ -134,6 +156,18 @@ impl DbWriter {
                 async |committer| committer.writer.renew().await,
                 |actor, result, _| {
                     actor.upkeep("the lease could not be renewed", result);
+                },
+            );
+        }
+    }
+
+    fn prepare(&mut self, ctx: &mut Context<Self>) {
+        if self.phase == Phase::Running {
+            self.run(
+                ctx,
+                async |committer| committer.writer.prepare().await,
+                |actor, result, _| {
+                    actor.upkeep("room could not be made ahead, it is tried again", result);
                 },
             );
         }

@@ -1,0 +1,135 @@
+//! A reload: the whole configuration is read again from where it came, and the whitelist with it.
+//!
+//! Invariants: it is taken as a whole or not at all; nobody is disconnected by it; a key that cannot
+//! change while the daemon runs keeps its value, and is named.
+
+use std::{rc::Rc, sync::Arc};
+
+use actix::Addr;
+use sd_notify::NotifyState;
+use slog::{Logger, error, info, warn};
+use tokio::sync::Mutex;
+
+use super::{Daemon, watchdog};
+use crate::{
+    config::{Config, Inputs, LiveConfig, Need, Reload},
+    delivery::SessionSet,
+    event::Timestamp,
+    logging::Levels,
+    source::Horizon,
+    store::{DbWriter, Reconfigure},
+    whitelist::{ReloadWhitelist, WhitelistKeeper},
+};
+
+/// What a reload starts from. Without it only the whitelist is read again.
+pub struct Origins {
+    /// File, environment and flags, as the start was given them.
+    pub inputs: Inputs,
+    pub levels: Levels,
+}
+
+/// Those who are told of a new configuration and are no actors.
+#[derive(Clone)]
+pub(super) struct Live {
+    pub config: Arc<LiveConfig>,
+    pub horizon: Arc<Horizon>,
+}
+
+/// What a reload works with. It goes on beside the daemon's own waiting: a source of the whitelist
+/// that hangs must not hold up a stop.
+pub(super) struct Reloading {
+    origins: Origins,
+    live: Live,
+    sessions: Arc<SessionSet>,
+    keeper: Addr<WhitelistKeeper>,
+    writer: Addr<DbWriter>,
+    /// One after the other, so that the last signal has the last word.
+    turn: Mutex<()>,
+    logger: Logger,
+}
+
+impl Daemon {
+    pub(super) fn reloading(&self, origins: Origins) -> Reloading {
+        Reloading {
+            origins,
+            live: self.live.clone(),
+            sessions: self.sessions.clone(),
+            keeper: self.keeper.clone(),
+            writer: self.writer.clone(),
+            turn: Mutex::new(()),
+            logger: self.logger.clone(),
+        }
+    }
+}
+
+impl Reloading {
+    /// Reads everything again, as SIGHUP asks for.
+    pub fn start(self: Rc<Self>) {
+        actix_rt::spawn(async move {
+            let _turn = self.turn.lock().await;
+            let mut states = vec![NotifyState::Reloading];
+            // Where there is no such clock the manager does without.
+            states.extend(NotifyState::monotonic_usec_now().ok());
+            watchdog::tell(&states, &self.logger);
+            let outcome = self.reload().await;
+            log_reload(&outcome, &self.logger);
+            self.live.config.reloaded(outcome);
+            watchdog::tell(&[NotifyState::Ready], &self.logger);
+        });
+    }
+
+    async fn reload(&self) -> Reload {
+        let refused = |problem: String| Reload {
+            at: Timestamp::now(),
+            ok: false,
+            problem: Some(problem),
+            changed: Vec::new(),
+            needs_restart: Vec::new(),
+        };
+        let inputs = self.origins.inputs.clone();
+        // Off this thread: the directories that are named may lie on a disk that is slow.
+        let loaded = tokio::task::spawn_blocking(move || inputs.load(Need::Run)).await;
+        let new = match loaded {
+            Ok(Ok(loaded)) => loaded.config,
+            Ok(Err(faults)) => return refused(faults.to_string()),
+            Err(error) => return refused(error.to_string()),
+        };
+        match self.keeper.send(ReloadWhitelist).await {
+            Ok(Ok(change)) => info!(self.logger, "whitelist reloaded";
+                "added" => change.added, "removed" => change.removed),
+            Ok(Err(error)) => return refused(format!("whitelist: {error}")),
+            Err(error) => return refused(format!("whitelist: {error}")),
+        }
+        let old = self.live.config.get();
+        let merged = old.with_live_keys_of(&new);
+        let reload = Reload {
+            at: Timestamp::now(),
+            ok: true,
+            problem: None,
+            changed: old.differences(&merged),
+            needs_restart: merged.differences(&new),
+        };
+        self.apply(merged);
+        reload
+    }
+
+    fn apply(&self, config: Config) {
+        self.origins.levels.set(&config.log);
+        self.sessions.set_max(config.session.max_sessions);
+        self.live.horizon.set_retention(config.store.retention);
+        self.writer.do_send(Reconfigure(config.store.clone()));
+        self.live.config.set(config);
+    }
+}
+
+fn log_reload(reload: &Reload, logger: &Logger) {
+    if let Some(problem) = &reload.problem {
+        error!(logger, "reload refused, everything stays as it was"; "problem" => problem);
+        return;
+    }
+    info!(logger, "configuration reloaded"; "changed" => reload.changed.join(", "));
+    if !reload.needs_restart.is_empty() {
+        warn!(logger, "changed keys need a restart and keep their old values";
+            "keys" => reload.needs_restart.join(", "));
+    }
+}
