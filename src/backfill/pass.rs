@@ -92,6 +92,8 @@ pub struct Place {
     pub digest: u64,
     /// Blocks of a streaming file that may go on.
     pub open: Vec<OpenBlock>,
+    /// The block that is passed over, wherever it comes again.
+    pub begun_before: Option<u64>,
 }
 
 /// What was read and could not be used, and how far the pass is.
@@ -151,8 +153,11 @@ struct DirectoryParser {
     lines: LineParser,
     /// Whether the next block may have begun where nobody reads.
     starts_anywhere: bool,
-    /// It is passed over.
+    /// It is passed over, also when a node goes back to it: then it is written from its beginning,
+    /// which is not known.
     begun_before: Option<u64>,
+    /// No other block has come since.
+    is_within: bool,
 }
 
 impl Pass {
@@ -228,7 +233,7 @@ impl Pass {
     pub fn place(&self) -> Option<Place> {
         let Current { input, offset, .. } = self.current.as_ref()?;
         let parser = self.parser.as_ref()?;
-        if input.packed || parser.begun_before.is_some() {
+        if input.packed || parser.is_within {
             return None;
         }
         let digest = digest_before(&input.path, *offset).ok()?;
@@ -236,7 +241,8 @@ impl Pass {
             Form::Streaming => parser.lines.open_blocks(),
             Form::ByBlock => Vec::new(),
         };
-        Some(Place { path: input.path.clone(), offset: *offset, digest, open })
+        let begun_before = parser.begun_before;
+        Some(Place { path: input.path.clone(), offset: *offset, digest, open, begun_before })
     }
 
     fn open(&mut self, input: Input) -> Step {
@@ -270,7 +276,8 @@ impl Pass {
         let lines = LineParser::new(input.topic, input.form(), self.horizon.clone(), open);
         let starts_anywhere = input.form() == Form::Streaming && place.is_none();
         let directory = input.directory.clone();
-        DirectoryParser { directory, lines, starts_anywhere, begun_before: None }
+        let begun_before = place.and_then(|place| place.begun_before);
+        DirectoryParser { directory, lines, starts_anywhere, begun_before, is_within: false }
     }
 
     fn count_bytes(&mut self, current: &mut Current) {
@@ -326,14 +333,8 @@ impl DirectoryParser {
         if std::mem::take(&mut self.starts_anywhere) {
             self.begun_before = Some(block.position);
         }
-        match self.begun_before {
-            Some(begun) if begun == block.position => true,
-            Some(_) => {
-                self.begun_before = None;
-                false
-            }
-            None => false,
-        }
+        self.is_within = self.begun_before == Some(block.position);
+        self.is_within
     }
 }
 

@@ -96,7 +96,13 @@ mod tests {
             users: Some(vec![Address([7; 20])]),
             bounds: Some(vec![("/a/0".into(), 5)]),
             done: BTreeMap::from([("/a/1".into(), 9)]),
-            place: Some(Place { path: "/a/0".into(), offset: 3, digest: u64::MAX, open: vec![] }),
+            place: Some(Place {
+                path: "/a/0".into(),
+                offset: 3,
+                digest: u64::MAX,
+                open: vec![],
+                begun_before: Some(7),
+            }),
         };
         assert!(Saved::list(path).unwrap().is_empty());
 

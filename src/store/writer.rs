@@ -5,6 +5,7 @@
 //! Invariants: batches are committed in the order of the log, one at a time; credits of a batch
 //! go back after its commit; a store that is away delays commits and never loses or reorders them.
 
+mod aside;
 mod upkeep;
 
 use std::{sync::Arc, time::Duration};
@@ -13,21 +14,22 @@ use actix::prelude::*;
 use slog::{Logger, error, info, o, warn};
 use tokio::time::Instant;
 
+pub use self::aside::{Backfill, GetCheckpoints, Stored};
 use self::upkeep::Retention;
 use super::{
-    Backfilled, Recovered, Setting, StoreError, StoreWriter,
+    Recovered, StoreError, StoreWriter,
     committer::{Committer, Due, Parts},
 };
 use crate::{
     config::StoreConfig,
-    event::{Event, Timestamp},
+    event::Timestamp,
     fail_point, mirror,
     roll_call::RollCall,
     router::{
         log::Log,
         readers::{Appended, Reader},
     },
-    source::{Horizon, StreamCheckpoint, quarantine::Quarantine},
+    source::{Horizon, quarantine::Quarantine},
     stats::Stats,
 };
 
@@ -46,28 +48,6 @@ pub struct AttachReader(pub Arc<Reader>);
 pub struct NewGeneration {
     pub generation: u64,
 }
-
-/// Stores events outside the order of arrival, between two commits.
-#[derive(Debug, Message)]
-#[rtype(result = "Result<Stored, StoreError>")]
-pub struct Backfill {
-    pub events: Vec<Event>,
-    pub setting: Setting,
-}
-
-/// What became of a [`Backfill`].
-#[derive(Debug)]
-pub enum Stored {
-    Done(Backfilled),
-    /// Nothing: the live stream has more waiting than a few events, or the store is away. To be asked
-    /// for again later.
-    Postponed(Vec<Event>),
-}
-
-/// Asks how far each stream is in the store.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "Result<Vec<StreamCheckpoint>, StoreError>")]
-pub struct GetCheckpoints;
 
 /// Commits without waiting for more, from now on: the daemon stops and waits for each batch.
 #[derive(Clone, Copy, Debug, Message)]
@@ -395,67 +375,6 @@ impl Handler<NewGeneration> for DbWriter {
                     ctx.notify(Turn);
                 }
                 recovered
-            },
-        )))
-    }
-}
-
-impl Handler<Backfill> for DbWriter {
-    type Result = AtomicResponse<Self, Result<Stored, StoreError>>;
-
-    fn handle(&mut self, message: Backfill, _ctx: &mut Self::Context) -> Self::Result {
-        let mut committer = self.committer.take().expect("no message is handled while it is away");
-        let Backfill { events, setting } = message;
-        let phase = self.phase;
-        committer.collect(Instant::now());
-        let work = async move {
-            let stored = match phase {
-                Phase::Over => Err(StoreError::Unusable("the writer is closed".to_owned())),
-                Phase::Running if !committer.is_busy() => {
-                    committer.backfill(events, setting).await.map(Stored::Done)
-                }
-                _ => Ok(Stored::Postponed(events)),
-            };
-            (committer, stored)
-        };
-        self.stats.store.at_work.set(1);
-        AtomicResponse::new(Box::pin(work.into_actor(self).map(
-            |(committer, stored), actor, ctx| {
-                actor.committer = Some(committer);
-                actor.stats.store.at_work.set(0);
-                if let Err(error @ (StoreError::LeaseLost(text) | StoreError::Unusable(text))) =
-                    &stored
-                    && actor.phase != Phase::Over
-                {
-                    let text = text.clone();
-                    actor.fail(match error {
-                        StoreError::LeaseLost(_) => StoreError::LeaseLost(text),
-                        _ => StoreError::Unusable(text),
-                    });
-                }
-                // What came meanwhile has waited.
-                ctx.notify(Turn);
-                stored
-            },
-        )))
-    }
-}
-
-impl Handler<GetCheckpoints> for DbWriter {
-    type Result = AtomicResponse<Self, Result<Vec<StreamCheckpoint>, StoreError>>;
-
-    fn handle(&mut self, _: GetCheckpoints, _ctx: &mut Self::Context) -> Self::Result {
-        let mut committer = self.committer.take().expect("no message is handled while it is away");
-        self.stats.store.at_work.set(1);
-        let work = async move {
-            let checkpoints = committer.writer.checkpoints().await;
-            (committer, checkpoints)
-        };
-        AtomicResponse::new(Box::pin(work.into_actor(self).map(
-            |(committer, checkpoints), actor, _| {
-                actor.committer = Some(committer);
-                actor.stats.store.at_work.set(0);
-                checkpoints
             },
         )))
     }

@@ -12,13 +12,13 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    event::{SequencedEvent, Topic},
+    event::{Event, SequencedEvent, Topic},
     router::{
         ledger::Gap,
         log::{Heads, LogEvent, NewSegment, Notice},
         readers::{Purpose, Readers},
     },
-    source::{BatchLost, Budget, FileMark, Progress, StreamState},
+    source::{BatchLost, Budget, FileMark, Progress, StreamCheckpoint, StreamState},
     store::{
         self, CommitBatch, Committed, EventStore, Retained, RetentionLimits, Run, StoreSize,
         contract::{FILLS, block_time, event, page, range, stream},
@@ -627,4 +627,27 @@ async fn the_real_store_holds_what_was_in_the_log() {
         vec![FileMark::At { file: "20260315/0".into(), offset, digest: 1 }]
     );
     assert_eq!(recovered.last_seq, 100);
+}
+
+#[actix_rt::test]
+async fn a_back_fill_waits_while_the_live_stream_has_more_than_a_few_events_waiting() {
+    let batch_delay = Duration::from_secs(3_600);
+    let config = StoreConfig { batch_events: 10, batch_delay, ..StoreConfig::default() };
+    let mut bench = Bench::with(config, |_| {});
+    let back_fill = || Backfill {
+        events: vec![event(FILLS, 5, 0, 0).event],
+        setting: store::Setting::default(),
+    };
+
+    bench.append(2, 0);
+    let postponed = bench.writer.send(back_fill()).await.unwrap().unwrap();
+    assert!(matches!(postponed, Stored::Postponed(events) if events.len() == 1));
+    assert!(bench.script.script().backfilled.is_empty());
+
+    // It commits them before it handles anything else.
+    bench.writer.send(Hurry).await.unwrap();
+    let stored = bench.writer.send(back_fill()).await.unwrap().unwrap();
+    assert!(matches!(stored, Stored::Done(done) if done.inserted == 1));
+    assert_eq!(bench.script.script().backfilled, [5]);
+    assert_eq!(bench.script.script().stored, [1, 2]);
 }

@@ -1,0 +1,98 @@
+//! What `DbWriter` does for others than the log, between two commits: it stores what back-fills bring,
+//! and tells how far the streams are.
+//!
+//! Place in the pipeline: beside the commits, on the same thread and the same `Committer`. Invariant:
+//! the live stream comes first: while more than a few of its events wait, nothing is stored here.
+
+use actix::prelude::*;
+use tokio::time::Instant;
+
+use super::{DbWriter, Phase, Turn};
+use crate::{
+    event::Event,
+    source::StreamCheckpoint,
+    store::{Backfilled, Setting, StoreError},
+};
+
+/// Stores events outside the order of arrival, between two commits.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Stored, StoreError>")]
+pub struct Backfill {
+    pub events: Vec<Event>,
+    pub setting: Setting,
+}
+
+/// What became of a [`Backfill`].
+#[derive(Debug)]
+pub enum Stored {
+    Done(Backfilled),
+    /// Nothing: the live stream has more waiting than a few events, or the store is away. To be asked
+    /// for again later.
+    Postponed(Vec<Event>),
+}
+
+/// Asks how far each stream is in the store.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<Vec<StreamCheckpoint>, StoreError>")]
+pub struct GetCheckpoints;
+
+impl Handler<Backfill> for DbWriter {
+    type Result = AtomicResponse<Self, Result<Stored, StoreError>>;
+
+    fn handle(&mut self, message: Backfill, _ctx: &mut Self::Context) -> Self::Result {
+        let mut committer = self.committer.take().expect("no message is handled while it is away");
+        let Backfill { events, setting } = message;
+        let phase = self.phase;
+        committer.collect(Instant::now());
+        let work = async move {
+            let stored = match phase {
+                Phase::Over => Err(StoreError::Unusable("the writer is closed".to_owned())),
+                Phase::Running if !committer.is_busy() => {
+                    committer.backfill(events, setting).await.map(Stored::Done)
+                }
+                _ => Ok(Stored::Postponed(events)),
+            };
+            (committer, stored)
+        };
+        self.stats.store.at_work.set(1);
+        AtomicResponse::new(Box::pin(work.into_actor(self).map(
+            |(committer, stored), actor, ctx| {
+                actor.committer = Some(committer);
+                actor.stats.store.at_work.set(0);
+                if let Err(error @ (StoreError::LeaseLost(text) | StoreError::Unusable(text))) =
+                    &stored
+                    && actor.phase != Phase::Over
+                {
+                    let text = text.clone();
+                    actor.fail(match error {
+                        StoreError::LeaseLost(_) => StoreError::LeaseLost(text),
+                        _ => StoreError::Unusable(text),
+                    });
+                }
+                // What came meanwhile has waited.
+                ctx.notify(Turn);
+                stored
+            },
+        )))
+    }
+}
+
+impl Handler<GetCheckpoints> for DbWriter {
+    type Result = AtomicResponse<Self, Result<Vec<StreamCheckpoint>, StoreError>>;
+
+    fn handle(&mut self, _: GetCheckpoints, _ctx: &mut Self::Context) -> Self::Result {
+        let mut committer = self.committer.take().expect("no message is handled while it is away");
+        self.stats.store.at_work.set(1);
+        let work = async move {
+            let checkpoints = committer.writer.checkpoints().await;
+            (committer, checkpoints)
+        };
+        AtomicResponse::new(Box::pin(work.into_actor(self).map(
+            |(committer, checkpoints), actor, _| {
+                actor.committer = Some(committer);
+                actor.stats.store.at_work.set(0);
+                checkpoints
+            },
+        )))
+    }
+}
