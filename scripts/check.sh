@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Everything that must hold before a push, except the tests (scripts/test.sh): format, lints,
-# documentation, dependencies, migrations, the systemd unit, the compose file. All warnings are errors. Works from any directory.
+# documentation, dependencies, migrations, the systemd unit, the compose file, the package. All warnings are
+# errors. Works from any directory.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -125,4 +126,8 @@ if [[ -d migrations ]]; then
 fi
 check_unit
 check_compose
+# Of the program that the tests need anyhow: the package is what is tried here. scripts/package.sh
+# without a word makes the one for others.
+step cargo build --locked --features failpoints
+step scripts/package.sh debug
 printf '\nAll checks passed%s.\n' "$except"

@@ -86,14 +86,17 @@ Installed-Size: $(du -sk "$root" | cut -f1)
 Depends: libc6, libgcc-s1, systemd | systemd-sysusers
 Description: $(metadata description)
 CONTROL
-  dpkg-deb --root-owner-group --build "$root" "$package" >/dev/null
+  # A debug build is large, and packed for this moment only.
+  local compression=(-Zxz)
+  if [[ "$profile" = debug ]]; then compression=(-Zgzip -z1); fi
+  dpkg-deb --root-owner-group "${compression[@]}" --build "$root" "$package" >/dev/null
 }
 
 pack() {
   local package="$1"
   if cargo deb --version >/dev/null 2>&1; then
     local flags=(--no-build --no-strip --output "$package")
-    if [[ "$profile" = debug ]]; then flags+=(--profile dev); fi
+    if [[ "$profile" = debug ]]; then flags+=(--profile dev --fast); fi
     cargo deb "${flags[@]}" >/dev/null
   else
     echo "cargo-deb is not installed: dpkg-deb makes the package" >&2

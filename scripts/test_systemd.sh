@@ -298,6 +298,20 @@ wait_for "an address that is added holds without a reload" status_has '"addresse
 inside systemctl reload nodecast || fail "a sound configuration is refused"
 wait_for "a reload reads the whitelist" journal 6 "whitelist reloaded"
 
+say "a start while PostgreSQL hangs"
+inside systemctl stop nodecast
+inside systemctl kill --signal=STOP "postgresql@*"
+inside systemctl start --no-block nodecast
+# Its port is taken first of all.
+bound() { inside grep -q ":1F90 00000000:0000 0A" /proc/net/tcp; }
+wait_for "the port is bound" bound
+is ActiveState activating || fail "it is ready before the store is open"
+ok "that alone is not ready"
+inside systemctl kill --signal=CONT "postgresql@*"
+wait_for "it is ready when PostgreSQL is" is SubState running
+get /livez >/dev/null || fail "ready means listening"
+ok "ready means listening"
+
 say "a hole of the node, then databases that are away, each for three periods of the watchdog"
 pid=$(property MainPID)
 inside systemctl kill --signal=STOP node

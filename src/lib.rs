@@ -25,6 +25,7 @@
 //! | [`Router`](router::Router) | drops what was delivered before, gives the order | [`router::ledger`] |
 //! | [the log](router::log) | the one ring of recent events; each reader has its own position | itself a plain type |
 //! | [`DbWriter`](store::DbWriter) | commits rows, ledger and checkpoints in one transaction; deletes what is old | [`store`] |
+//! | [`MirrorWriter`](mirror::MirrorWriter) | writes committed positions to Redis, for the older service | [`mirror::Committed`] |
 //! | `Shard` and `Session` | cast the log to the clients of one HTTP worker | [`delivery`] |
 //! | [routes](http) | history, status and health; [metrics](http::metrics) on a listener of their own | [`http`] |
 //!

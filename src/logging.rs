@@ -6,24 +6,21 @@
 //! crate, join at a fixed level. In systemd's journal each line carries its level.
 
 mod journal;
+mod levels;
 
 use std::{
-    collections::HashMap,
-    fmt,
     io::{self, BufWriter, IsTerminal, Write},
-    sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
 };
 
-use slog::{
-    Drain, FnValue, Key, Level, Logger, Never, OwnedKVList, PushFnValue, Record, RecordStatic, b,
-    o, record,
-};
+use slog::{Drain, FnValue, Level, Logger, Never, OwnedKVList, PushFnValue, Record, b, o, record};
 use slog_async::{AsyncCore, AsyncGuard};
 
-use self::journal::{LineStarts, Marker};
+pub use self::levels::Levels;
+use self::{
+    journal::{LineStarts, Marker},
+    levels::LevelFilter,
+};
 use crate::{
     config::{LogConfig, LogFormat, level_name},
     event::Timestamp,
@@ -31,15 +28,6 @@ use crate::{
 
 /// Dependencies are heard from here on; below it they tell of single connections and statements.
 const DEPENDENCIES: log::Level = log::Level::Warn;
-
-/// The `log` target of the HTTP protocol, and how its records about the connection of a client begin.
-/// It calls each request that is no HTTP an error; a port scan must not fill the log with them. What
-/// it says of our own answers begins otherwise and keeps its level.
-const HTTP_PROTOCOL: &str = "actix_http";
-const OF_A_CLIENT: &str = "stream error: ";
-
-/// Keys by which a logger names its component. The innermost logger's counts.
-const COMPONENT_KEYS: [&str; 2] = ["actor", "component"];
 
 /// Writes what is still queued when it is dropped.
 #[must_use = "records that wait are written when this is dropped"]
@@ -86,19 +74,18 @@ pub fn complain(text: &str) {
 
 /// Starts logging for the process.
 pub fn start(config: &LogConfig) -> (Logger, LogGuard) {
-    let levels = Levels::new(config);
-    let (log, writer) = root(config, levels.clone(), Reader::of_standard_error(), io::stderr());
+    let (log, guard) = root(config, Reader::of_standard_error(), io::stderr());
     // The global logger stays to the end: a late record of a dependency is then lost in the closed
     // channel, while without a logger it would be a panic.
     slog_scope::set_global_logger(log.clone()).cancel_reset();
     if slog_stdlog::init_with_level(DEPENDENCIES).is_err() {
         slog::warn!(log, "records of dependencies go elsewhere: a logger was already set");
     }
-    (log, LogGuard { _writer: writer, levels })
+    (log, guard)
 }
 
 /// The root logger on any writer.
-fn root<W>(config: &LogConfig, levels: Levels, reader: Reader, writer: W) -> (Logger, AsyncGuard)
+fn root<W>(config: &LogConfig, reader: Reader, writer: W) -> (Logger, LogGuard)
 where
     W: Write + Send + 'static,
 {
@@ -113,29 +100,27 @@ where
         (Reader::Journal, true) => {
             let marker = Marker::default();
             let writer = LineStarts::new(writer, marker.clone());
-            queued(config, levels, marker.before(plain(writer).ignore_res()))
+            queued(config, marker.before(plain(writer).ignore_res()))
         }
         (Reader::Journal, false) => {
             let marker = Marker::default();
             let writer = LineStarts::new(writer, marker.clone());
-            queued(config, levels, marker.before(json(writer).ignore_res()))
+            queued(config, marker.before(json(writer).ignore_res()))
         }
         // The decorator with colours writes to standard error by itself.
         (Reader::Terminal, true) => {
             let decorator = slog_term::TermDecorator::new().stderr().build();
             let format = slog_term::FullFormat::new(decorator).use_custom_timestamp(write_now);
-            queued(config, levels, format.build().ignore_res())
+            queued(config, format.build().ignore_res())
         }
-        (Reader::Other, true) => queued(config, levels, plain(writer).ignore_res()),
-        (Reader::Terminal | Reader::Other, false) => {
-            queued(config, levels, json(writer).ignore_res())
-        }
+        (Reader::Other, true) => queued(config, plain(writer).ignore_res()),
+        (Reader::Terminal | Reader::Other, false) => queued(config, json(writer).ignore_res()),
     }
 }
 
 /// Puts the channel and the level filter before a format. What cannot be written is lost: there is
 /// nowhere else to say so.
-fn queued<D>(config: &LogConfig, levels: Levels, format: D) -> (Logger, AsyncGuard)
+fn queued<D>(config: &LogConfig, format: D) -> (Logger, LogGuard)
 where
     D: Drain<Ok = (), Err = Never> + Send + 'static,
 {
@@ -144,7 +129,9 @@ where
         .thread_name("log".to_owned())
         .build_with_guard();
     let queue = Queue { channel, dropped: AtomicU64::new(0) };
-    (Logger::root(LevelFilter { levels, next: queue }, o!()), guard)
+    let levels = Levels::new(config);
+    let filter = LevelFilter { levels: levels.clone(), next: queue };
+    (Logger::root(filter, o!()), LogGuard { _writer: guard, levels })
 }
 
 /// Puts records into the channel and never waits. A record that finds it full is dropped; the next
@@ -216,121 +203,6 @@ fn write_now(output: &mut dyn Write) -> io::Result<()> {
     write!(output, "{}", Timestamp::now())
 }
 
-/// The levels that hold now. Clones are the same levels.
-#[derive(Clone)]
-pub struct Levels(Arc<SharedLevels>);
-
-struct SharedLevels {
-    /// [`Rules::widest`] by itself, for the many records that are not wanted anyhow.
-    widest: AtomicUsize,
-    rules: RwLock<Rules>,
-}
-
-/// Which records are wanted.
-struct Rules {
-    level: Level,
-    /// Levels of single components.
-    levels: HashMap<String, Level>,
-    /// The most talkative and the most silent of all levels: between them the component decides.
-    widest: Level,
-    narrowest: Level,
-}
-
-impl Levels {
-    fn new(config: &LogConfig) -> Self {
-        let rules = Rules::new(config);
-        let widest = AtomicUsize::new(rules.widest.as_usize());
-        Self(Arc::new(SharedLevels { widest, rules: RwLock::new(rules) }))
-    }
-
-    /// Takes the levels of a configuration; its other keys are of no effect here.
-    pub fn set(&self, config: &LogConfig) {
-        let rules = Rules::new(config);
-        let mut known = self.0.rules.write().unwrap_or_else(PoisonError::into_inner);
-        self.0.widest.store(rules.widest.as_usize(), Ordering::Relaxed);
-        *known = rules;
-    }
-
-    fn may_want(&self, level: Level) -> bool {
-        level.as_usize() <= self.0.widest.load(Ordering::Relaxed)
-    }
-
-    fn wants(&self, record: &Record, values: &OwnedKVList) -> bool {
-        let rules = self.0.rules.read().unwrap_or_else(PoisonError::into_inner);
-        let wanted = |limit: Level| record.level().is_at_least(limit);
-        wanted(rules.narrowest) || wanted(rules.widest) && wanted(rules.level_of(record, values))
-    }
-}
-
-impl Rules {
-    fn new(config: &LogConfig) -> Self {
-        let levels: HashMap<_, _> = config.levels.iter().cloned().collect();
-        let all = || levels.values().copied().chain([config.level]);
-        let by_verbosity = |level: &Level| level.as_usize();
-        let widest = all().max_by_key(by_verbosity).unwrap_or(config.level);
-        let narrowest = all().min_by_key(by_verbosity).unwrap_or(config.level);
-        Self { level: config.level, levels, widest, narrowest }
-    }
-
-    fn level_of(&self, record: &Record, values: &OwnedKVList) -> Level {
-        let mut component = Component::default();
-        // A pair that cannot be formatted names no component; what was found before it counts.
-        if slog::KV::serialize(values, record, &mut component).is_err() {
-            return self.level;
-        }
-        let found = component.name.and_then(|name| self.levels.get(&name));
-        found.copied().unwrap_or(self.level)
-    }
-}
-
-/// Drops what is below the level of its component.
-struct LevelFilter<D> {
-    levels: Levels,
-    next: D,
-}
-
-impl<D: Drain<Ok = (), Err = Never>> Drain for LevelFilter<D> {
-    type Ok = ();
-    type Err = Never;
-
-    fn log(&self, record: &Record, values: &OwnedKVList) -> Result<(), Never> {
-        if record.level().is_at_least(Level::Info) && is_of_a_client(record) {
-            let lowered = RecordStatic {
-                location: record.location(),
-                tag: record.tag(),
-                level: Level::Debug,
-            };
-            let kv = record.kv();
-            return self.log(&Record::new(&lowered, record.msg(), kv), values);
-        }
-        let passes = self.levels.may_want(record.level()) && self.levels.wants(record, values);
-        if passes { self.next.log(record, values) } else { Ok(()) }
-    }
-
-    fn is_enabled(&self, level: Level) -> bool {
-        self.levels.may_want(level)
-    }
-}
-
-fn is_of_a_client(record: &Record) -> bool {
-    record.tag().starts_with(HTTP_PROTOCOL) && record.msg().to_string().starts_with(OF_A_CLIENT)
-}
-
-/// Finds the first pair that names a component. The pairs of the innermost logger come first.
-#[derive(Default)]
-struct Component {
-    name: Option<String>,
-}
-
-impl slog::Serializer for Component {
-    fn emit_arguments(&mut self, key: Key, value: &fmt::Arguments) -> slog::Result {
-        if self.name.is_none() && COMPONENT_KEYS.contains(&key) {
-            self.name = Some(value.to_string());
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
@@ -363,7 +235,7 @@ mod tests {
 
     fn written_for(reader: Reader, config: &LogConfig, speak: impl FnOnce(&Logger)) -> String {
         let output = Written::default();
-        let (log, guard) = root(config, Levels::new(config), reader, output.clone());
+        let (log, guard) = root(config, reader, output.clone());
         speak(&log);
         drop(guard);
         let bytes = output.0.lock().unwrap().clone();
@@ -451,13 +323,16 @@ mod tests {
     fn levels_can_change_while_loggers_are_in_use() {
         let output = Written::default();
         let config = json_config();
-        let levels = Levels::new(&config);
-        let (log, guard) = root(&config, levels.clone(), Reader::Other, output.clone());
+        let (log, guard) = root(&config, Reader::Other, output.clone());
         let router = log.new(o!("actor" => "router"));
 
         debug!(router, "before");
         let router_debug = vec![("router".to_owned(), Level::Debug)];
-        levels.set(&LogConfig { level: Level::Error, levels: router_debug, ..json_config() });
+        guard.levels().set(&LogConfig {
+            level: Level::Error,
+            levels: router_debug,
+            ..json_config()
+        });
         debug!(router, "after");
         info!(log, "quiet");
         drop(guard);
@@ -516,8 +391,7 @@ mod tests {
         let closed = gate.lock().unwrap();
         let output = Written::default();
         let config = LogConfig { channel_records: 128, ..json_config() };
-        let stalled = Stalled(output.clone(), gate.clone());
-        let (log, guard) = root(&config, Levels::new(&config), Reader::Other, stalled);
+        let (log, guard) = root(&config, Reader::Other, Stalled(output.clone(), gate.clone()));
 
         // More than the channel holds, while nothing can be written.
         (0..1_000).for_each(|_| info!(log, "many"));

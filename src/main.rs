@@ -9,8 +9,8 @@ fn main() -> ExitCode {
     let outcome = match command {
         Command::Run(args) => cli::run::run(args, legacy),
         Command::Demo(args) => cli::demo::run(args),
-        Command::Backfill(args) => cli::backfill::run(args, legacy),
         Command::GenerateDocs(args) => cli::docs::run(args),
+        Command::Backfill(args) => cli::backfill::run(args, legacy),
         Command::Generate(args) => cli::generate::run(args),
         Command::Doctor(args) => cli::doctor::run(args, legacy),
         Command::Db(args) => cli::db::run(args),

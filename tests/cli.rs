@@ -205,7 +205,7 @@ fn help_has_examples_and_the_version_is_told() {
     let help = output(&["run", "--help"]);
     assert_eq!(help.status.code(), Some(0));
     assert!(stdout(&help).contains("nodecast run --data-dir ~/hl/data --whitelist"));
-    assert!(stdout(&help).contains("-port=8080 listens on all interfaces"));
+    assert!(stdout(&help).contains("-port=8080 listens on all"));
 
     let version = output(&["--version"]);
     assert_eq!(stdout(&version), format!("nodecast {}\n", env!("CARGO_PKG_VERSION")));

@@ -1,10 +1,15 @@
-//! The whitelist in a real Redis. The tests that take nothing from anybody share the server of
+//! The whitelist and the positions in a real Redis. The tests that take nothing from anybody share the server of
 //! `scripts/test.sh`, each with its own key; the others start one of their own.
 
 // The exception for tests does not cover the functions that tests share.
 #![allow(clippy::unwrap_used)]
 
 mod common;
+
+#[path = "redis/positions.rs"]
+mod positions;
+#[path = "redis/reach.rs"]
+mod reach;
 
 use std::net::TcpListener;
 

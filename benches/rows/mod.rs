@@ -52,6 +52,7 @@ pub fn place(rows: u64) -> PageKey {
 }
 
 pub async fn commit(writer: &mut dyn StoreWriter, number: u64, events: &[SequencedEvent]) {
+    let last_seq = events.last().map_or(0, |event| event.seq);
     let events: Vec<_> = events.iter().collect();
     let committed = writer
         .commit(CommitBatch {
@@ -61,7 +62,7 @@ pub async fn commit(writer: &mut dyn StoreWriter, number: u64, events: &[Sequenc
             gaps_opened: &[],
             gaps_closed: &[],
             progress: &[],
-            last_seq: (number + 1) * ROWS,
+            last_seq,
             newest_time: None,
         })
         .await

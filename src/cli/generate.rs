@@ -93,13 +93,7 @@ pub struct Args {
 /// When the options contradict each other, or the directory is not ours or cannot be written.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let blocks = args.wanted_blocks()?;
-    let mut plan = args.plan(blocks)?;
-    if args.start.is_none()
-        && let Some(last) = generate::last_block(&args.out).context("an earlier run there")?
-    {
-        plan.first_block = last + 1;
-        plan.validate()?;
-    }
+    let plan = args.after_an_earlier_run(args.plan(blocks)?)?;
     generate::prepare(&args.out)?;
     let rows =
         if args.no_manifest { Rows::Forget } else { Rows::Write(args.out.join(MANIFEST_FILE)) };
@@ -183,6 +177,18 @@ impl Args {
             bail!(
                 "so many blocks do not fit between 1970 and 2199: give fewer, or another --start"
             );
+        }
+        Ok(plan)
+    }
+
+    /// The plan with the block numbers that follow those of the run in the directory, unless a
+    /// start is given, which decides every byte.
+    fn after_an_earlier_run(&self, mut plan: Plan) -> anyhow::Result<Plan> {
+        if self.start.is_none()
+            && let Some(last) = generate::last_block(&self.out).context("the earlier run there")?
+        {
+            plan.first_block = last + 1;
+            plan.validate()?;
         }
         Ok(plan)
     }
@@ -317,5 +323,24 @@ mod tests {
 
         assert_eq!(plan.faults, Faults { unterminated: false, ..Faults::all() });
         assert_eq!(args("generate --out x").plan(None).unwrap().faults, Faults::default());
+    }
+
+    #[test]
+    fn the_chain_of_a_run_that_is_replaced_goes_on_unless_a_start_is_given() {
+        let directory = tempfile::tempdir().unwrap();
+        let out = directory.path().display();
+        let plan = |options: &str| {
+            let args = args(&format!("generate --out {out}{options}"));
+            args.after_an_earlier_run(args.plan(Some(20)).unwrap()).unwrap()
+        };
+        let first = plan("");
+        generate::prepare(directory.path()).unwrap();
+        let mut simulator = Simulator::new(first.clone(), directory.path()).unwrap();
+        simulator.run(Some(20), 0.0, &AtomicBool::new(false)).unwrap();
+        simulator.finish().unwrap();
+
+        assert_eq!(first.first_block, Plan::default().first_block);
+        assert_eq!(plan("").first_block, first.first_block + 20);
+        assert_eq!(plan(" --start 2026-03-14T00:00:00").first_block, first.first_block);
     }
 }

@@ -26,10 +26,10 @@ Examples:
 
 Every key of the configuration: `nodecast config default`.
 
-The flags of the older service work too, in all its spellings: -data_dir=DIR, -port=PORT, -redis_host,
--redis_port, -redis_password, -redis_db (the whitelist and the positions), -postgres_host,
--postgres_port, -postgres_user, -postgres_password, -postgres_db. As there, -port=8080 listens on all
-interfaces (0.0.0.0:8080).";
+The flags of the older service work too, in all its spellings: -data_dir=DIR, -port=PORT,
+-redis_host, -redis_port, -redis_password, -redis_db (the whitelist and the positions), -postgres_host,
+-postgres_port, -postgres_user, -postgres_password, -postgres_db. As there,
+-port=8080 listens on all interfaces (0.0.0.0:8080).";
 
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(after_help = EXAMPLES)]

@@ -68,7 +68,7 @@ fn give(at: usize, path: &Path, origin: &Origin, layers: &mut Layers) -> Result<
     }
 }
 
-/// `nodecast.toml` and `tls.key` are not; `store.ulr` is.
+/// `nodecast.toml` and `tls.key` are not; `store.urls` is.
 fn is_like_a_key(name: &str, keys: &[Key]) -> bool {
     let section = name.split_once('.').map(|(section, _)| section);
     section.is_some_and(|section| keys.iter().any(|key| key.section() == section))
@@ -118,12 +118,12 @@ mod tests {
 
     #[test]
     fn a_credential_that_is_refused_is_named_and_not_shown() {
-        let files = [("store.url", "s3cret"), ("store.ulr", "s3cret")];
+        let files = [("store.url", "s3cret"), ("store.urls", "s3cret")];
 
         let said = load(&files, &[]).unwrap_err();
 
         assert!(
-            said.contains("credential store.ulr: unknown key store.ulr, did you mean"),
+            said.contains("credential store.urls: unknown key store.urls, did you mean store.url?"),
             "{said}"
         );
         assert!(said.contains("credential store.url: store.url = *** is not understood"), "{said}");

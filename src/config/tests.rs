@@ -352,7 +352,7 @@ fn every_fault_says_where_it_is_and_what_is_accepted() {
         (
             "[stroe]\nretention = \"7d\"",
             "n.toml:1:2: unknown section [stroe], did you mean [store]?",
-            "source, whitelist",
+            "source, whitelist, redis, router",
         ),
         ("[zebra]\na = 1", "n.toml:1:2: unknown section [zebra]; accepted: source", ""),
         (

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use bb8_redis::redis::{self, ErrorKind, RedisError, ServerErrorKind};
+use bb8_redis::redis::{self, RedisError};
 use slog::{Logger, info, warn};
 
 use super::{KEYS, Position};
@@ -16,6 +16,9 @@ use crate::{
     redis_client,
     source::{StreamCheckpoint, node::HourFile},
 };
+
+/// What Redis calls a key that holds something else than a text.
+const WRONG_TYPE: &str = "WRONGTYPE";
 
 /// The places at which streams begin, by the names of the streams.
 pub type Imported = HashMap<Arc<str>, (HourFile, u64)>;
@@ -55,15 +58,17 @@ pub async fn import(
     let mut imported = Imported::new();
     for key in KEYS {
         let name = |node: &PathBuf| -> Arc<str> { node.join(key).to_string_lossy().into() };
-        let is_new = |node: &&PathBuf| known.iter().all(|known| known.name != name(node));
+        // Where the directory is not there, no position can point into it.
+        let is_new = |node: &&PathBuf| {
+            node.join(key).is_dir() && known.iter().all(|known| known.name != name(node))
+        };
         let new: Vec<_> = nodes.iter().filter(is_new).cloned().collect();
         if new.is_empty() {
             continue;
         }
         let answer = get(url, key).await;
         let value = match answer {
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::ResponseError) => {
-                // Such as that of a key of another type.
+            Err(error) if error.code() == Some(WRONG_TYPE) => {
                 Err(Unusable::NoPosition(error.to_string()))
             }
             answer => Ok(answer.map_err(|error| ImportError { url: url.clone(), error })?),

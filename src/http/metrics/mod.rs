@@ -6,6 +6,7 @@
 //! sent + dropped, and dropped has a reason. A bound stands beside its fill, under the same name
 //! with `limit`.
 
+mod process;
 mod text;
 
 use std::{io, net::TcpListener, sync::Arc};
@@ -67,6 +68,7 @@ pub fn page(metrics: &Metrics, now: Timestamp) -> String {
     backfill(&mut page, metrics);
     mirror(&mut page, metrics);
     sessions(&mut page, metrics);
+    process::process(&mut page);
     page.finish()
 }
 

@@ -57,7 +57,9 @@ fn the_documentation_has_a_row_for_every_metric_and_no_other() {
     let declared = declared(&page(&metrics, NOW));
 
     let documented = include_str!("../../../docs/http.md").lines();
-    let documented: Vec<_> = documented.filter(|row| row.starts_with("| `nodecast_")).collect();
+    let documented: Vec<_> = documented
+        .filter(|row| row.starts_with("| `nodecast_") || row.starts_with("| `process_"))
+        .collect();
     let rows = declared.iter().map(|(name, family)| {
         let labels: Vec<_> = family.labels.iter().map(|label| format!("`{label}`")).collect();
         format!("| `{name}` | {} | {} | {} |", family.kind, labels.join(", "), family.help)
@@ -75,7 +77,9 @@ fn names_follow_the_rules_and_are_declared_once() {
     let mut names = BTreeMap::new();
     for (name, family) in &declared {
         let lower = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-        assert!(name.starts_with("nodecast_") && name.bytes().all(lower), "{name}");
+        // The names of the process are those of everybody.
+        let is_named = name.starts_with("nodecast_") || name.starts_with("process_");
+        assert!(is_named && name.bytes().all(lower), "{name}");
         assert_eq!(name.ends_with("_total"), family.kind == "counter", "{name}");
         // Base units only.
         for unit in ["_ms", "_micros", "_milli", "_minutes", "_kib", "_mib", "_percent"] {

@@ -13,11 +13,14 @@ use rustls::{
 };
 use tokio_postgres::{
     Config, NoTls,
-    config::{Host, SslMode},
+    config::{Host, SslMode, SslNegotiation},
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::fault::{self, Fault};
+use super::{
+    fault::{self, Fault},
+    sqlstate,
+};
 use crate::store::StoreError;
 
 pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
@@ -113,14 +116,21 @@ impl Server {
                 Box::new(error),
             ))
         };
+        let mut config = self.config.clone();
         match &self.tls {
             Some(tls) => {
                 let (client, connection) =
-                    self.config.connect(tls.clone()).await.map_err(failed)?;
+                    config.connect(sqlstate::Encrypted(tls.clone())).await.map_err(failed)?;
+                AsyncPgConnection::try_from_client_and_connection(client, connection).await
+            }
+            None if config.get_hosts().iter().any(|host| matches!(host, Host::Unix(_))) => {
+                let (client, connection) = config.connect(NoTls).await.map_err(failed)?;
                 AsyncPgConnection::try_from_client_and_connection(client, connection).await
             }
             None => {
-                let (client, connection) = self.config.connect(NoTls).await.map_err(failed)?;
+                // Not encrypted; see there.
+                config.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
+                let (client, connection) = config.connect(sqlstate::Plain).await.map_err(failed)?;
                 AsyncPgConnection::try_from_client_and_connection(client, connection).await
             }
         }

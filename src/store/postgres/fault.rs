@@ -1,4 +1,7 @@
 //! What PostgreSQL's errors mean for us.
+//!
+//! By their SQLSTATE, which [`sqlstate`](super::sqlstate) puts in front of their text; by the text, in
+//! English, where it cannot.
 
 use diesel::{
     ConnectionError,
@@ -59,8 +62,40 @@ pub fn classify(error: Error) -> StoreError {
     }
 }
 
-/// Sorts by the text, where diesel hands on no more: it has the kinds above and no SQLSTATE.
+/// Sorts by what the server said.
 pub fn of_text(text: &str) -> StoreError {
+    let said = text.to_owned();
+    match state(text) {
+        Some(state) => match (&state[..2], state) {
+            // Classes: connection, rollback, resources, operator, system; a lock, a read-only server.
+            ("08" | "40" | "53" | "57" | "58", _) | (_, "55P03" | "25006") => {
+                StoreError::Unavailable(said)
+            }
+            // Data that no column can hold; limits of the program, such as a key that is too long.
+            ("22" | "23" | "54", _) => StoreError::Refused(said),
+            // Who we are, which database and schema, what is there and what we may; our migration.
+            ("28" | "3D" | "3F" | "42" | "P0", _) => StoreError::Unusable(said),
+            _ => StoreError::Failed(said),
+        },
+        None => of_english(text),
+    }
+}
+
+/// Whether the server broke a statement off because it took too long.
+pub fn is_too_slow(text: &str) -> bool {
+    state(text).map_or_else(|| text.contains("statement timeout"), |state| state == "57014")
+}
+
+/// The SQLSTATE in a text such as `[57014] canceling statement due to statement timeout`.
+fn state(text: &str) -> Option<&str> {
+    let is_code = |code: &str| code.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
+    let after_bracket = text.match_indices('[').map(|(at, _)| &text[at + 1..]);
+    let mut codes =
+        after_bracket.filter(|rest| rest.get(5..7) == Some("] ")).map(|rest| &rest[..5]);
+    codes.find(|code| is_code(code))
+}
+
+fn of_english(text: &str) -> StoreError {
     const AWAY: [&str; 14] = [
         "the database system is",
         "terminating connection",
@@ -128,5 +163,30 @@ pub fn of_connecting(error: &ConnectionError) -> StoreError {
             }
         }
         other => StoreError::Unavailable(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_sorted_by_their_state_in_any_language() {
+        for (text, kind) in [
+            ("[57014] Anweisung wird abgebrochen", "Unavailable"),
+            ("[55P03] storniere Anfrage wegen Zeitüberschreitung einer Sperre", "Unavailable"),
+            ("[25006] kann INSERT nicht ausführen", "Unavailable"),
+            ("[53100] konnte Datei nicht erweitern", "Unavailable"),
+            ("[22021] ungültige Byte-Sequenz", "Refused"),
+            ("Failed to run up with: [42501] keine Berechtigung", "Unusable"),
+            ("[XX000] interner Fehler: does not exist", "Failed"),
+            ("relation [x] does not exist", "Unusable"),
+            ("canceling statement due to lock timeout", "Unavailable"),
+        ] {
+            let sorted = format!("{:?}", of_text(text));
+            assert!(sorted.starts_with(kind), "{text}: {sorted}");
+        }
+        assert!(is_too_slow("[57014] abgebrochen") && is_too_slow("due to statement timeout"));
+        assert!(!is_too_slow("[57P01] statement timeout"));
     }
 }

@@ -20,6 +20,7 @@ mod partitions;
 mod pool;
 mod retention;
 mod schema;
+mod sqlstate;
 mod state;
 mod statement;
 #[cfg(test)]

@@ -13,7 +13,7 @@ use diesel_async::{
 
 use super::{
     connection::{GRACE, Server, limited},
-    fault::Fault,
+    fault::{self, Fault},
 };
 use crate::store::StoreError;
 
@@ -68,7 +68,7 @@ impl ReadPool {
         let answer = limited(self.query_timeout + GRACE, read(&mut lent.connection)).await;
         lent.is_reading = answer.is_err();
         answer.map_err(|error| match error {
-            StoreError::Unavailable(text) if text.contains("statement timeout") => {
+            StoreError::Unavailable(text) if fault::is_too_slow(&text) => {
                 StoreError::TooSlow(self.query_timeout)
             }
             other => other,

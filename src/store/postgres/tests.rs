@@ -282,6 +282,21 @@ async fn a_connection_that_was_cut_is_opened_again_for_the_same_batch() {
 }
 
 #[actix_rt::test]
+async fn what_an_error_means_does_not_hang_on_its_language() {
+    let database = Database::new().await;
+    let mut connection = Server::parse(&database.url).unwrap().connect().await.unwrap();
+    for (state, kind) in [("57014", "Unavailable"), ("22021", "Refused"), ("42501", "Unusable")] {
+        let raise = format!(
+            "DO $$ BEGIN RAISE EXCEPTION 'so geht das nicht' USING ERRCODE = '{state}'; END $$"
+        );
+
+        let failed = connection.batch_execute(&raise).await.map_err(Fault::from).unwrap_err();
+
+        assert_eq!(format!("{:?}", failed.0), format!("{kind}(\"[{state}] so geht das nicht\")"));
+    }
+}
+
+#[actix_rt::test]
 async fn daemons_that_start_together_make_the_tables_once() {
     let database = Database::new().await;
 

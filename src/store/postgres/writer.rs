@@ -81,8 +81,9 @@ impl PostgresWriter {
     /// tell events of one block apart, which are stored together; so that they repeat when the clock
     /// steps back harms nobody.
     fn number_backfilled(&mut self, count: usize) -> i64 {
-        let first = Timestamp::now().0 + BACKFILLED_SEQ as i64 - records::SHIFT;
-        let first = first.max(self.last_backfilled.saturating_add(1));
+        // So that it stays in the range of back-filled ones for all that read it.
+        let lowest = BACKFILLED_SEQ as i64 - records::SHIFT;
+        let first = (lowest + Timestamp::now().0).max(self.last_backfilled.saturating_add(1));
         self.last_backfilled = first.saturating_add(count as i64);
         first
     }

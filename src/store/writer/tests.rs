@@ -45,6 +45,8 @@ struct Script {
     /// Events that are always refused.
     refused: Vec<u64>,
     retained: VecDeque<Retained>,
+    /// Tries of retention that fail, before all others.
+    retain_failures: usize,
     retain_calls: Vec<RetentionLimits>,
     size: StoreSize,
     compactions: usize,
@@ -111,6 +113,10 @@ impl StoreWriter for ScriptedWriter {
     async fn retain(&mut self, limits: RetentionLimits) -> Result<Retained, StoreError> {
         let mut script = self.script();
         script.retain_calls.push(limits);
+        if script.retain_failures > 0 {
+            script.retain_failures -= 1;
+            return Err(away());
+        }
         Ok(script.retained.pop_front().unwrap_or_default())
     }
 

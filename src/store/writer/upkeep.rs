@@ -50,8 +50,9 @@ pub(super) struct Retention {
     under_way: bool,
     /// Whether the full disk, of which retention cannot free more, has been reported.
     exhausted: bool,
-    /// Failures in a row.
+    /// Failures in a row, and the timer of the next try.
     failures: u32,
+    retry: Option<SpawnHandle>,
 }
 
 impl DbWriter {
@@ -99,9 +100,7 @@ impl DbWriter {
     fn retained(&mut self, result: Result<Retained, StoreError>, ctx: &mut Context<Self>) {
         self.retention.under_way = false;
         let Some(retained) = self.upkeep("retention failed, it is tried again", result) else {
-            let doubled = RETENTION_RETRY.0 * 2_u32.saturating_pow(self.retention.failures);
-            self.retention.failures = self.retention.failures.saturating_add(1);
-            ctx.run_later(doubled.min(RETENTION_RETRY.1), Self::retain);
+            self.retry_retention(ctx);
             return;
         };
         self.retention.failures = 0;
@@ -128,6 +127,20 @@ impl DbWriter {
         }
         // What waits has become due in the meantime.
         self.turn(ctx);
+    }
+
+    fn retry_retention(&mut self, ctx: &mut Context<Self>) {
+        let (first, last) = RETENTION_RETRY;
+        let delay = first * 2_u32.saturating_pow(self.retention.failures);
+        self.retention.failures += 1;
+        let retry = ctx.run_later(delay.min(last), |actor, ctx| {
+            actor.retention.retry = None;
+            actor.retain(ctx);
+        });
+        // There is one, whatever else calls retention meanwhile.
+        if let Some(earlier) = self.retention.retry.replace(retry) {
+            ctx.cancel_future(earlier);
+        }
     }
 
     fn check_disk(&mut self, ctx: &mut Context<Self>) {

@@ -21,11 +21,11 @@ use super::{
     writer::Fresh,
 };
 
-/// Records that a look-up searches within, about: one or two pages.
-const RECORDS_PER_BUCKET: usize = 64;
+/// Records that a look-up searches within, up to twice as many: a few lines of the cache.
+const RECORDS_PER_BUCKET: usize = 16;
 
-/// Most bits of an address that the index tells apart: half a megabyte of memory.
-const MAX_INDEX_BITS: u32 = 16;
+/// Most bits of an address that the index tells apart: 8 MiB of memory, from 16 million addresses on.
+const MAX_INDEX_BITS: u32 = 20;
 
 /// See the module.
 pub struct Base {

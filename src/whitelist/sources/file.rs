@@ -161,3 +161,31 @@ pub fn read(path: &Path, folder: &Folder, logger: &Logger) -> Result<AddressList
 fn fault_of(path: &Path, fault: FileFault) -> WhitelistError {
     WhitelistError::File { path: path.to_owned(), fault }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::testing::log;
+
+    #[test]
+    fn the_times_of_a_file_prove_nothing_while_another_change_could_look_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, folder) = (directory.path().join("list"), Folder::at(directory.path()));
+        let config = WhitelistConfig::default();
+        loop {
+            fs::write(&path, "0x010461c14e146ac35fe42271bdc1134ee31c703a\n").unwrap();
+            let mut source = FileSource::open(&path, &config, None, &folder, &log()).unwrap();
+            let is_due = source.look().unwrap();
+            // A machine that stands still for seconds gives a proof after all.
+            if FileStamp::of(&path).unwrap().is_settled(SystemTime::now()) {
+                continue;
+            }
+
+            assert!(source.held.content.is_empty());
+            assert!(!is_due);
+            break;
+        }
+    }
+}

@@ -38,6 +38,32 @@ async fn retention_comes_soon_after_the_start_and_then_at_its_interval() {
 }
 
 #[actix_rt::test]
+async fn retention_that_failed_is_tried_again_soon_and_then_more_rarely() {
+    tokio::time::pause();
+    let day = Duration::from_secs(86_400);
+    let config =
+        StoreConfig { retention_interval: day, max_bytes: 1_000, ..StoreConfig::default() };
+    let bench = Bench::with(config, |script| script.retain_failures = 10);
+    let calls = || bench.script.script().retain_calls.len();
+
+    // The first after 5 s; then after 1, 2, 4, 8 s.
+    bench.pass(5_500).await;
+    assert_eq!(calls(), 1);
+    bench.pass(1_000).await;
+    assert_eq!(calls(), 2);
+    bench.pass(14_000).await;
+    assert_eq!(calls(), 5);
+    // A full disk asks every ten seconds, and that makes no more timers.
+    bench.script.script().size.bytes = 1_001;
+    bench.pass(40_000).await;
+    assert_eq!(calls(), 9);
+    bench.script.script().size.bytes = 0;
+    bench.pass(600_000).await;
+    // The last failure, and the try that succeeds.
+    assert_eq!(calls(), 11);
+}
+
+#[actix_rt::test]
 async fn commits_come_between_the_portions_of_retention() {
     tokio::time::pause();
     let more = Retained { deleted: PORTION, more: true, ..Retained::default() };
