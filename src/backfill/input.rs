@@ -206,7 +206,7 @@ mod tests {
             assert!(found.iter().all(|input| input.bytes == 2 && input.to.is_none()));
         }
         let kind = root.join("data/node_fills_by_block");
-        assert_eq!(find(&[kind.clone()]).unwrap().len(), 3);
+        assert_eq!(find(std::slice::from_ref(&kind)).unwrap().len(), 3);
         assert_eq!(find(&[kind.join("hourly/20260315/11.lz4")]).unwrap().len(), 1);
     }
 

@@ -82,12 +82,13 @@ fn delete_portion(
         }
     }
     let mut forced = Deleted::default();
-    if early && due.rows < limits.portion {
-        if let Some(topic) = oldest_topic(connection, &topics)? {
-            let left = limits.portion - due.rows;
-            let span = i64::MIN..newest.minus(KEPT).0;
-            delete_oldest(connection, &topic, &span, left, &mut forced)?;
-        }
+    if early
+        && due.rows < limits.portion
+        && let Some(topic) = oldest_topic(connection, &topics)?
+    {
+        let left = limits.portion - due.rows;
+        let span = i64::MIN..newest.minus(KEPT).0;
+        delete_oldest(connection, &topic, &span, left, &mut forced)?;
     }
     let deleted_seq = known.deleted_seq.max(due.seq).max(forced.seq);
     let shortened_to = known.shortened_to.max(forced.time);
