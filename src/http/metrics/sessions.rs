@@ -1,0 +1,86 @@
+//! The clients of all workers together.
+
+use super::{
+    Metrics,
+    text::{Kind, Page},
+};
+
+pub fn sessions(page: &mut Page, metrics: &Metrics) {
+    let Metrics { state, .. } = metrics;
+    let config = state.config.get();
+    let stats = &state.stats.sessions;
+    page.gauge("nodecast_sessions", "WebSocket sessions that are open.", stats.open.get());
+    page.gauge(
+        "nodecast_sessions_limit",
+        "Bound of it: session.max_sessions.",
+        config.session.max_sessions,
+    );
+    page.counter("nodecast_sessions_opened_total", "Sessions opened.", &stats.opened);
+    page.counter(
+        "nodecast_sessions_closed_total",
+        "Sessions whose socket is closed.",
+        &stats.closed,
+    );
+    let endings = &stats.endings;
+    let mut family = page.family(Kind::Counter, "nodecast_session_endings_total", "Sessions whose end began, by the close code of the native protocol; without a code where the client closed first or its connection was lost.");
+    for (reason, code, counter) in [
+        ("shutting_down", "1001", &endings.shutting_down),
+        ("protocol", "1002", &endings.protocol),
+        ("not_text", "1003", &endings.not_text),
+        ("not_utf8", "1007", &endings.not_utf8),
+        ("too_big", "1009", &endings.too_big),
+        ("internal", "1011", &endings.internal),
+        ("slow_consumer", "4008", &endings.slow_consumer),
+        ("ping_timeout", "4009", &endings.ping_timeout),
+        ("missed", "4010", &endings.missed),
+        ("client", "", &endings.client),
+        ("lost", "", &endings.lost),
+    ] {
+        family.sample(&[("reason", reason), ("code", code)], counter.get());
+    }
+    page.gauge(
+        "nodecast_subscriptions",
+        "Subscriptions of all sessions.",
+        stats.subscriptions.get(),
+    );
+    page.gauge(
+        "nodecast_session_subscriptions_limit",
+        "Most of one session: session.max_subscriptions.",
+        config.session.max_subscriptions,
+    );
+    page.counter(
+        "nodecast_delivery_queued_frames_total",
+        "Frames put into outboxes.",
+        &stats.frames_queued,
+    );
+    page.counter(
+        "nodecast_delivery_sent_frames_total",
+        "Frames sent to clients.",
+        &stats.frames_sent,
+    );
+    page.by_reason(
+        "nodecast_delivery_dropped_frames_total",
+        "Frames left in outboxes when their sessions closed.",
+        &[("closed", &stats.frames_dropped)],
+    );
+    page.counter("nodecast_delivery_sent_bytes_total", "Bytes sent to clients.", &stats.sent_bytes);
+    page.counter(
+        "nodecast_delivery_missed_segments_total",
+        "Batches that left memory before they were cast; clients were told or closed.",
+        &stats.missed_segments,
+    );
+    page.family(Kind::Histogram, "nodecast_delivery_cast_duration_seconds", "From the read of a batch until it is in the outboxes, for each HTTP worker with subscribers.")
+        .histogram(&[], &stats.cast_durations.observed());
+    page.gauge(
+        "nodecast_outbox_bytes",
+        "Bytes that wait for clients, all outboxes together.",
+        stats.outbox_bytes.get(),
+    );
+    page.gauge(
+        "nodecast_session_outbox_limit_bytes",
+        "Most of one client: session.outbox_bytes.",
+        config.session.outbox_bytes,
+    );
+    page.gauge("nodecast_exports", "NDJSON answers under way.", state.exports.open());
+    page.gauge("nodecast_exports_limit", "Most of them at one time.", state.exports.max_open());
+}
