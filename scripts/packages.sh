@@ -20,6 +20,8 @@ need_servers() {
         fi
     fi
     command -v redis-server >/dev/null || missing+=(redis-server)
+    # Certificates for the tests of TLS.
+    command -v openssl >/dev/null || missing+=(openssl)
     install_packages "${missing[@]}"
 }
 

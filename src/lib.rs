@@ -70,11 +70,13 @@
 //! a stage knows the next one as a `Recipient`. Behind the parser nothing knows what a fill is: keys
 //! that filters ask for are places in a body, and a topic is a name.
 //!
-//! Beside it: [`backfill`] reads files again for users who were listed later.
-//! Around it: [`control`] (how commands ask the daemon that runs), [`config`] (file < environment < flags, every fault at once), [`cli`] (one file per
-//! command), [`logging`], [`generate`] (the node simulator, with a manifest of what a correct reader
-//! finds), [`demo`] (all of it at work, compared with that manifest) and [`failpoint`] (where tests
-//! kill, panic or fail the daemon; nothing in a release).
+//! Beside the pipeline: [`backfill`] reads files again for users who were listed later, and its rows go
+//! to `DbWriter` while that has nothing better to do. Around it: [`control`] (how commands ask the daemon
+//! that runs), [`config`] (file < credentials < environment < flags, every fault at once), [`cli`] (one
+//! file per command), [`logging`], [`redis_client`] (one way to reach Redis), [`generate`] (the node
+//! simulator, with a manifest of what a correct reader finds), [`demo`] (all of it at work, compared
+//! with that manifest) and [`failpoint`] (where tests kill, panic or fail the daemon; nothing in a
+//! release).
 //!
 //! # Deliberately absent
 //!

@@ -67,8 +67,9 @@ pub fn of_text(text: &str) -> StoreError {
     let said = text.to_owned();
     match state(text) {
         Some(state) => match (&state[..2], state) {
-            // Classes: connection, rollback, resources, operator, system; a lock, a read-only server.
-            ("08" | "40" | "53" | "57" | "58", _) | (_, "55P03" | "25006") => {
+            // Classes: connection, rollback, resources, operator, system; a lock, a read-only server;
+            // and what the server has no better word for, such as a file that may not grow.
+            ("08" | "40" | "53" | "57" | "58", _) | (_, "55P03" | "25006" | "XX000") => {
                 StoreError::Unavailable(said)
             }
             // Data that no column can hold; limits of the program, such as a key that is too long.
@@ -179,7 +180,8 @@ mod tests {
             ("[53100] konnte Datei nicht erweitern", "Unavailable"),
             ("[22021] ungültige Byte-Sequenz", "Refused"),
             ("Failed to run up with: [42501] keine Berechtigung", "Unusable"),
-            ("[XX000] interner Fehler: does not exist", "Failed"),
+            ("[XX000] konnte nicht schreiben: does not exist", "Unavailable"),
+            ("[XX001] Index ist beschädigt: connection", "Failed"),
             ("relation [x] does not exist", "Unusable"),
             ("canceling statement due to lock timeout", "Unavailable"),
         ] {

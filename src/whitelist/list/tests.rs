@@ -1,4 +1,7 @@
-use std::{collections::BTreeSet, env, process::Command};
+#[cfg(feature = "failpoints")]
+mod kills;
+
+use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -6,9 +9,6 @@ use tempfile::TempDir;
 use super::*;
 
 const NAME: &str = "whitelist-test";
-
-/// Set in the process that a test starts to have it killed: the directory to write to.
-const VICTIM: &str = "NODECAST_TEST_LIST_DIRECTORY";
 
 /// Addresses of which many share their first bits and some are equal.
 fn address(seed: u16) -> Address {
@@ -311,62 +311,4 @@ fn what_a_killed_process_left_is_removed_and_what_is_being_written_is_not() {
     assert!(other.exists());
     let fresh = writer.finish().unwrap();
     fresh.publish(&base_path(directory.path(), NAME), b"").unwrap();
-}
-
-/// Two lists are kept one after the other in a process of its own, which is killed at a point of
-/// its choice. This is the only test that runs itself: a kill needs a process.
-#[cfg(feature = "failpoints")]
-#[test]
-fn a_kill_at_any_step_leaves_the_old_list_or_the_new_one() {
-    if let Some(directory) = env::var_os(VICTIM) {
-        return keep_three_lists(Path::new(&directory));
-    }
-    let states = [&[1, 2, 3][..], &[1, 2, 3, 4], &[5, 6]];
-    let points =
-        ["list_written", "list_synced", "list_renamed", "list_changes_cut", "list_changes_written"];
-
-    for (point, pass) in points.iter().flat_map(|point| [(point, 1), (point, 2)]) {
-        let directory = tempfile::tempdir().unwrap();
-        let name = "whitelist::list::tests::a_kill_at_any_step_leaves_the_old_list_or_the_new_one";
-        let output = Command::new(env::current_exe().unwrap())
-            .args(["--exact", name, "--test-threads=1"])
-            .env(VICTIM, directory.path())
-            .env("NODECAST_FAILPOINTS", format!("{point}=kill@{pass}"))
-            .output()
-            .unwrap();
-
-        let is_killed = output.status.code().is_none();
-        assert_eq!(is_killed, !(point.contains("changes") && pass == 2), "{point} {output:?}");
-        let opened = AddressList::open(directory.path(), NAME).unwrap();
-        let found = opened.map(|(list, stamp)| (list.iter().collect::<BTreeSet<_>>(), stamp));
-        let expected = match (*point, pass) {
-            ("list_written" | "list_synced", 1) => None,
-            ("list_renamed", 1) | ("list_changes_cut", 1) => Some(0),
-            ("list_written" | "list_synced", 2) | ("list_changes_written", 1) => Some(1),
-            _ => Some(2),
-        };
-        let expected = expected.map(|at| (addresses(states[at]), vec![at as u8]));
-        assert_eq!(found, expected, "{point} {pass}");
-        assert!(files(&directory).iter().all(|name| !name.ends_with("unfinished")));
-    }
-}
-
-#[cfg(feature = "failpoints")]
-fn keep_three_lists(directory: &Path) {
-    let limits = Limits { mapped_from: 1, ..Limits::default() };
-    let list = build(limits, Some(directory), &[1, 2, 3]).keep(directory, NAME, &[0]).unwrap();
-    list.changed([address(4)], []).keep(directory, NAME, &[1]).unwrap();
-    build(limits, Some(directory), &[5, 6]).keep(directory, NAME, &[2]).unwrap();
-}
-
-/// Tells whether a file was replaced or written to.
-#[derive(Debug, PartialEq)]
-struct FileId(u64, i64, i64);
-
-impl FileId {
-    fn of(path: &Path) -> Self {
-        use std::os::unix::fs::MetadataExt;
-        let found = fs::metadata(path).unwrap();
-        Self(found.ino(), found.mtime(), found.mtime_nsec())
-    }
 }
