@@ -8,13 +8,14 @@ use std::{
     },
 };
 
-use diesel_async::SimpleAsyncConnection;
+use diesel::{QueryableByName, sql_types::Text};
+use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
 
-use super::{connection::Server, *};
+use super::{connection::Server, partitions::Day, topics::Topics, *};
 use crate::{
     event::{SequencedEvent, Timestamp},
     store::{
-        self, RetentionLimits,
+        self, PageKey, RetentionLimits,
         contract::{Content, FILLS, MISC, block_time, contract_tests, event, history, page},
     },
 };
@@ -382,4 +383,41 @@ async fn a_server_that_cannot_be_used_is_one_clear_line() {
     }
     let silent = store::open("postgres://127.0.0.1:1/x", &StoreConfig::default()).await.map(|_| ());
     assert!(matches!(silent, Err(StoreError::Unavailable(_))), "{silent:?}");
+}
+
+#[actix_rt::test]
+async fn a_page_of_a_day_without_statistics_is_read_in_the_order_of_the_index() {
+    #[derive(QueryableByName)]
+    struct Plan {
+        #[diesel(sql_type = Text, column_name = "QUERY PLAN")]
+        line: String,
+    }
+    let database = Database::new().await;
+    let store = PostgresStore::open(&database.url, &StoreConfig::default()).await.unwrap();
+    let day = Day::of(block_time(0));
+    let insert = format!(
+        "INSERT INTO nodecast.topics VALUES (1, 'fills');
+         INSERT INTO nodecast.events
+             (seq, position, time, idx, part, topic_id, late, user_address, body)
+         SELECT n, n / 50, {}, n % 50, 0, 1, false, NULL, '{{}}' FROM generate_series(1, 20000) n",
+        day.start()
+    );
+    let mut connection = Server::parse(&database.url).unwrap().connect().await.unwrap();
+    partitions::create(&mut connection, day, partitions::ON_DEMAND).await.unwrap();
+    database.run(&insert).await;
+
+    let after = Some(PageKey { position: 100, seq: 5_000 });
+    let query = EventQuery { after, limit: 1_000, ..EventQuery::default() };
+    let plan = store.readers.read(async |connection| {
+        let topics = Topics::load(connection).await?;
+        let page = history::statement(&query, &topics).unwrap();
+        let explain = diesel::sql_query(format!("EXPLAIN {}", page.sql));
+        let plan: Vec<Plan> = explain.load(connection).await?;
+        Ok(plan.into_iter().map(|row| row.line).collect::<Vec<_>>().join("\n"))
+    });
+
+    let plan = plan.await.unwrap();
+    assert!(plan.contains("Presorted Key"), "{plan}");
+    assert!(plan.contains("Index Scan") && !plan.contains("Bitmap"), "{plan}");
+    assert_eq!(store.events(query).await.unwrap().len(), 1_000);
 }
