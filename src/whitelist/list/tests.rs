@@ -312,3 +312,15 @@ fn what_a_killed_process_left_is_removed_and_what_is_being_written_is_not() {
     let fresh = writer.finish().unwrap();
     fresh.publish(&base_path(directory.path(), NAME), b"").unwrap();
 }
+
+/// Tells whether a file was replaced or written to.
+#[derive(Debug, PartialEq)]
+struct FileId(u64, i64, i64);
+
+impl FileId {
+    fn of(path: &Path) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        let found = fs::metadata(path).unwrap();
+        Self(found.ino(), found.mtime(), found.mtime_nsec())
+    }
+}

@@ -53,15 +53,3 @@ fn keep_three_lists(directory: &Path) {
     list.changed([address(4)], []).keep(directory, NAME, &[1]).unwrap();
     build(limits, Some(directory), &[5, 6]).keep(directory, NAME, &[2]).unwrap();
 }
-
-/// Tells whether a file was replaced or written to.
-#[derive(Debug, PartialEq)]
-struct FileId(u64, i64, i64);
-
-impl FileId {
-    fn of(path: &Path) -> Self {
-        use std::os::unix::fs::MetadataExt;
-        let found = fs::metadata(path).unwrap();
-        Self(found.ino(), found.mtime(), found.mtime_nsec())
-    }
-}
