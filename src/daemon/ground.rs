@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use slog::{Logger, warn};
+use slog::Logger;
 
 use crate::{
     config::Config,
@@ -67,23 +67,9 @@ impl Ground {
         Ok(Leased { store, writer, recovered })
     }
 
-    /// Looks again at what may have changed during a long wait: a newer program may have changed the
-    /// tables, and the whitelist is another one. Where that cannot be read the list of the start
-    /// stays, which its keeper goes on to mend.
-    ///
     /// # Errors
-    /// When this program cannot use the store any more.
-    pub async fn refresh(&mut self, logger: &Logger) -> Result<(), StoreError> {
-        self.open_store().await?;
-        match WhitelistKeeper::open(&self.config.whitelist, &self.config.state_dir, logger).await {
-            Ok(keeper) => self.keeper = keeper,
-            Err(error) => warn!(logger, "whitelist not read again, that of the start is used";
-                "error" => %error),
-        }
-        Ok(())
-    }
-
-    async fn open_store(&self) -> Result<Arc<dyn EventStore>, StoreError> {
+    /// When this program cannot use the store, as after a newer one has changed its tables.
+    pub async fn open_store(&self) -> Result<Arc<dyn EventStore>, StoreError> {
         store::open(&self.config.store.url, &self.config.store).await
     }
 

@@ -44,14 +44,18 @@ pub async fn take_lease(
     logger: &Logger,
 ) -> anyhow::Result<Option<Leased>> {
     let reason = match ground.lease().await {
-        Err(StoreError::LeaseLost(reason)) if ground.config.store.standby => reason,
+        Err(StoreError::LeaseLost(reason) | StoreError::Unavailable(reason))
+            if ground.config.store.standby =>
+        {
+            reason
+        }
         leased => return Ok(Some(leased?)),
     };
     let waiting = Waiting::begin(&ground.listener, ground.started, reason, logger)?;
     let leased = tokio::select! {
         leased = waiting.for_lease(ground) => Some(leased),
         never = waiting.feed_watchdog() => match never {},
-        () = until_stopped(signals) => None,
+        () = until_stopped(signals, logger) => None,
     };
     // Who is being answered gets the rest; nobody waits for it.
     actix_rt::spawn(waiting.server.stop(true));
@@ -61,13 +65,18 @@ pub async fn take_lease(
     };
     let leased = leased?;
     info!(waiting.logger, "the lease is ours, taking over"; "last_seq" => leased.recovered.last_seq);
-    ground.refresh(logger).await?;
-    Ok(Some(leased))
+    match ground.open_store().await {
+        // The lease is ours all the same, and the writer waits for its server.
+        Ok(_) | Err(StoreError::Unavailable(_)) => Ok(Some(leased)),
+        // A newer program has changed the tables meanwhile.
+        Err(error) => Err(error.into()),
+    }
 }
 
-/// A reload has nothing to change yet: the whitelist is read when we take over.
-async fn until_stopped(signals: &mut Signals) {
-    while signals.next().await != Wish::Stop {}
+async fn until_stopped(signals: &mut Signals, logger: &Logger) {
+    while signals.next().await != Wish::Stop {
+        warn!(logger, "not reloaded: a standby takes over with the configuration of its start");
+    }
 }
 
 struct Waiting {

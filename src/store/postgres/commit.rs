@@ -1,7 +1,8 @@
 //! One transaction: rows, ledger and checkpoints under the lease, or nothing.
 //!
 //! All statements are sent at once and their answers read together, so a commit takes three round
-//! trips: for the begin, for the statements, for the end.
+//! trips: for the begin, for the statements, for the end. Where a live event may take the place of a
+//! back-filled one they go step by step.
 //! Invariants: the first statement moves the row of the lease on, and only for the run that holds
 //! it and a number that is new; when it moves nothing, whatever followed it is rolled back.
 
@@ -113,27 +114,39 @@ async fn write(
         new_number: number,
         first_seq,
     };
-    // Waited for: beside the insert it could come after it, and take the wrong row.
-    if reach.covers(batch.events) {
-        columns.make_way(connection).await?;
-    }
     let mut leased = connection;
-    let (advanced, inserted, ranges, gaps, progress) = join!(
-        advance.execute(&mut leased),
-        columns.insert(connection),
-        state::save_ranges(connection, batch.seen),
-        save_gaps(connection, batch),
-        state::save_progress(connection, batch.progress),
-    );
-    // In the order of the statements: behind the first that failed all others only tell that the
-    // transaction is over.
-    if advanced? != 1 {
-        return Err(Stop::NotAdvanced);
-    }
-    let inserted = inserted?;
-    ranges?;
-    gaps?;
-    progress?;
+    let advancing = async {
+        match advance.execute(&mut leased).await? {
+            1 => Ok(()),
+            _ => Err(Stop::NotAdvanced),
+        }
+    };
+    let storing = async {
+        let (inserted, ranges, gaps, progress) = join!(
+            columns.insert(connection),
+            state::save_ranges(connection, batch.seen),
+            save_gaps(connection, batch),
+            state::save_progress(connection, batch.progress),
+        );
+        let inserted = inserted?;
+        ranges?;
+        gaps?;
+        progress?;
+        Ok::<_, Stop>(inserted)
+    };
+    let inserted = if reach.covers(batch.events) {
+        // One after the other: beside the insert the removal could come after it and take the wrong
+        // row, and before the lock it could stand in the way of who has taken over.
+        advancing.await?;
+        columns.make_way(connection).await?;
+        storing.await?
+    } else {
+        // In the order of the statements: behind the first that failed all others only tell that
+        // the transaction is over.
+        let (advanced, stored) = join!(advancing, storing);
+        advanced?;
+        stored?
+    };
     fail_point!("store.in_transaction");
     Ok(Committed { inserted, duplicates: batch.events.len() - inserted })
 }

@@ -1,9 +1,10 @@
 //! Which days go: by age, and before their age when the store is too large.
 //!
 //! Invariants: a day goes as a whole, the oldest first; the last [`KEPT`] stays whatever the size
-//! says; kept days go for want of space only; how far the store was deleted is written, under the lease, before a day begins to go. So
-//! what was begun may be finished by whoever comes next. How much room the server's disk has left
-//! cannot be seen from here.
+//! says; kept days go for want of space only; how far the store was deleted is written, under the
+//! lease, before a day begins to go. So what was begun may be finished by whoever comes next. The
+//! row of the lease is never locked while a day is looked through. How much room the server's disk
+//! has left cannot be seen from here.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -27,7 +28,11 @@ use crate::{
 /// What the size of the store cannot take, counted back from the newest block.
 const KEPT: Duration = Duration::from_secs(3_600);
 
-#[derive(QueryableByName)]
+/// Pages of a day that are looked through at a time, 256 MiB: each portion has the time limit of a
+/// statement for itself, and the lease is renewed behind it.
+const PORTION_PAGES: i64 = 32_768;
+
+#[derive(Default, QueryableByName)]
 struct Extent {
     #[diesel(sql_type = BigInt)]
     rows: i64,
@@ -35,6 +40,12 @@ struct Extent {
     seq: Option<i64>,
     #[diesel(sql_type = Nullable<BigInt>)]
     time: Option<i64>,
+}
+
+#[derive(QueryableByName)]
+struct Pages {
+    #[diesel(sql_type = BigInt)]
+    pages: i64,
 }
 
 #[derive(QueryableByName)]
@@ -69,38 +80,37 @@ pub async fn retain(
     let attached = || tables.iter().filter(|(_, place)| **place == Place::Attached);
     let size = size_bytes(connection).await?;
     let over_budget = limits.max_bytes.is_some_and(|max| size > max);
-    let (retained, going) = connection
+    let (known, kept) = connection
         .transaction(async |connection| {
             let known = lease::check(connection, run).await?;
-            let reaches =
-                |shortened_to: Option<i64>| shortened_to.is_some_and(|time| time >= limits.edge.0);
             let newest = known.newest_time.map_or(limits.edge, Timestamp).min(limits.now);
-            let ends_by = |day: Day, time: Timestamp| day.next().start() <= time.0;
             let kept = backfill::kept_days(connection, newest).await?;
-            let due = attached()
-                .find(|(day, _)| !kept.contains(&day.number()))
-                .filter(|(day, _)| ends_by(**day, limits.edge));
-            let due = left.or(due);
-            let forced = attached()
-                .next()
-                .filter(|_| due.is_none() && over_budget)
-                .filter(|(day, _)| ends_by(**day, newest.minus(KEPT)));
-            let Some((day, place)) = due.or(forced).map(|(day, place)| (*day, *place)) else {
-                let shortened = reaches(known.shortened_to);
-                let exhausted = over_budget;
-                let retained = Retained { shortened, exhausted, ..Retained::default() };
-                return Ok::<_, Fault>((retained, None));
-            };
-            // Back-filled events, below 0, are outside of what a cursor can miss.
-            let extent: Extent = diesel::sql_query(format!(
-                "SELECT count(*) AS rows, max(seq) FILTER (WHERE seq >= 0) AS seq, \
-                     max(time) AS time FROM nodecast.{}",
-                day.table()?
-            ))
-            .get_result(connection)
-            .await?;
-            let shortened_to =
-                forced.map_or(known.shortened_to, |_| known.shortened_to.max(extent.time));
+            Ok::<_, Fault>((known, kept))
+        })
+        .await?;
+    let reaches =
+        |shortened_to: Option<i64>| shortened_to.is_some_and(|time| time >= limits.edge.0);
+    let newest = known.newest_time.map_or(limits.edge, Timestamp).min(limits.now);
+    let ends_by = |day: Day, time: Timestamp| day.next().start() <= time.0;
+    let due = attached()
+        .find(|(day, _)| !kept.contains(&day.number()))
+        .filter(|(day, _)| ends_by(**day, limits.edge));
+    let due = left.or(due);
+    let forced = attached()
+        .next()
+        .filter(|_| due.is_none() && over_budget)
+        .filter(|(day, _)| ends_by(**day, newest.minus(KEPT)));
+    let stay: BTreeSet<Day> = attached().map(|(day, _)| *day).collect();
+    let Some((day, place)) = due.or(forced).map(|(day, place)| (*day, *place)) else {
+        let (shortened, exhausted) = (reaches(known.shortened_to), over_budget);
+        return Ok((Retained { shortened, exhausted, ..Retained::default() }, stay));
+    };
+    // Nobody adds to the day meanwhile: the writer is busy here.
+    let extent = extent(connection, run, day).await?;
+    let shortened_to = forced.map_or(known.shortened_to, |_| known.shortened_to.max(extent.time));
+    connection
+        .transaction(async |connection| {
+            lease::check(connection, run).await?;
             diesel::sql_query(
                 "UPDATE nodecast.store_state SET deleted_seq = $1, shortened_to = $2",
             )
@@ -108,20 +118,41 @@ pub async fn retain(
             .bind::<Nullable<BigInt>, _>(shortened_to)
             .execute(connection)
             .await?;
-            let retained = Retained {
-                deleted: extent.rows.max(0) as usize,
-                more: true,
-                shortened: reaches(shortened_to),
-                exhausted: false,
-            };
-            Ok((retained, Some((day, place))))
+            Ok::<_, Fault>(())
         })
         .await?;
-    if let Some((day, place)) = going {
-        partitions::remove(connection, day, place).await?;
-    }
-    let stays = |(day, place): (Day, Place)| {
-        (place == Place::Attached && going.is_none_or(|(gone, _)| gone != day)).then_some(day)
+    partitions::remove(connection, day, place).await?;
+    let retained = Retained {
+        deleted: extent.rows.max(0) as usize,
+        more: true,
+        shortened: reaches(shortened_to),
+        exhausted: false,
     };
-    Ok((retained, tables.into_iter().filter_map(stays).collect()))
+    Ok((retained, stay.into_iter().filter(|left| *left != day).collect()))
+}
+
+/// Looks a day through, and keeps the lease meanwhile: a day can take longer than that lasts.
+async fn extent(connection: &mut AsyncPgConnection, run: Run, day: Day) -> Result<Extent, Fault> {
+    let table = day.table()?;
+    let Pages { pages } = diesel::sql_query(format!(
+        "SELECT pg_relation_size('nodecast.{table}') / current_setting('block_size')::bigint AS pages"
+    ))
+    .get_result(connection)
+    .await?;
+    let mut extent = Extent::default();
+    for first in (0..pages).step_by(PORTION_PAGES as usize) {
+        // Back-filled events, below 0, are outside of what a cursor can miss.
+        let portion: Extent = diesel::sql_query(format!(
+            "SELECT count(*) AS rows, max(seq) FILTER (WHERE seq >= 0) AS seq, max(time) AS time \
+             FROM nodecast.{table} WHERE ctid >= '({first},0)' AND ctid < '({},0)'",
+            first + PORTION_PAGES
+        ))
+        .get_result(connection)
+        .await?;
+        extent.rows += portion.rows;
+        extent.seq = extent.seq.max(portion.seq);
+        extent.time = extent.time.max(portion.time);
+        lease::set(connection, run, true).await?;
+    }
+    Ok(extent)
 }
