@@ -26,6 +26,9 @@
 //! | [the log](router::log) | the one ring of recent events; each reader has its own position | itself a plain type |
 //! | [`DbWriter`](store::DbWriter) | commits rows, ledger and checkpoints in one transaction; deletes what is old | [`store`] |
 //! | [`MirrorWriter`](mirror::MirrorWriter) | writes committed positions to Redis, for the older service | [`mirror::Committed`] |
+//! | [`WhitelistKeeper`](whitelist::WhitelistKeeper) | follows file and Redis, hands every new list to the filters, tells who was added | [`whitelist::Whitelist`] |
+//! | [`Backfiller`](backfill::Backfiller) | reads the older events of added users from the files, or what a command names | [`backfill`] |
+//! | [`ControlServer`](control::ControlServer) | answers the commands that ask the running daemon | [`control`] |
 //! | `Shard` and `Session` | cast the log to the clients of one HTTP worker | [`delivery`] |
 //! | [routes](http) | history, status and health; [metrics](http::metrics) on a listener of their own | [`http`] |
 //!
@@ -73,7 +76,7 @@
 //! Beside the pipeline: [`backfill`] reads files again for users who were listed later, and its rows go
 //! to `DbWriter` while that has nothing better to do. Around it: [`control`] (how commands ask the daemon
 //! that runs), [`config`] (file < credentials < environment < flags, every fault at once), [`cli`] (one
-//! file per command), [`logging`], [`redis_client`] (one way to reach Redis), [`generate`] (the node
+//! file or folder a command), [`logging`], [`redis_client`] (one way to reach Redis), [`generate`] (the node
 //! simulator, with a manifest of what a correct reader finds), [`demo`] (all of it at work, compared
 //! with that manifest) and [`failpoint`] (where tests kill, panic or fail the daemon; nothing in a
 //! release).

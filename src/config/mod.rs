@@ -64,7 +64,8 @@ pub struct Config {
     pub session: SessionConfig,
     pub health: HealthConfig,
     pub log: LogConfig,
-    /// Where the daemon keeps what it must find again: database, quarantine. Default:
+    /// Where the daemon keeps what it must find again: database, quarantine, the last known
+    /// whitelists, back-fills under way; and its control socket. Default:
     /// `$STATE_DIRECTORY`, else `$XDG_STATE_HOME/nodecast`, else `~/.local/state/nodecast`.
     pub state_dir: PathBuf,
 }
