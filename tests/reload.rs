@@ -1,5 +1,5 @@
-//! SIGHUP: what changes while the daemon runs, what waits for a restart, and that a fault changes
-//! nothing.
+//! SIGHUP: what changes while the daemon runs, what waits for a restart, that a fault changes
+//! nothing, and that a faulty whitelist holds nothing else back.
 
 // The exemption for tests does not reach the helpers of an integration test.
 #![allow(clippy::unwrap_used)]
@@ -124,13 +124,15 @@ fn keys_that_cannot_change_keep_their_values_and_are_named() {
 }
 
 #[test]
-fn a_faulty_file_changes_nothing_and_status_says_why() {
+fn a_faulty_configuration_changes_nothing_and_a_faulty_whitelist_holds_nothing_else_back() {
     let mut setup = Setup::new();
-    setup.whitelist = format!("{ALICE}\n");
+    setup.whitelist = format!("{ALICE}\n{BOB}\n");
     let daemon = setup.start();
     let mut file = Kind::fills(setup.node()).open(DAY, 9);
     let mut client = daemon.subscribe("fills");
 
+    // A shrink that waits for a confirmation.
+    fs::write(setup.whitelist_file(), format!("{ALICE}\n")).unwrap();
     let faulty = "[http]\nmax_limit = 5\n[log]\nlevel = \"debug\"\nlevl = 1\n";
     let refused = reload(&setup, &daemon, faulty);
 
@@ -140,22 +142,25 @@ fn a_faulty_file_changes_nothing_and_status_says_why() {
     assert_eq!(refused["changed"], json!([]));
     assert_eq!(daemon.get("/v1/events?limit=8").0, 200);
     eventually("the log says so", || daemon.log().contains("reload refused"));
+    assert_eq!(daemon.status()["whitelist"]["addresses"], 2);
 
-    // A faulty list holds the rest back too.
+    // A faulty list stays as it was, and holds nothing else back.
     fs::write(setup.whitelist_file(), "nobody\n").unwrap();
-    let refused = reload(&setup, &daemon, "[http]\nmax_limit = 5\n");
-    assert_eq!(refused["ok"], false, "{refused}");
-    assert!(refused["problem"].as_str().unwrap().contains("nobody"), "{refused}");
-    assert_eq!(daemon.get("/v1/events?limit=8").0, 200);
+    let partly = reload(&setup, &daemon, "[http]\nmax_limit = 5\n");
+    assert_eq!((&partly["ok"], &partly["changed"]), (&json!(false), &json!(["http.max_limit"])));
+    let problem = partly["problem"].as_str().unwrap();
+    assert!(problem.contains("whitelist file ") && problem.contains("nobody"), "{problem}");
+    assert_eq!(daemon.get("/v1/events?limit=8").0, 400);
+    assert_eq!(daemon.status()["whitelist"]["addresses"], 2);
 
     // Nobody was disconnected, the old list holds, and what is mended is taken.
     append(&mut file, &(fills_line(7, ALICE, 1) + "\n"));
     assert_eq!(receive_type(&mut client, "event")["block"], 7);
-    fs::write(setup.whitelist_file(), format!("{ALICE}\n{BOB}\n")).unwrap();
-    let taken = reload(&setup, &daemon, "[http]\nmax_limit = 5\n");
+    fs::write(setup.whitelist_file(), format!("{ALICE}\n")).unwrap();
+    let taken = reload(&setup, &daemon, "[http]\nmax_limit = 9\n");
     assert_eq!((&taken["ok"], &taken["problem"]), (&json!(true), &Value::Null), "{taken}");
-    assert_eq!(daemon.get("/v1/events?limit=8").0, 400);
-    assert_eq!(daemon.status()["whitelist"]["addresses"], 2);
+    assert_eq!(daemon.get("/v1/events?limit=8").0, 200);
+    assert_eq!(daemon.status()["whitelist"]["addresses"], 1);
 }
 
 #[test]

@@ -2,8 +2,8 @@
 //!
 //! They are taken out of the command line before the rest is read, in all the forms that the older
 //! service knows: `-name=value`, `-name value` and the same with two dashes. Without a command
-//! they mean `run`; `doctor`, `config check` and `config show` take them as `run` does. Flags of both kinds
-//! can be mixed.
+//! they mean `run`; `backfill`, `doctor`, `whitelist`, `config check` and `config show` take them as
+//! `run` does. Flags of both kinds can be mixed.
 
 use std::ffi::{OsStr, OsString};
 
@@ -28,18 +28,21 @@ struct LegacyFlag {
 const OTHER_COMMANDS: [&str; 5] = ["db", "demo", "generate", "generate-docs", "help"];
 
 /// Commands that take these flags, by the words they begin with.
-const COMMANDS: [&[&str]; 4] = [&["run"], &["doctor"], &["config", "check"], &["config", "show"]];
+const COMMANDS: [&[&str]; 6] = [
+    &["run"],
+    &["backfill"],
+    &["doctor"],
+    &["whitelist"],
+    &["config", "check"],
+    &["config", "show"],
+];
 
 /// Separates the older service's flags from the rest, and puts `run` in front of the rest when no
 /// command is given.
 pub fn take(args: impl Iterator<Item = OsString>) -> (Vec<OsString>, LegacyFlags) {
     let all: Vec<OsString> = args.collect();
-    let words: &[OsString] = all.get(1..).unwrap_or_default();
-    let starts = |command: &[&str]| {
-        words.len() >= command.len() && words.iter().zip(command).all(|(word, part)| word == part)
-    };
-    let has_command = COMMANDS.iter().any(|command| starts(command));
-    if !has_command && (starts(&["config"]) || OTHER_COMMANDS.iter().any(|name| starts(&[name]))) {
+    let first = all.get(1).and_then(|word| word.to_str()).unwrap_or_default();
+    if !has_command(&all) && (first == "config" || OTHER_COMMANDS.contains(&first)) {
         return (all, LegacyFlags::default());
     }
     let mut args = all.into_iter().peekable();
@@ -58,10 +61,19 @@ pub fn take(args: impl Iterator<Item = OsString>) -> (Vec<OsString>, LegacyFlags
         }
     }
     // The command may stand behind the flags too, as in `nodecast -port=1 run`.
-    if !taken.is_empty() && !has_command && rest.get(1).is_none_or(|arg| arg != "run") {
+    if !taken.is_empty() && !has_command(&rest) {
         rest.insert(1, "run".into());
     }
     (rest, LegacyFlags(taken))
+}
+
+/// Whether a command that takes these flags stands in front.
+fn has_command(args: &[OsString]) -> bool {
+    let words = args.get(1..).unwrap_or_default();
+    let starts = |command: &[&str]| {
+        words.len() >= command.len() && words.iter().zip(command).all(|(word, part)| word == part)
+    };
+    COMMANDS.iter().any(|command| starts(command))
 }
 
 /// The name, and the value after `=`, of a flag of the older service.
@@ -197,7 +209,19 @@ mod tests {
             assert_eq!(legacy.0.len(), 1);
         }
 
-        for line in ["nodecast config default -port=1", "nodecast help run -port=1"] {
+        for command in ["backfill", "doctor", "whitelist"] {
+            for line in ["{} list -redis_host=h", "-redis_host=h {} list"] {
+                let (rest, legacy) = split(&format!("nodecast {}", line.replace("{}", command)));
+                assert_eq!(rest, ["nodecast", command, "list"]);
+                assert_eq!(legacy.0.len(), 1);
+            }
+        }
+
+        for line in [
+            "nodecast db status -port=1",
+            "nodecast config default -port=1",
+            "nodecast help run -port=1",
+        ] {
             assert_eq!(split(line).1, LegacyFlags::default(), "{line}");
         }
 

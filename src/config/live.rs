@@ -20,9 +20,9 @@ pub struct LiveConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Reload {
     pub at: Timestamp,
-    /// Whether it was taken; else nothing has changed.
+    /// Whether everything was taken, configuration and whitelist.
     pub ok: bool,
-    /// Why it was refused.
+    /// Why nothing has changed, or which sources of the whitelist keep their old lists.
     pub problem: Option<String>,
     /// Keys with a new value since then.
     pub changed: Vec<&'static str>,

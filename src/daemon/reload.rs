@@ -1,7 +1,9 @@
 //! A reload: the whole configuration is read again from where it came, and the whitelist with it.
 //!
-//! Invariants: it is taken as a whole or not at all; nobody is disconnected by it; a key that cannot
-//! change while the daemon runs keeps its value, and is named.
+//! Invariants: the keys are taken as a whole or not at all, and with a fault in them the whitelist is
+//! not touched either; a source of the whitelist that is faulty or away keeps its list and holds
+//! neither the keys nor the other sources back; nobody is disconnected; a key that cannot change
+//! while the daemon runs keeps its value, and is named.
 
 use std::{rc::Rc, sync::Arc};
 
@@ -72,19 +74,17 @@ impl Reloading {
             states.extend(NotifyState::monotonic_usec_now().ok());
             watchdog::tell(&states, &self.logger);
             let outcome = self.reload().await;
-            log_reload(&outcome, &self.logger);
             self.live.config.reloaded(outcome);
             watchdog::tell(&[NotifyState::Ready], &self.logger);
         });
     }
 
     async fn reload(&self) -> Reload {
-        let refused = |problem: String| Reload {
-            at: Timestamp::now(),
-            ok: false,
-            problem: Some(problem),
-            changed: Vec::new(),
-            needs_restart: Vec::new(),
+        let refused = |problem: String| {
+            error!(self.logger, "reload refused, everything stays as it was"; "problem" => &problem);
+            let (changed, needs_restart) = (Vec::new(), Vec::new());
+            let problem = Some(problem);
+            Reload { at: Timestamp::now(), ok: false, problem, changed, needs_restart }
         };
         let inputs = self.origins.inputs.clone();
         // Off this thread: the directories that are named may lie on a disk that is slow.
@@ -94,23 +94,33 @@ impl Reloading {
             Ok(Err(faults)) => return refused(faults.to_string()),
             Err(error) => return refused(error.to_string()),
         };
-        match self.keeper.send(ReloadWhitelist).await {
-            Ok(Ok(change)) => info!(self.logger, "whitelist reloaded";
-                "added" => change.added, "removed" => change.removed),
-            Ok(Err(error)) => return refused(format!("whitelist: {error}")),
-            Err(error) => return refused(format!("whitelist: {error}")),
-        }
         let old = self.live.config.get();
         let merged = old.with_live_keys_of(&new);
-        let reload = Reload {
-            at: Timestamp::now(),
-            ok: true,
-            problem: None,
-            changed: old.differences(&merged),
-            needs_restart: merged.differences(&new),
-        };
+        let (changed, needs_restart) = (old.differences(&merged), merged.differences(&new));
         self.apply(merged);
-        reload
+        info!(self.logger, "configuration reloaded"; "changed" => changed.join(", "));
+        if !needs_restart.is_empty() {
+            warn!(self.logger, "changed keys need a restart and keep their old values";
+                "keys" => needs_restart.join(", "));
+        }
+        let problem = self.reload_whitelist().await;
+        Reload { at: Timestamp::now(), ok: problem.is_none(), problem, changed, needs_restart }
+    }
+
+    /// Gives what its sources that keep their old lists suffer from.
+    async fn reload_whitelist(&self) -> Option<String> {
+        let problem = match self.keeper.send(ReloadWhitelist).await {
+            Ok(Ok(change)) => {
+                info!(self.logger, "whitelist reloaded";
+                    "added" => change.added, "removed" => change.removed);
+                return None;
+            }
+            Ok(Err(unread)) => unread.to_string(),
+            Err(error) => format!("whitelist: {error}"),
+        };
+        error!(self.logger, "whitelist not reloaded as a whole, what cannot be read keeps its old list";
+            "problem" => &problem);
+        Some(problem)
     }
 
     fn apply(&self, config: Config) {
@@ -119,17 +129,5 @@ impl Reloading {
         self.live.horizon.set_retention(config.store.retention);
         self.writer.do_send(Reconfigure(config.store.clone()));
         self.live.config.set(config);
-    }
-}
-
-fn log_reload(reload: &Reload, logger: &Logger) {
-    if let Some(problem) = &reload.problem {
-        error!(logger, "reload refused, everything stays as it was"; "problem" => problem);
-        return;
-    }
-    info!(logger, "configuration reloaded"; "changed" => reload.changed.join(", "));
-    if !reload.needs_restart.is_empty() {
-        warn!(logger, "changed keys need a restart and keep their old values";
-            "keys" => reload.needs_restart.join(", "));
     }
 }

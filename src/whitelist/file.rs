@@ -166,16 +166,6 @@ pub fn read_into(
     parse_into(BufReader::with_capacity(READ_BYTES, file), sink)
 }
 
-/// Reads the content of a file into a set.
-pub fn parse(content: &[u8]) -> Result<ListFile, FileFault> {
-    let mut list = ListFile::default();
-    parse_into(content, |address| {
-        list.duplicates += usize::from(!list.addresses.insert(address));
-        Ok(())
-    })?;
-    Ok(list)
-}
-
 /// Reads the content of a file. Any case, white space around an address, CRLF and a byte order
 /// mark are fine.
 fn parse_into(
@@ -230,6 +220,15 @@ mod tests {
 
     const ONE: &str = "0x010461c14e146ac35fe42271bdc1134ee31c703a";
     const TWO: &str = "0x727956612a8700627451204a3ae26268bd1a1525";
+
+    fn parse(content: &[u8]) -> Result<ListFile, FileFault> {
+        let mut list = ListFile::default();
+        parse_into(content, |address| {
+            list.duplicates += usize::from(!list.addresses.insert(address));
+            Ok(())
+        })?;
+        Ok(list)
+    }
 
     fn bad_lines(content: &[u8]) -> BadLines {
         match parse(content) {

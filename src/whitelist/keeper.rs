@@ -32,10 +32,15 @@ mod open;
 /// Bytes for the events of one read from inotify: some hundred.
 const EVENT_BUFFER_BYTES: usize = 16 << 10;
 
-/// Reads the sources again and accepts what they say, a large shrink too. Sent on SIGHUP.
+/// Reads the sources again and accepts what each says, a large shrink too. Sent on SIGHUP.
 #[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "Result<WhitelistChange, WhitelistError>")]
+#[rtype(result = "Result<WhitelistChange, Unread>")]
 pub struct ReloadWhitelist;
+
+/// Why some sources keep the lists they had; the others were read.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", self.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+pub struct Unread(Vec<WhitelistError>);
 
 /// The actor.
 pub struct WhitelistKeeper {
@@ -312,23 +317,30 @@ impl StreamHandler<io::Result<EventOwned>> for WhitelistKeeper {
 }
 
 impl Handler<ReloadWhitelist> for WhitelistKeeper {
-    type Result = ResponseActFuture<Self, Result<WhitelistChange, WhitelistError>>;
+    type Result = ResponseActFuture<Self, Result<WhitelistChange, Unread>>;
 
     fn handle(&mut self, _: ReloadWhitelist, ctx: &mut Self::Context) -> Self::Result {
         let of_file = self.read_file(true);
         self.tell_all(ctx);
-        let Some(redis) = &self.sources.redis else { return Box::pin(fut::ready(of_file)) };
+        let Some(redis) = &self.sources.redis else {
+            return Box::pin(fut::ready(of_file.map_err(|error| Unread(vec![error]))));
+        };
         let scan = redis.scan(self.config.refresh_interval, None).into_actor(self);
         Box::pin(scan.map(|answer, keeper, ctx| {
-            let Some(redis) = &mut keeper.sources.redis else { return of_file };
-            let taken = redis.take(answer.map(News::Whole), None);
-            let of_redis = taken.map(|old| keeper.unite(SourceKind::Redis, old));
+            let of_redis = match &mut keeper.sources.redis {
+                Some(redis) => redis
+                    .take(answer.map(News::Whole), None)
+                    .map(|old| keeper.unite(SourceKind::Redis, old)),
+                None => Ok(WhitelistChange::default()),
+            };
             keeper.tell_all(ctx);
-            let (file, redis) = (of_file?, of_redis?);
-            Ok(WhitelistChange {
-                added: file.added + redis.added,
-                removed: file.removed + redis.removed,
-            })
+            match (of_file, of_redis) {
+                (Ok(file), Ok(redis)) => Ok(WhitelistChange {
+                    added: file.added + redis.added,
+                    removed: file.removed + redis.removed,
+                }),
+                (file, redis) => Err(Unread(file.err().into_iter().chain(redis.err()).collect())),
+            }
         }))
     }
 }

@@ -15,13 +15,10 @@ mod union;
 pub use self::{
     change::{ListChanged, MAX_NAMED, WhitelistChange},
     edit::{Edit, EditFault, Edited, edit_file},
-    file::{
-        BadLines, FileFault, FileStamp, ListFile, parse as parse_list, read as read_list,
-        read_into as read_list_into,
-    },
+    file::{FileFault, read as read_list, read_into as read_list_into},
     filter::{ReplaceWhitelist, WhitelistFilter},
-    keeper::{ReloadWhitelist, WhitelistKeeper},
-    list::{AddressList, ListBuilder, ListFault, MAX_STAMP_BYTES},
+    keeper::{ReloadWhitelist, Unread, WhitelistKeeper},
+    list::{AddressList, ListBuilder},
     redis::{RedisFault, RedisList},
     set::{Verdict, Whitelist},
     sources::{Folder, WhitelistError, is_too_much, read_config, read_file, read_redis},

@@ -94,7 +94,7 @@ impl Kept {
         kept.changes_bytes = HEAD_BYTES as u64;
         while let Some(entry) = Entry::split(&mut rest, kept.chain) {
             let added = entry.added.iter().copied();
-            delta = delta.changed(base, added, entry.removed.iter().copied());
+            delta.apply(base, added, entry.removed.iter().copied());
             kept.changes_bytes = (content.len() - rest.len()) as u64;
             kept.chain = entry.checksum;
             kept.stamp = entry.stamp.to_vec();

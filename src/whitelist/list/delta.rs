@@ -19,29 +19,27 @@ pub struct Delta {
 }
 
 impl Delta {
-    /// This one after another change of the same base. A record that is in both stays.
-    pub fn changed(
-        &self,
+    /// Takes another change of the same base up. A record that is in both stays.
+    pub fn apply(
+        &mut self,
         base: &Base,
         added: impl Iterator<Item = Record>,
         removed: impl Iterator<Item = Record>,
-    ) -> Self {
-        let mut delta = self.clone();
+    ) {
         for record in removed {
             if base.contains(&record) {
-                delta.removed.insert(record);
+                self.removed.insert(record);
             } else {
-                delta.added.remove(&record);
+                self.added.remove(&record);
             }
         }
         for record in added {
             if base.contains(&record) {
-                delta.removed.remove(&record);
+                self.removed.remove(&record);
             } else {
-                delta.added.insert(record);
+                self.added.insert(record);
             }
         }
-        delta
     }
 
     /// The change that leads from an earlier delta of the same base to this one: what comes, what

@@ -35,10 +35,10 @@ use self::{
     base::Base,
     changes::Kept,
     delta::Delta,
-    format::Record,
+    format::{MAX_STAMP_BYTES, Record},
     writer::{SortedWriter, sweep},
 };
-pub use self::{builder::ListBuilder, delta::Iter, format::MAX_STAMP_BYTES};
+pub use self::{builder::ListBuilder, delta::Iter};
 use crate::event::Address;
 
 /// Why a list could not be read or written.
@@ -112,7 +112,7 @@ impl AddressList {
     /// and kept later.
     ///
     /// # Panics
-    /// When the stamp is longer than [`MAX_STAMP_BYTES`].
+    /// When the stamp is longer than its place in the header, 256 bytes.
     pub fn keep(&self, directory: &Path, name: &str, stamp: &[u8]) -> Result<Self, ListFault> {
         assert!(stamp.len() <= MAX_STAMP_BYTES, "a stamp is a digest, not the content");
         if let Some(kept) = &self.kept
@@ -169,7 +169,8 @@ impl AddressList {
     ) -> Self {
         let added = added.into_iter().map(|address| address.0);
         let removed = removed.into_iter().map(|address| address.0);
-        let delta = self.delta.changed(&self.base, added, removed);
+        let mut delta = Delta::clone(&self.delta);
+        delta.apply(&self.base, added, removed);
         Self { delta: Arc::new(delta), ..self.clone() }
     }
 

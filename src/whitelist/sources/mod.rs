@@ -10,6 +10,7 @@
 use std::{
     mem,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use slog::{Logger, info, o, warn};
@@ -38,6 +39,12 @@ pub use self::{
 
 /// Where the lists lie in the state directory.
 const FOLDER: &str = "whitelist";
+
+/// Pause after a list could not be kept; it doubles from try to try. Each one writes the whole list:
+/// 200 MB of ten million addresses.
+const KEEP_AGAIN: Duration = Duration::from_secs(5);
+
+const KEEP_AGAIN_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// Why there is no new list.
 #[derive(Debug, thiserror::Error)]
@@ -86,10 +93,28 @@ pub struct Held {
     is_kept: bool,
     /// Why the source's present content is not used.
     fault: Option<String>,
-    /// Why the list is not kept.
-    unkept: Option<String>,
+    unkept: Option<Unkept>,
     skipped: Skipped,
     logger: Logger,
+}
+
+/// That the last try to keep the list failed.
+struct Unkept {
+    why: String,
+    /// Until the next try.
+    pause: Duration,
+    since: Instant,
+}
+
+impl Unkept {
+    fn new(why: String, before: Option<&Self>) -> Self {
+        let pause = before.map_or(KEEP_AGAIN, |before| (2 * before.pause).min(KEEP_AGAIN_MAX));
+        Self { why, pause, since: Instant::now() }
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        now >= self.since + self.pause
+    }
 }
 
 impl Folder {
@@ -241,10 +266,11 @@ impl Held {
         self.skipped = skipped;
     }
 
-    /// Makes the list the last known one, where it is not. Gives whether it is another object now,
-    /// which should be used in its place.
+    /// Makes the list the last known one, where it is not; not at every look when that fails. Gives
+    /// whether it is another object now, which should be used in its place.
     pub fn keep(&mut self, folder: &Folder) -> bool {
-        if self.is_kept {
+        let is_due = |unkept: &Unkept| unkept.is_due(Instant::now());
+        if self.is_kept || !self.unkept.as_ref().is_none_or(is_due) {
             return false;
         }
         let mut stamp = self.identity.to_le_bytes().to_vec();
@@ -260,11 +286,11 @@ impl Held {
                     "whitelist {}: its list holds, but cannot be kept for the next start: {fault}",
                     self.name
                 );
-                if self.unkept.as_ref() != Some(&text) {
+                if self.unkept.as_ref().is_none_or(|before| before.why != text) {
                     warn!(self.logger, "whitelist cannot be kept for the next start";
                         "error" => %fault);
                 }
-                self.unkept = Some(text);
+                self.unkept = Some(Unkept::new(text, self.unkept.as_ref()));
                 false
             }
         }
@@ -289,7 +315,7 @@ impl Held {
             name: self.name.clone(),
             size: self.list.len(),
             loaded_at: self.loaded_at,
-            problem: self.fault.clone().or_else(|| self.unkept.clone()),
+            problem: self.fault.clone().or_else(|| Some(self.unkept.as_ref()?.why.clone())),
             skipped: self.skipped.count,
             skipped_example: self.skipped.example.clone(),
         }
@@ -299,4 +325,43 @@ impl Held {
 /// Whether a list lost so much that its source may be broken.
 pub fn is_too_much(removed: usize, of: usize, max_shrink: f64) -> bool {
     removed as f64 > max_shrink * of as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use slog::Discard;
+
+    use super::*;
+
+    #[test]
+    fn a_list_that_cannot_be_kept_is_written_again_after_a_growing_pause() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join("taken");
+        std::fs::write(&place, "a file where the directory should be").unwrap();
+        let folder = Folder::at(&place);
+        let logger = Logger::root(Discard, o!());
+        let mut held = Held::new(SourceKind::File, "list".to_owned(), 1, &logger);
+
+        assert!(!held.keep(&folder));
+
+        let first = held.unkept.as_ref().unwrap();
+        assert!(held.state().problem.unwrap().contains("cannot be kept"));
+        assert!(!first.is_due(first.since) && first.is_due(first.since + KEEP_AGAIN));
+        let pauses: Vec<_> = std::iter::successors(Some(first.pause), |pause| {
+            let before = Unkept { why: String::new(), pause: *pause, since: first.since };
+            Some(Unkept::new(String::new(), Some(&before)).pause)
+        })
+        .take(9)
+        .map(|pause| pause.as_secs())
+        .collect();
+        assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 300, 300, 300]);
+
+        // The place is free again: not every look tries it, but the next one that is due does.
+        std::fs::remove_file(&place).unwrap();
+        held.keep(&folder);
+        assert!(!held.is_kept());
+        held.unkept.as_mut().unwrap().pause = Duration::ZERO;
+        assert!(held.keep(&folder) && held.is_kept());
+        assert_eq!(held.state().problem, None);
+    }
 }
