@@ -144,7 +144,9 @@ impl<'p> FinalProgress<'p> {
     /// Later steps replace earlier ones.
     pub fn of(progress: &[&'p Progress]) -> Self {
         let mut last = Self::default();
-        for step in progress {
+        // What is cast late comes from no directory: nothing goes on from there.
+        let of_nodes = progress.iter().filter(|step| !step.stream.directory.as_os_str().is_empty());
+        for step in of_nodes {
             last.states.insert(&step.stream.name, &step.state);
             for mark in &step.files {
                 let (FileMark::At { file, .. } | FileMark::Gone { file }) = mark;
