@@ -127,7 +127,8 @@ impl Runner {
             }
         };
         let now = Timestamp::now();
-        let retention = parts.config.store.retention;
+        // Not that of the start: a reload may have changed it.
+        let retention = parts.horizon.retention();
         let scope = Scope {
             users,
             edge: pass::edge(parts.horizon.newest(), now, retention, setting.keep),
