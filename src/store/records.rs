@@ -185,3 +185,32 @@ pub fn heads(newest_events: Vec<(Topic, u64)>, seen: &[BlockRange]) -> Vec<(Topi
     heads.sort_unstable();
     heads
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::source::{Density, Form, Stream};
+
+    #[test]
+    fn what_comes_from_no_directory_leaves_no_stream() {
+        let of = |directory: &str| Progress {
+            stream: Arc::new(Stream {
+                name: format!("stream of {directory}").into(),
+                node: "".into(),
+                topic: Topic::new("fills"),
+                form: Form::ByBlock,
+                density: Density::Sparse,
+                directory: PathBuf::from(directory),
+            }),
+            files: Vec::new(),
+            state: StreamState::default(),
+        };
+        let (late, node) = (of(""), of("/data/fills"));
+
+        let last = FinalProgress::of(&[&late, &node]);
+
+        assert_eq!(last.states.into_keys().collect::<Vec<_>>(), ["stream of /data/fills"]);
+    }
+}
