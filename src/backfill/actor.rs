@@ -38,9 +38,6 @@ const POSTPONED: Duration = Duration::from_millis(50);
 /// Wait before a store that is away is asked again.
 const AWAY: Duration = Duration::from_secs(1);
 
-/// Wait behind a job that failed.
-const FAILED: Duration = Duration::from_secs(10);
-
 /// Time between two looks whether the log is committed.
 const COMMIT_CHECK: Duration = Duration::from_millis(20);
 
@@ -83,8 +80,7 @@ impl Runner {
     async fn run(self) {
         loop {
             let job = self.0.backfills.next().await;
-            let state_dir = self.0.config.state_dir.clone();
-            let ended = match Saved::read(&state_dir, &job.name) {
+            let ended = match self.saved(&job.name) {
                 Ok(mut saved) => self.run_job(&job, &mut saved).await,
                 Err(error) => Err(error),
             };
@@ -97,11 +93,22 @@ impl Runner {
                 job.tell(&report);
                 self.0.stats.backfill.end(&report);
             }
-            if job.follow().borrow().state == JobState::Failed {
-                // It may come again, and not at once.
-                actix_rt::time::sleep(FAILED).await;
-            }
             self.0.backfills.finished();
+        }
+    }
+
+    /// What is kept of a job. One that cannot be understood is begun anew: a job by list then is for
+    /// the whole list, and so for all who were added.
+    fn saved(&self, name: &str) -> io::Result<Saved> {
+        let state_dir = &self.0.config.state_dir;
+        match Saved::read(state_dir, name) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                let aside = Saved::put_aside(state_dir, name)?;
+                error!(self.0.logger, "the state of a back-fill cannot be understood, it begins anew";
+                    "job" => name, "error" => %error, "kept_as" => %aside.display());
+                Ok(Saved::default())
+            }
+            read => read,
         }
     }
 
@@ -118,16 +125,17 @@ impl Runner {
                 };
                 (inputs, users, Setting::default(), false)
             }
-            What::Order(order, inputs) => {
+            What::Order(order, inputs, list) => {
                 let users = match &order.users {
                     Some(users) => Users::Named(users.iter().copied().collect()),
-                    None => Users::Listed(parts.backfills.list()),
+                    None => Users::Listed(list.clone()),
                 };
                 (inputs.clone(), users, Setting { keep: order.keep() }, order.broadcast)
             }
         };
         let now = Timestamp::now();
-        let retention = parts.config.store.retention;
+        // Not that of the start: a reload may have changed it.
+        let retention = parts.horizon.retention();
         let scope = Scope {
             users,
             edge: pass::edge(parts.horizon.newest(), now, retention, setting.keep),
@@ -318,9 +326,9 @@ impl Handler<ReplaceWhitelist> for Backfiller {
 }
 
 impl Handler<ListChanged> for Backfiller {
-    type Result = ();
+    type Result = io::Result<()>;
 
-    fn handle(&mut self, change: ListChanged, _ctx: &mut Self::Context) {
-        self.backfills.list_changed(&change);
+    fn handle(&mut self, change: ListChanged, _ctx: &mut Self::Context) -> io::Result<()> {
+        self.backfills.list_changed(&change)
     }
 }

@@ -45,7 +45,7 @@ impl Command for BackfillCommand {
             )));
         }
         let inputs = find(&order.paths).map_err(Refusal::bad_request)?;
-        let job = self.0.submit(order, inputs)?;
+        let job = self.0.submit(order, inputs).await?;
         let mut reports = job.follow();
         let _guard = Guard { backfills: &self.0, job };
         loop {

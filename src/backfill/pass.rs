@@ -101,6 +101,8 @@ pub struct Place {
 pub struct Counts {
     pub files_done: u64,
     pub read_bytes: u64,
+    /// Of files that were read in an earlier run, or that are not as long as they were.
+    pub passed_bytes: u64,
     pub refused_blocks: u64,
     pub damaged_lines: u64,
 }
@@ -135,6 +137,8 @@ pub struct Pass {
     /// The parser of the directory that is read.
     parser: Option<DirectoryParser>,
     resume: Option<Place>,
+    /// The end of the last file, while nothing of the next one can be kept.
+    behind: Option<Place>,
     /// The file that the last step came to the end of.
     finished: Option<(PathBuf, u64)>,
     pub counts: Counts,
@@ -162,7 +166,8 @@ struct DirectoryParser {
 
 impl Pass {
     /// Begins where an earlier one stopped: files that are `done` with the same size are passed over,
-    /// and the one of `place` goes on there.
+    /// and the one of `place` goes on there. If that one is done, the next of its directory goes on
+    /// with the blocks that were open.
     pub fn new(
         scope: Scope,
         mut inputs: Vec<Input>,
@@ -172,24 +177,37 @@ impl Pass {
         let now = Timestamp::now();
         let horizon = Horizon::new(now.since(scope.edge), Some(now)).resuming_at(scope.height);
         let mut counts = Counts::default();
+        let mut last = None;
         inputs.retain(|input| {
             let is_done = done.get(&input.path) == Some(&input.bytes);
             if is_done {
                 counts.files_done += 1;
-                counts.read_bytes += input.bytes;
+                counts.passed_bytes += input.bytes;
+                if place.as_ref().is_some_and(|place| place.path == input.path) {
+                    last = Some(input.clone());
+                }
             }
             !is_done
         });
-        Self {
+        let mut pass = Self {
             scope,
             horizon: Arc::new(horizon),
             inputs: inputs.into_iter(),
             current: None,
             parser: None,
-            resume: place,
+            resume: None,
+            behind: None,
             finished: None,
             counts,
+        };
+        match last {
+            Some(last) => {
+                pass.parser = Some(pass.parser_of(&last, place.as_ref()));
+                pass.behind = place;
+            }
+            None => pass.resume = place,
         }
+        pass
     }
 
     /// Does the next piece of work: opens a file, or reads and parses one chunk.
@@ -209,14 +227,16 @@ impl Pass {
             }
             Ok(None) => {
                 self.count_bytes(&mut current);
-                // What of it cannot be read, as an unfinished line, was looked at as well.
-                self.counts.read_bytes += current.input.bytes.saturating_sub(current.counted_bytes);
+                // It shrank since it was found.
+                self.counts.passed_bytes +=
+                    current.input.bytes.saturating_sub(current.counted_bytes);
                 self.counts.files_done += 1;
+                self.behind = self.end_of(&current);
                 self.finished = Some((current.input.path, current.input.bytes));
                 Step::FileDone
             }
             Err(error) => {
-                self.parser = None;
+                self.forget_parser();
                 let Current { input, lines, .. } = current;
                 Step::Fault(FileFault { path: input.path, at: lines.position(), error })
             }
@@ -228,21 +248,41 @@ impl Pass {
         self.finished.take()
     }
 
-    /// Where the pass stands, once the events of all steps are stored; `None` between two files, and
-    /// in a packed file, which can only be read from its start.
+    /// Where the pass stands, once the events of all steps are stored: in the file that is read, or at
+    /// the end of the one before, when there is no place in this one. There is none in a packed file,
+    /// which can only be read from its start.
     pub fn place(&self) -> Option<Place> {
+        self.place_within().or_else(|| self.behind.clone())
+    }
+
+    fn place_within(&self) -> Option<Place> {
         let Current { input, offset, .. } = self.current.as_ref()?;
         let parser = self.parser.as_ref()?;
-        if input.packed || parser.is_within {
+        if input.packed || parser.is_within || parser.starts_anywhere {
             return None;
         }
         let digest = digest_before(&input.path, *offset).ok()?;
-        let open = match input.form() {
-            Form::Streaming => parser.lines.open_blocks(),
-            Form::ByBlock => Vec::new(),
+        Some(parser.place(input, *offset, digest))
+    }
+
+    /// The end of a file whose last block may go on in the next one.
+    fn end_of(&self, Current { input, offset, .. }: &Current) -> Option<Place> {
+        let parser = self.parser.as_ref().filter(|_| input.streaming)?;
+        if parser.starts_anywhere {
+            return None;
+        }
+        // It is asked for only if the file has grown when the job goes on.
+        let digest = match input.packed {
+            true => 0,
+            false => digest_before(&input.path, *offset).unwrap_or_default(),
         };
-        let begun_before = parser.begun_before;
-        Some(Place { path: input.path.clone(), offset: *offset, digest, open, begun_before })
+        Some(parser.place(input, *offset, digest))
+    }
+
+    /// What comes next does not follow on what was read.
+    fn forget_parser(&mut self) {
+        self.parser = None;
+        self.behind = None;
     }
 
     fn open(&mut self, input: Input) -> Step {
@@ -258,15 +298,16 @@ impl Pass {
         let lines = match opened {
             Ok(lines) => lines,
             Err(error) => {
-                self.parser = None;
+                self.forget_parser();
                 return Step::Fault(FileFault { path: input.path, at: 0, error });
             }
         };
         let goes_on = |parser: &DirectoryParser| parser.directory == input.directory;
         if place.is_some() || !self.parser.as_ref().is_some_and(goes_on) {
+            self.behind = None;
             self.parser = Some(self.parser_of(&input, place.as_ref()));
         }
-        self.counts.read_bytes += from;
+        self.counts.passed_bytes += from;
         self.current = Some(Current { input, lines, offset: from, counted_bytes: from });
         Step::Events(Vec::new())
     }
@@ -328,6 +369,15 @@ impl Pass {
 }
 
 impl DirectoryParser {
+    fn place(&self, input: &Input, offset: u64, digest: u64) -> Place {
+        let open = match input.form() {
+            Form::Streaming => self.lines.open_blocks(),
+            Form::ByBlock => Vec::new(),
+        };
+        let begun_before = self.begun_before;
+        Place { path: input.path.clone(), offset, digest, open, begun_before }
+    }
+
     /// Whether the ordinals of a block are not known: it may have begun in a file that is gone.
     fn passes_over(&mut self, block: &ParsedBlock) -> bool {
         if std::mem::take(&mut self.starts_anywhere) {

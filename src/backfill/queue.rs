@@ -15,7 +15,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use slog::{Logger, error, info};
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, timeout_at},
+};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
@@ -32,6 +35,10 @@ use crate::{
 
 /// Jobs by hand that may wait.
 const MAX_WAITING: usize = 8;
+
+/// How long a job by list waits that failed; each time twice as long, up to the most.
+const FIRST_DELAY: Duration = Duration::from_secs(10);
+const MAX_DELAY: Duration = Duration::from_secs(320);
 
 /// What is ordered by hand. The same order is the same job: it goes on where it was cancelled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,9 +62,13 @@ impl Order {
         self.keep_ms.map(Duration::from_millis)
     }
 
-    /// The name under which its progress is kept.
-    pub fn name(&self) -> String {
-        let text = serde_json::to_vec(self).unwrap_or_default();
+    /// The name under which its progress is kept. `list`: who is listed, which is part of an order
+    /// that names no users. A file that was read for others is not done for who is new.
+    pub fn name(&self, list: Option<&Whitelist>) -> String {
+        let mut text = serde_json::to_vec(self).unwrap_or_default();
+        if let Some(list) = list.filter(|_| self.users.is_none()) {
+            text.extend(list.digest().to_le_bytes());
+        }
         format!("order-{:016x}", xxh3_64(&text))
     }
 }
@@ -66,6 +77,10 @@ impl Order {
 pub struct Job {
     pub name: String,
     pub what: What,
+    /// How often it failed in a row.
+    failures: u32,
+    /// It does not begin before.
+    due: Instant,
     cancelled: AtomicBool,
     report: watch::Sender<Report>,
 }
@@ -73,14 +88,20 @@ pub struct Job {
 pub enum What {
     /// Users were added to the list: they are in the state directory.
     List,
-    Order(Order, Vec<Input>),
+    /// With the list that it was ordered with.
+    Order(Order, Vec<Input>, Arc<Whitelist>),
 }
 
 impl Job {
     fn new(name: String, what: What) -> Arc<Self> {
+        Self::after(0, name, what)
+    }
+
+    fn after(failures: u32, name: String, what: What) -> Arc<Self> {
         let report = Report { job: name.clone(), ..Report::default() };
-        let report = watch::Sender::new(report);
-        Arc::new(Self { name, what, cancelled: AtomicBool::new(false), report })
+        let (report, cancelled) = (watch::Sender::new(report), AtomicBool::new(false));
+        let due = Instant::now() + delay(failures);
+        Arc::new(Self { name, what, failures, due, cancelled, report })
     }
 
     pub fn is_cancelled(&self) -> bool {
@@ -93,6 +114,14 @@ impl Job {
 
     pub fn follow(&self) -> watch::Receiver<Report> {
         self.report.subscribe()
+    }
+}
+
+/// The wait behind so many failures.
+fn delay(failures: u32) -> Duration {
+    match failures {
+        0 => Duration::ZERO,
+        failures => FIRST_DELAY.saturating_mul(2_u32.saturating_pow(failures - 1)).min(MAX_DELAY),
     }
 }
 
@@ -147,10 +176,13 @@ impl Backfills {
     }
 
     /// Users were added: one job for all who come before the next one begins.
-    pub fn list_changed(&self, change: &ListChanged) {
+    ///
+    /// # Errors
+    /// When the job cannot be kept: then there is none, and the change is to be told again.
+    pub fn list_changed(&self, change: &ListChanged) -> io::Result<()> {
         let mut inner = self.lock();
         if !self.enabled || change.added_count == 0 || inner.list.is_all() {
-            return;
+            return Ok(());
         }
         let waits = inner.waiting.iter().find(|job| matches!(job.what, What::List)).cloned();
         // One that began before a restart has its bounds already: it is too late for others.
@@ -175,22 +207,27 @@ impl Backfills {
         info!(self.logger, "users were added, their older events are back-filled";
             "job" => &name, "users" => change.added_count);
         if let Err(error) = saved.write(&self.state_dir, &name) {
-            error!(self.logger, "back-fill of added users cannot be kept and is not done";
+            error!(self.logger, "back-fill of added users cannot be kept, it is tried again later";
                 "job" => &name, "error" => %error);
-            return;
+            return Err(error);
         }
         if is_new {
             self.push(&mut inner, Job::new(name, What::List));
         }
+        Ok(())
     }
 
     /// Takes an order.
     ///
     /// # Errors
     /// When too many wait, or the same one is there.
-    pub fn submit(&self, order: Order, inputs: Vec<Input>) -> Result<Arc<Job>, Refusal> {
+    pub async fn submit(&self, order: Order, inputs: Vec<Input>) -> Result<Arc<Job>, Refusal> {
+        let list = self.list();
+        // It walks over the list, which may be a long one.
+        let (asked, listed) = (order.clone(), list.clone());
+        let name = actix_rt::task::spawn_blocking(move || asked.name(Some(&listed)));
+        let name = name.await.map_err(|error| Refusal::new("stopping", error.to_string()))?;
         let mut inner = self.lock();
-        let name = order.name();
         // One that is about to end is no hindrance: the next one begins when it has.
         let is_alive = |job: &Job| !job.is_cancelled() && !job.report.borrow().is_over();
         let mut others = inner.running.iter().chain(&inner.waiting);
@@ -201,7 +238,7 @@ impl Backfills {
         if inner.waiting.len() >= MAX_WAITING {
             return Err(Refusal::new("busy", format!("{MAX_WAITING} back-fills wait already")));
         }
-        let job = Job::new(name, What::Order(order, inputs));
+        let job = Job::new(name, What::Order(order, inputs, list));
         self.push(&mut inner, job.clone());
         Ok(job)
     }
@@ -218,26 +255,46 @@ impl Backfills {
     pub async fn next(&self) -> Arc<Job> {
         loop {
             let work = self.work.notified();
-            if !self.is_stopping() {
-                let mut inner = self.lock();
-                if let Some(job) = inner.waiting.pop_front() {
-                    inner.running = Some(job.clone());
-                    self.count(&inner);
-                    return job;
-                }
+            let next_due = match self.begin() {
+                Ok(job) => return job,
+                Err(next_due) => next_due,
+            };
+            match next_due {
+                // It is time for that one, or there is another one.
+                Some(due) => drop(timeout_at(due, work).await),
+                None => work.await,
             }
-            work.await;
         }
     }
 
-    /// The job that ran has ended. One by list whose store failed comes again.
+    /// Begins the first job that is due, or gives when there is one.
+    fn begin(&self) -> Result<Arc<Job>, Option<Instant>> {
+        if self.is_stopping() {
+            return Err(None);
+        }
+        let mut inner = self.lock();
+        let now = Instant::now();
+        let due = inner.waiting.iter().position(|job| job.due <= now);
+        let Some(job) = due.and_then(|at| inner.waiting.remove(at)) else {
+            return Err(inner.waiting.iter().map(|job| job.due).min());
+        };
+        inner.running = Some(job.clone());
+        self.count(&inner);
+        Ok(job)
+    }
+
+    /// The job that ran has ended. One by list whose store failed comes again, after a while in which
+    /// others can run.
     pub fn finished(&self) {
         let mut inner = self.lock();
         let failed = inner.running.take().filter(|job| {
             matches!(job.what, What::List) && job.report.borrow().state == JobState::Failed
         });
         match failed {
-            Some(job) => self.push(&mut inner, Job::new(job.name.clone(), What::List)),
+            Some(job) => {
+                let again = Job::after(job.failures + 1, job.name.clone(), What::List);
+                self.push(&mut inner, again);
+            }
             None => self.count(&inner),
         }
     }
@@ -296,10 +353,10 @@ mod tests {
         let path = directory.path();
         let backfills = backfills(path);
 
-        backfills.list_changed(&added(&[1]));
+        backfills.list_changed(&added(&[1])).unwrap();
         let first = backfills.next().await;
-        backfills.list_changed(&added(&[4, 2]));
-        backfills.list_changed(&added(&[3, 2]));
+        backfills.list_changed(&added(&[4, 2])).unwrap();
+        backfills.list_changed(&added(&[3, 2])).unwrap();
         assert_eq!(backfills.stats.backfill.waiting.get(), 1);
         backfills.finished();
         let second = backfills.next().await;
@@ -315,9 +372,10 @@ mod tests {
 
     #[actix_rt::test]
     async fn a_job_by_list_whose_store_failed_comes_again() {
+        tokio::time::pause();
         let directory = tempfile::tempdir().unwrap();
         let backfills = backfills(directory.path());
-        backfills.list_changed(&added(&[1]));
+        backfills.list_changed(&added(&[1])).unwrap();
 
         let job = backfills.next().await;
         job.tell(&Report { state: JobState::Failed, ..Report::default() });
@@ -334,11 +392,11 @@ mod tests {
     async fn so_many_that_they_are_not_named_are_the_whole_list() {
         let directory = tempfile::tempdir().unwrap();
         let backfills = backfills(directory.path());
-        backfills.list_changed(&added(&[1]));
+        backfills.list_changed(&added(&[1])).unwrap();
         let many = ListChanged { added_count: 9, ..added(&[2]) };
 
-        backfills.list_changed(&many);
-        backfills.list_changed(&added(&[3]));
+        backfills.list_changed(&many).unwrap();
+        backfills.list_changed(&added(&[3])).unwrap();
 
         let job = backfills.next().await;
         assert_eq!(users(directory.path(), &job), None);
@@ -350,12 +408,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
         let backfills = backfills(path);
-        backfills.list_changed(&ListChanged::of([], [address(1)]));
+        backfills.list_changed(&ListChanged::of([], [address(1)])).unwrap();
         backfills.replace_list(Whitelist::all().into());
-        backfills.list_changed(&added(&[1]));
+        backfills.list_changed(&added(&[1])).unwrap();
         let off = Backfills::new(path.into(), false, backfills.list(), Arc::default(), log());
         off.replace_list(Whitelist::build(Vec::new(), &WhitelistConfig::default()).into());
-        off.list_changed(&added(&[1]));
+        off.list_changed(&added(&[1])).unwrap();
 
         assert_eq!(backfills.stats.backfill.waiting.get(), 0);
         assert_eq!(off.stats.backfill.waiting.get(), 0);
@@ -373,14 +431,71 @@ mod tests {
             broadcast: false,
         };
 
-        let job = backfills.submit(order("/a"), Vec::new()).unwrap();
-        assert_eq!(backfills.submit(order("/a"), Vec::new()).err().unwrap().code, "busy");
+        let job = backfills.submit(order("/a"), Vec::new()).await.unwrap();
+        assert_eq!(backfills.submit(order("/a"), Vec::new()).await.err().unwrap().code, "busy");
         backfills.cancel(&job);
-        backfills.submit(order("/a"), Vec::new()).unwrap();
+        backfills.submit(order("/a"), Vec::new()).await.unwrap();
         for number in 1..MAX_WAITING {
-            backfills.submit(order(&number.to_string()), Vec::new()).unwrap();
+            backfills.submit(order(&number.to_string()), Vec::new()).await.unwrap();
         }
-        assert_eq!(backfills.submit(order("/z"), Vec::new()).err().unwrap().code, "busy");
-        assert_ne!(order("/a").name(), Order { broadcast: true, ..order("/a") }.name());
+        assert_eq!(backfills.submit(order("/z"), Vec::new()).await.err().unwrap().code, "busy");
+        let cast = Order { broadcast: true, ..order("/a") };
+        assert_ne!(order("/a").name(None), cast.name(None));
+    }
+
+    #[test]
+    fn an_order_for_the_list_is_another_one_when_the_list_is() {
+        let list = |numbers: &[u8]| {
+            let addresses = numbers.iter().copied().map(address).collect();
+            Whitelist::build(vec![addresses], &WhitelistConfig::default())
+        };
+        let (two, three) = (list(&[1, 2]), list(&[1, 2, 3]));
+        let for_all =
+            Order { paths: vec!["/a".into()], users: None, keep_ms: None, broadcast: false };
+        let named = Order { users: Some(vec![address(1)]), ..for_all.clone() };
+
+        assert_eq!(for_all.name(Some(&two)), for_all.name(Some(&list(&[2, 1]))));
+        assert_ne!(for_all.name(Some(&two)), for_all.name(Some(&three)));
+        assert_eq!(named.name(Some(&two)), named.name(Some(&three)));
+    }
+
+    #[actix_rt::test]
+    async fn a_change_whose_job_cannot_be_kept_is_not_taken() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        // No directory can be made below a file.
+        std::fs::write(&path, "").unwrap();
+        let backfills = backfills(&path);
+
+        assert!(backfills.list_changed(&added(&[1])).is_err());
+        assert_eq!(backfills.stats.backfill.waiting.get(), 0);
+        std::fs::remove_file(&path).unwrap();
+        backfills.list_changed(&added(&[1])).unwrap();
+        assert_eq!(users(&path, &*backfills.next().await), Some(vec![address(1)]));
+    }
+
+    #[actix_rt::test]
+    async fn a_job_that_fails_comes_again_ever_later_and_lets_others_pass() {
+        // Nothing else is to do: time moves on to the next job.
+        tokio::time::pause();
+        let directory = tempfile::tempdir().unwrap();
+        let backfills = backfills(directory.path());
+        backfills.list_changed(&added(&[1])).unwrap();
+        for seconds in [0, 10, 20, 40, 80, 160, 320, 320] {
+            let before = Instant::now();
+            let job = backfills.next().await;
+            let waited = before.elapsed();
+            assert!(waited >= Duration::from_secs(seconds), "{waited:?}");
+            assert!(waited < Duration::from_secs(seconds + 1), "{waited:?}");
+            job.tell(&Report { state: JobState::Failed, ..Report::default() });
+            backfills.finished();
+        }
+
+        tokio::time::resume();
+        let order =
+            Order { paths: Vec::new(), users: Some(Vec::new()), keep_ms: None, broadcast: false };
+        let job = backfills.submit(order, Vec::new()).await.unwrap();
+
+        assert_eq!(backfills.next().await.name, job.name);
     }
 }

@@ -60,7 +60,6 @@ pub async fn run(
     tell: &mut dyn FnMut(&Report),
 ) -> std::io::Result<Report> {
     let begun = Instant::now();
-    let bytes_before = pass.counts.read_bytes;
     let users = saved.users.as_ref().map_or(0, Vec::len);
     let save_every = SAVE + Duration::from_secs((users / USERS_A_SECOND) as u64);
     report.state = JobState::Running;
@@ -81,7 +80,7 @@ pub async fn run(
         }
         if is_end_of_file && let Some((path, bytes)) = pass.finished_file() {
             saved.done.insert(path, bytes);
-            saved.place = None;
+            saved.place = pass.place();
         }
         if let Err(error) = sink.between().await {
             saved.place = pass.place();
@@ -93,7 +92,7 @@ pub async fn run(
             saved_at = Instant::now();
         }
         if told_at.is_none_or(|told| told.elapsed() >= TELL) {
-            count(&pass, &mut report, bytes_before, begun.elapsed());
+            count(&pass, &mut report, begun.elapsed());
             tell(&report);
             told_at = Some(Instant::now());
         }
@@ -106,7 +105,7 @@ pub async fn run(
             pause => actix_rt::time::sleep(pause).await,
         }
     };
-    count(&pass, &mut report, bytes_before, begun.elapsed());
+    count(&pass, &mut report, begun.elapsed());
     report.remaining_ms = None;
     match outcome {
         Ok(()) => {
@@ -145,15 +144,15 @@ async fn store(
     Ok(())
 }
 
-fn count(pass: &Pass, report: &mut Report, bytes_before: u64, took: Duration) {
+fn count(pass: &Pass, report: &mut Report, took: Duration) {
     let counts = &pass.counts;
     report.files_done = counts.files_done;
     // A file can have grown since it was found.
-    report.bytes_total = report.bytes_total.max(counts.read_bytes);
-    report.bytes_done = counts.read_bytes;
+    report.bytes_done = counts.read_bytes + counts.passed_bytes;
+    report.bytes_total = report.bytes_total.max(report.bytes_done);
     report.refused_blocks = counts.refused_blocks;
     report.damaged_lines = counts.damaged_lines;
-    let read = counts.read_bytes - bytes_before;
+    let read = counts.read_bytes;
     let millis = took.as_millis() as u64;
     report.bytes_per_second = (millis > 0 && read > 0).then(|| read.saturating_mul(1_000) / millis);
     let left = report.bytes_total - report.bytes_done;

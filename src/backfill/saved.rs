@@ -4,8 +4,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
-    io::Write,
+    fs::{self, File},
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -36,9 +36,13 @@ pub struct Saved {
 
 impl Saved {
     /// Reads a job; one that was never written is new.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidData`] when the file is not one of ours.
     pub fn read(state_dir: &Path, name: &str) -> io::Result<Self> {
         match fs::read(path(state_dir, name)) {
-            Ok(text) => Ok(serde_json::from_slice(&text)?),
+            Ok(text) => serde_json::from_slice(&text)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(error),
         }
@@ -46,12 +50,26 @@ impl Saved {
 
     pub fn write(&self, state_dir: &Path, name: &str) -> io::Result<()> {
         let directory = state_dir.join(DIRECTORY);
-        fs::create_dir_all(&directory)?;
+        if !directory.exists() {
+            fs::create_dir_all(&directory)?;
+            File::open(state_dir)?.sync_all()?;
+        }
         let mut file = NamedTempFile::new_in(&directory)?;
         file.write_all(&serde_json::to_vec(self)?)?;
         file.as_file().sync_all()?;
         file.persist(path(state_dir, name))?;
-        Ok(())
+        // Else a loss of power could take its name.
+        File::open(&directory)?.sync_all()
+    }
+
+    /// Keeps what cannot be understood under another name, and a new job under this one. Gives where
+    /// it lies.
+    pub fn put_aside(state_dir: &Path, name: &str) -> io::Result<PathBuf> {
+        let from = path(state_dir, name);
+        let aside = from.with_extension("damaged");
+        fs::copy(from, &aside)?;
+        Self::default().write(state_dir, name)?;
+        Ok(aside)
     }
 
     /// Forgets a job.
@@ -116,5 +134,22 @@ mod tests {
         Saved::remove(path, "list-1").unwrap();
         Saved::remove(path, "list-1").unwrap();
         assert_eq!(Saved::list(path).unwrap(), ["list-2"]);
+    }
+
+    #[test]
+    fn a_job_that_cannot_be_understood_is_put_aside_and_begins_anew() {
+        let state_dir = tempfile::tempdir().unwrap();
+        let path = state_dir.path();
+        Saved { users: Some(Vec::new()), ..Saved::default() }.write(path, "list-1").unwrap();
+        fs::write(super::path(path, "list-1"), "{\"users\":[").unwrap();
+        let error = Saved::read(path, "list-1").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+
+        let aside = Saved::put_aside(path, "list-1").unwrap();
+
+        assert_eq!(fs::read_to_string(aside).unwrap(), "{\"users\":[");
+        // For the whole list: nobody knows any more who was added.
+        assert_eq!(Saved::read(path, "list-1").unwrap(), Saved::default());
+        assert_eq!(Saved::list(path).unwrap(), ["list-1"]);
     }
 }

@@ -196,12 +196,14 @@ fn by_itself(
     let logger = Logger::root(Discard, o!());
     let stop = stop.clone();
     daemon::block_on(async move {
-        let users = match &order.users {
-            Some(users) => Users::Named(users.iter().copied().collect()),
+        let (users, name) = match &order.users {
+            Some(users) => (Users::Named(users.iter().copied().collect()), order.name(None)),
             None => {
                 let whitelist = &config.whitelist;
                 let keeper = WhitelistKeeper::open(whitelist, &config.state_dir, &logger).await;
-                Users::Listed(keeper.context("no --users are given, and the whitelist")?.list())
+                let list = keeper.context("no --users are given, and the whitelist")?.list();
+                let name = order.name(Some(&list));
+                (Users::Listed(list), name)
             }
         };
         let store = store::open(&config.store.url, &config.store).await?;
@@ -222,7 +224,6 @@ fn by_itself(
         };
         let setting = Setting { keep: order.keep() };
         let mut sink = Stoppable { store: OwnStore::new(writer, setting), stop };
-        let name = order.name();
         let mut saved = Saved::read(&config.state_dir, &name)?;
         let report = Report {
             job: name.clone(),

@@ -134,7 +134,8 @@ impl Horizon {
         self.retention.store(micros(retention), Ordering::Relaxed);
     }
 
-    fn retention(&self) -> Duration {
+    /// How far back times reach now.
+    pub fn retention(&self) -> Duration {
         Duration::from_micros(self.retention.load(Ordering::Relaxed))
     }
 

@@ -144,7 +144,9 @@ impl<'p> FinalProgress<'p> {
     /// Later steps replace earlier ones.
     pub fn of(progress: &[&'p Progress]) -> Self {
         let mut last = Self::default();
-        for step in progress {
+        // What is cast late comes from no directory: nothing goes on from there.
+        let of_nodes = progress.iter().filter(|step| !step.stream.directory.as_os_str().is_empty());
+        for step in of_nodes {
             last.states.insert(&step.stream.name, &step.state);
             for mark in &step.files {
                 let (FileMark::At { file, .. } | FileMark::Gone { file }) = mark;
@@ -182,4 +184,33 @@ pub fn heads(newest_events: Vec<(Topic, u64)>, seen: &[BlockRange]) -> Vec<(Topi
     let mut heads: Vec<_> = heads.into_iter().collect();
     heads.sort_unstable();
     heads
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::source::{Density, Form, Stream};
+
+    #[test]
+    fn what_comes_from_no_directory_leaves_no_stream() {
+        let of = |directory: &str| Progress {
+            stream: Arc::new(Stream {
+                name: format!("stream of {directory}").into(),
+                node: "".into(),
+                topic: Topic::new("fills"),
+                form: Form::ByBlock,
+                density: Density::Sparse,
+                directory: PathBuf::from(directory),
+            }),
+            files: Vec::new(),
+            state: StreamState::default(),
+        };
+        let (late, node) = (of(""), of("/data/fills"));
+
+        let last = FinalProgress::of(&[&late, &node]);
+
+        assert_eq!(last.states.into_keys().collect::<Vec<_>>(), ["stream of /data/fills"]);
+    }
 }

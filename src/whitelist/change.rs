@@ -1,6 +1,6 @@
 //! What is told of a list that changed.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, io, sync::Arc};
 
 use actix::prelude::*;
 use serde::Serialize;
@@ -17,10 +17,11 @@ pub const MAX_NAMED: usize = 100_000;
 /// list differs from that of the last run. The first start of all tells nothing: nobody was added to
 /// a list that there was not.
 ///
-/// The list becomes the last known one only when the message was handled. After a crash before that,
-/// the same difference is told again.
+/// The list becomes the last known one only when the message was answered with `Ok`: then whatever
+/// follows from it is on the disk. After an error it is told again later, and after a crash before
+/// the answer by the next start.
 #[derive(Clone, Message)]
-#[rtype(result = "()")]
+#[rtype(result = "io::Result<()>")]
 pub struct ListChanged {
     /// Who is new, in ascending order; the first [`MAX_NAMED`] of them.
     pub added: Arc<[Address]>,

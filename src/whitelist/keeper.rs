@@ -52,7 +52,7 @@ pub struct WhitelistKeeper {
     filters: Vec<Recipient<ReplaceWhitelist>>,
     /// Who wants to know of changes.
     listener: Option<Recipient<ListChanged>>,
-    /// Changes that the filters know and the listener was not told.
+    /// Changes that the filters know and the listener was not told, or could not take.
     untold: Vec<ListChanged>,
     /// Changes that the listener was told and has not handled.
     unheard: usize,
@@ -169,13 +169,20 @@ impl WhitelistKeeper {
         for change in std::mem::take(&mut self.untold) {
             let Some(listener) = &self.listener else { continue };
             self.unheard += 1;
-            let told = listener.send(change).into_actor(self);
-            ctx.spawn(told.map(|heard, keeper, ctx| {
-                // Nobody hears any more: the next start tells it again.
-                if heard.is_ok() {
+            let told = listener.send(change.clone()).into_actor(self);
+            ctx.spawn(told.map(|heard, keeper, ctx| match heard {
+                Ok(Ok(())) => {
                     keeper.unheard -= 1;
                     keeper.tell_all(ctx);
                 }
+                // He says why himself.
+                Ok(Err(_)) => {
+                    keeper.unheard -= 1;
+                    keeper.untold.push(change);
+                    ctx.run_later(keeper.config.refresh_interval, Self::tell_all);
+                }
+                // Nobody hears any more: the next start tells it again.
+                Err(_) => {}
             }));
         }
         if self.unheard == 0 {

@@ -12,6 +12,7 @@
 use std::{fmt, sync::Arc};
 
 use growable_bloom_filter::{GrowableBloom, GrowableBloomBuilder};
+use xxhash_rust::xxh3::Xxh3Default;
 
 use super::{list::AddressList, union::Union};
 use crate::{config::WhitelistConfig, event::Address};
@@ -117,6 +118,16 @@ impl Whitelist {
 
     pub fn is_all(&self) -> bool {
         matches!(self.kind, Kind::All)
+    }
+
+    /// The same for the same addresses, whatever sources they come from. Walks over all of them.
+    pub fn digest(&self) -> u64 {
+        let Kind::Listed(listed) = &self.kind else { return 0 };
+        let mut digest = Xxh3Default::new();
+        for (address, _) in Union::of(&listed.lists) {
+            digest.update(&address.0);
+        }
+        digest.digest()
     }
 
     /// Number of listed addresses; `None`: everybody.

@@ -95,7 +95,7 @@ fn judge(config: &Config, found: &Inspection, report: &mut Report) {
     if let Some(content) = found.content.as_ref().filter(|content| content.open_gaps > 0) {
         report.warn(
             format!("{} gaps are open: blocks that the node's files lack", content.open_gaps),
-            "nodecast db status; another node directory or a back-fill closes them",
+            "nodecast db status; another node directory closes them",
         );
     }
 }

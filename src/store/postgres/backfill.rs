@@ -107,7 +107,15 @@ pub async fn kept_days(
         .bind::<BigInt, _>(now.0)
         .execute(connection)
         .await?;
-    let days: Vec<Day> =
-        diesel::sql_query("SELECT day FROM nodecast.kept_days").load(connection).await?;
+    still_kept(connection, now).await
+}
+
+/// The days that are kept at a time.
+pub async fn still_kept(
+    connection: &mut AsyncPgConnection,
+    now: Timestamp,
+) -> Result<Vec<i64>, Fault> {
+    let query = "SELECT day FROM nodecast.kept_days WHERE kept_until > $1";
+    let days: Vec<Day> = diesel::sql_query(query).bind::<BigInt, _>(now.0).load(connection).await?;
     Ok(days.into_iter().map(|row| row.day).collect())
 }

@@ -8,6 +8,7 @@ use diesel::{
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::{
+    backfill,
     connection::{MIGRATIONS, Server},
     fault::Fault,
     history, lease,
@@ -19,6 +20,7 @@ use crate::{
     store::{
         StoreError,
         inspect::{Content, Inspection, MissingRight, SchemaState, ServerFacts},
+        kept,
     },
 };
 
@@ -206,13 +208,25 @@ async fn content(
     })
 }
 
-/// Counts the events of the days that end before a time: days go as a whole.
+/// Counts the events of the days that end before a time and are not kept: days go as a whole.
 pub async fn count_before(url: &str, edge: Timestamp) -> Result<u64, StoreError> {
     let mut connection = read_only(&Server::parse(url)?).await?;
-    let query = diesel::sql_query("SELECT count(*) AS count FROM nodecast.events WHERE time < $1")
-        .bind::<BigInt, _>(Day::of(edge).start());
-    let found: Count = query.get_result(&mut connection).await.map_err(Fault::from)?;
-    Ok(found.count.max(0) as u64)
+    Ok(count_due(&mut connection, edge).await?)
+}
+
+async fn count_due(connection: &mut AsyncPgConnection, edge: Timestamp) -> Result<u64, Fault> {
+    let newest = lease::load(connection).await?.and_then(|state| state.newest_time);
+    let now = newest.map_or(edge, Timestamp).min(Timestamp::now());
+    let kept = backfill::still_kept(connection, now).await?;
+    let mut due = 0;
+    for span in kept::spans_not_kept(kept, Timestamp(Day::of(edge).start())) {
+        let query = "SELECT count(*) AS count FROM nodecast.events WHERE time >= $1 AND time < $2";
+        let query =
+            diesel::sql_query(query).bind::<BigInt, _>(span.start).bind::<BigInt, _>(span.end);
+        let found: Count = query.get_result(connection).await?;
+        due += found.count.max(0) as u64;
+    }
+    Ok(due)
 }
 
 #[cfg(test)]

@@ -51,7 +51,12 @@ pub fn kept_days(connection: &mut SqliteConnection, now: Timestamp) -> Result<Ve
     diesel::sql_query("DELETE FROM kept_days WHERE kept_until <= ?")
         .bind::<BigInt, _>(now.0)
         .execute(connection)?;
-    let days: Vec<Day> =
-        diesel::sql_query("SELECT day FROM kept_days ORDER BY day").load(connection)?;
+    still_kept(connection, now)
+}
+
+/// The days that are kept at a time.
+pub fn still_kept(connection: &mut SqliteConnection, now: Timestamp) -> Result<Vec<i64>, Fault> {
+    let query = "SELECT day FROM kept_days WHERE kept_until > ? ORDER BY day";
+    let days: Vec<Day> = diesel::sql_query(query).bind::<BigInt, _>(now.0).load(connection)?;
     Ok(days.into_iter().map(|row| row.day).collect())
 }

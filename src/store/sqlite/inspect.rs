@@ -15,6 +15,7 @@ use diesel::{
 };
 
 use super::{
+    backfill,
     connection::{self, MIGRATIONS},
     disk,
     fault::Fault,
@@ -28,6 +29,7 @@ use crate::{
         StoreError,
         holder::Holder,
         inspect::{Content, Inspection, SchemaState},
+        kept,
     },
 };
 
@@ -122,14 +124,23 @@ fn content(connection: &mut SqliteConnection, path: &Path) -> Result<Content, Fa
     })
 }
 
-/// Counts the events that are older than a time.
+/// Counts the events that are older than a time and not on a kept day.
 pub fn count_before(path: &Path, edge: Timestamp) -> Result<u64, StoreError> {
-    let mut connection = open_to_look(path)?;
-    let query = diesel::sql_query("SELECT count(*) AS count FROM events WHERE time < ?")
-        .bind::<BigInt, _>(edge.0);
-    let found: Result<Count, _> = query.get_result(&mut connection);
-    let found = found.map_err(Fault::from)?;
-    Ok(found.count.max(0) as u64)
+    Ok(count_due(&mut open_to_look(path)?, edge)?)
+}
+
+fn count_due(connection: &mut SqliteConnection, edge: Timestamp) -> Result<u64, Fault> {
+    let newest = state::load(connection)?.and_then(|state| state.newest_time);
+    let now = newest.map_or(edge, Timestamp).min(Timestamp::now());
+    let mut due = 0;
+    for span in kept::spans_not_kept(backfill::still_kept(connection, now)?, edge) {
+        let query = "SELECT count(*) AS count FROM events WHERE time >= ? AND time < ?";
+        let query =
+            diesel::sql_query(query).bind::<BigInt, _>(span.start).bind::<BigInt, _>(span.end);
+        let found: Count = query.get_result(connection)?;
+        due += found.count.max(0) as u64;
+    }
+    Ok(due)
 }
 
 /// The daemon that holds the lock, found without touching the lock: to take it for a moment could

@@ -446,3 +446,27 @@ async fn run_steps(steps: Vec<Step>) {
     }
     assert_eq!(all_pages(&*store, page(5)).await, model.in_order());
 }
+
+#[actix_rt::test]
+async fn what_a_prune_announces_is_what_it_deletes() {
+    const DAY: u64 = 86_400;
+    let directory = tempfile::tempdir().unwrap();
+    let store = open_in(&directory).await.unwrap();
+    let (mut writer, _) = store.open_writer().await.unwrap();
+    let live: Vec<_> = (0..6).map(|day| event(FILLS, day * DAY + 7, 0, day + 1)).collect();
+    Content::of(live).commit(1, &mut *writer).await.unwrap();
+    let day = Duration::from_secs(DAY);
+    let on_day = |day: u64| event(FILLS, day * DAY + 9, 1, 0).event;
+    writer.backfill(&[on_day(2)], Some(9 * day)).await.unwrap();
+    // That one's time is over.
+    writer.backfill(&[on_day(3)], Some(day / 2)).await.unwrap();
+    let edge = block_time(5 * DAY);
+
+    let path = directory.path().join("nodecast.db");
+    let announced = inspect::count_before(&path, edge).unwrap();
+
+    let now = Timestamp::now();
+    let limits = RetentionLimits { now, edge, max_bytes: None, min_free_bytes: 0, portion: 1_000 };
+    let deleted = writer.retain(limits).await.unwrap().deleted;
+    assert_eq!((announced, deleted), (5, 5));
+}

@@ -23,10 +23,38 @@ fn config(path: &Path, refresh_interval: Duration) -> WhitelistConfig {
     WhitelistConfig { file: Some(path.to_owned()), refresh_interval, ..Default::default() }
 }
 
+/// What a listener was told.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Told(ListChanged);
+
+/// Hands on what it is told, and cannot take the first so many changes.
+struct Listener {
+    told: Recipient<Told>,
+    refuses: usize,
+}
+
+impl Actor for Listener {
+    type Context = Context<Self>;
+}
+
+impl Handler<ListChanged> for Listener {
+    type Result = io::Result<()>;
+
+    fn handle(&mut self, change: ListChanged, _ctx: &mut Self::Context) -> io::Result<()> {
+        self.told.do_send(Told(change));
+        if self.refuses == 0 {
+            return Ok(());
+        }
+        self.refuses -= 1;
+        Err(io::Error::other("the disk is full"))
+    }
+}
+
 struct Fixture {
     keeper: Addr<WhitelistKeeper>,
     filter: ProbeHandle<ReplaceWhitelist>,
-    listener: ProbeHandle<ListChanged>,
+    listener: ProbeHandle<Told>,
     status: Arc<WhitelistStatus>,
     _state: TempDir,
 }
@@ -40,9 +68,14 @@ async fn start(config: &WhitelistConfig) -> Fixture {
 }
 
 async fn start_in(config: &WhitelistConfig, state: TempDir) -> Fixture {
+    start_refusing(config, state, 0).await
+}
+
+async fn start_refusing(config: &WhitelistConfig, state: TempDir, refuses: usize) -> Fixture {
     let keeper = open(config, state.path()).await.unwrap();
     let (status, filter, listener) = (keeper.status(), Probe::start(), Probe::start());
-    let keeper = keeper.feed(vec![filter.recipient()]).tell(listener.recipient()).start();
+    let hears = Listener { told: listener.recipient(), refuses }.start();
+    let keeper = keeper.feed(vec![filter.recipient()]).tell(hears.recipient()).start();
     Fixture { keeper, filter, listener, status, _state: state }
 }
 
@@ -275,7 +308,7 @@ async fn a_change_is_told_with_its_names_after_the_filters_have_it() {
     assert_eq!((list.size(), list.contains(&address(1))), (Some(11), Verdict::Listed));
     let changes = fixture.listener.take_at_least(1).await;
     assert_eq!(changes.len(), 1);
-    assert_eq!((&*changes[0].added, changes[0].removed), (&[address(11)][..], 1));
+    assert_eq!((&*changes[0].0.added, changes[0].0.removed), (&[address(11)][..], 1));
 }
 
 #[actix_rt::test]
@@ -300,12 +333,35 @@ async fn who_was_added_while_the_daemon_was_away_is_told_at_the_start_until_some
     let fixture = start_in(&config, state).await;
 
     let told = fixture.listener.take_at_least(1).await;
-    assert_eq!((told.len(), &*told[0].added), (1, &[address(4), address(5)][..]));
+    assert_eq!((told.len(), &*told[0].0.added), (1, &[address(4), address(5)][..]));
     let Fixture { _state: state, .. } = fixture;
     wait_until_kept(state.path(), SourceKind::File, 5).await;
     let fixture = start_in(&config, state).await;
     fixture.keeper.send(ReloadWhitelist).await.unwrap().unwrap();
     assert!(fixture.listener.take().await.is_empty());
+}
+
+#[actix_rt::test]
+async fn a_change_that_could_not_be_taken_is_told_again_and_only_then_known() {
+    let state = tempfile::tempdir().unwrap();
+    let path = state.path().join("list");
+    fs::write(&path, text_of(1..4)).unwrap();
+    open(&config(&path, NEVER), state.path()).await.unwrap();
+    fs::write(&path, text_of(1..5)).unwrap();
+    // Nothing but the refusal has it told again.
+    let fixture = start_refusing(&config(&path, NEVER), state, 1).await;
+    assert_eq!(fixture.listener.take_at_least(1).await.len(), 1);
+    assert!(fixture.listener.take().await.is_empty());
+    let Fixture { _state: state, .. } = fixture;
+    let kept = Folder::of_state(state.path()).last(SourceKind::File, &log()).unwrap();
+    assert_eq!(kept.list.len(), 3);
+
+    let often = config(&path, Duration::from_millis(20));
+    let fixture = start_refusing(&often, state, 2).await;
+
+    let told = fixture.listener.take_at_least(3).await;
+    assert!(told.iter().all(|told| *told.0.added == [address(4)]));
+    wait_until_kept(fixture._state.path(), SourceKind::File, 4).await;
 }
 
 #[actix_rt::test]
@@ -327,7 +383,7 @@ async fn an_address_that_moves_from_one_source_to_another_was_not_added() {
     fs::write(&path, text_of(1..5)).unwrap();
     let fixture = start_in(&config(&path, NEVER), state).await;
     let told = fixture.listener.take_at_least(1).await;
-    assert_eq!((&*told[0].added, told[0].removed), (&[address(4)][..], 0));
+    assert_eq!((&*told[0].0.added, told[0].0.removed), (&[address(4)][..], 0));
 }
 
 #[actix_rt::test]
