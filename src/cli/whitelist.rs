@@ -3,7 +3,7 @@
 //! The sources are read as they are now, whether a daemon runs or not. Nothing is held in memory
 //! that grows with a list.
 
-use std::{collections::BTreeSet, future::Future, path::Path, process::ExitCode};
+use std::{collections::BTreeSet, future::Future, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
@@ -14,7 +14,8 @@ use crate::{
     event::Address,
     whitelist::{
         AddressList, Edit, Edited, Folder, RedisFault, RedisList, SourceKind, Union,
-        WhitelistError, edit_file, is_too_much, read_config, read_file, read_list_into, read_redis,
+        WhitelistError, edit_file, found_within, is_too_much, read_config, read_file,
+        read_list_into, read_redis,
     },
 };
 
@@ -298,12 +299,23 @@ fn change(config: &WhitelistConfig, edit: Edit, target: Target) -> anyhow::Resul
         tell_of_shrink(config, &edited);
     }
     if !edited.changed.is_empty() {
-        eprintln!(
-            "A running daemon follows by itself within {} s.",
-            config.refresh_interval.as_secs_f64().ceil()
-        );
+        tell_when_found(config, kind, edit, edited.before as u64);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says how long a running daemon takes to follow. Long lists in Redis are looked at less often.
+fn tell_when_found(config: &WhitelistConfig, kind: SourceKind, edit: Edit, members: u64) {
+    let secs = |duration: Duration| duration.as_secs_f64().ceil();
+    let (sorted, plain) = match kind {
+        SourceKind::Redis => found_within(edit, members, config.refresh_interval),
+        _ => (config.refresh_interval, config.refresh_interval),
+    };
+    let of_plain = match sorted == plain {
+        true => String::new(),
+        false => format!(" (of a plain set with {members} members: {} s)", secs(plain)),
+    };
+    eprintln!("A running daemon follows by itself within {} s{of_plain}.", secs(sorted));
 }
 
 /// Says which addresses another source still lists.

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{Answer, Line, Request, VERSION, socket_path};
+use super::{Answer, Line, MAX_REQUEST_BYTES, Request, VERSION, socket_path};
 
 /// Most bytes of a line of an answer.
 const MAX_LINE_BYTES: u64 = 1 << 20;
@@ -24,6 +24,12 @@ pub enum ClientError {
     Gone,
     #[error("the connection to the daemon failed: {0}")]
     Io(#[from] io::Error),
+    /// The daemon would hang up in the middle of it.
+    #[error(
+        "the request has {0} bytes, and the daemon takes at most {MAX_REQUEST_BYTES}: ask for less \
+         at a time"
+    )]
+    TooBig(usize),
     #[error("the daemon's answer is not understood: {0}")]
     Malformed(#[from] serde_json::Error),
     #[error(
@@ -66,6 +72,9 @@ impl Client {
         let request = Request { version: VERSION, request: name.to_owned(), parameters };
         let mut line = serde_json::to_vec(&request)?;
         line.push(b'\n');
+        if line.len() > MAX_REQUEST_BYTES {
+            return Err(ClientError::TooBig(line.len()));
+        }
         self.0.write_all(&line)?;
         Ok(Answers { stream: BufReader::new(self.0), line: Vec::new() })
     }

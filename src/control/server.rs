@@ -2,7 +2,10 @@
 
 use std::{
     fs, io,
-    os::unix::{fs::PermissionsExt, net::UnixListener as StdListener},
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt},
+        net::UnixListener as StdListener,
+    },
     path::{Path, PathBuf},
     rc::Rc,
     sync::{
@@ -42,10 +45,36 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 /// Lines of progress that may wait for the client.
 const QUEUED_LINES: usize = 4;
 
-/// The socket's file, which goes with it.
+/// A socket that listens, and its file.
 pub struct Socket {
-    path: PathBuf,
+    file: SocketFile,
     listener: StdListener,
+}
+
+/// The name of a socket, and which file it was given to.
+#[derive(Clone, Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl SocketFile {
+    /// Removes the file, where it still is the one that was made: after a daemon hung, another one
+    /// may have put its own there.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn remove(&self) -> io::Result<()> {
+        match fs::symlink_metadata(&self.path) {
+            Ok(found) if (found.dev(), found.ino()) == (self.device, self.inode) => {
+                remove(&self.path)
+            }
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 impl Socket {
@@ -60,18 +89,27 @@ impl Socket {
         let unfinished = state_dir.join(format!(".control.{}", std::process::id()));
         remove(&unfinished)?;
         let listener = StdListener::bind(&unfinished)?;
-        let placed = fs::set_permissions(&unfinished, fs::Permissions::from_mode(0o600))
-            .and_then(|()| fs::rename(&unfinished, &path))
-            .and_then(|()| listener.set_nonblocking(true));
-        if let Err(error) = placed {
-            remove(&unfinished)?;
-            return Err(error);
+        let placed = || {
+            fs::set_permissions(&unfinished, fs::Permissions::from_mode(0o600))?;
+            let made = fs::symlink_metadata(&unfinished)?;
+            fs::rename(&unfinished, &path)?;
+            listener.set_nonblocking(true)?;
+            Ok(made)
+        };
+        match placed() {
+            Ok(made) => {
+                let file = SocketFile { path, device: made.dev(), inode: made.ino() };
+                Ok(Self { file, listener })
+            }
+            Err(error) => {
+                remove(&unfinished)?;
+                Err(error)
+            }
         }
-        Ok(Self { path, listener })
     }
 
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn file(&self) -> &SocketFile {
+        &self.file
     }
 }
 

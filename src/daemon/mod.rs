@@ -19,7 +19,7 @@ use std::{
     future::{self, Future},
     mem,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     rc::Rc,
     sync::Arc,
 };
@@ -47,7 +47,7 @@ pub use self::{
 use crate::{
     backfill::{BackfillCommand, Backfills},
     config::{Config, LiveConfig},
-    control::{Command, ControlServer, Socket},
+    control::{Command, ControlServer, Socket, SocketFile},
     delivery::{self, Casting, SessionSet},
     http::{self, ApiState, Exports, metrics::Metrics},
     mirror::MirrorWriter,
@@ -102,7 +102,7 @@ pub struct Daemon {
     /// Where `http.metrics_listen` names an address.
     metrics: Option<ServerHandle>,
     /// The control socket, to be removed; `None` where it could not be made.
-    control: Option<PathBuf>,
+    control: Option<SocketFile>,
     stats: Arc<Stats>,
     threads: Threads,
     faults: watch::Receiver<Option<Arc<Fault>>>,
@@ -297,12 +297,12 @@ fn listen_for_commands(
     commands: Vec<Box<dyn Command>>,
     threads: &mut Threads,
     logger: &Logger,
-) -> Option<PathBuf> {
+) -> Option<SocketFile> {
     match Socket::bind(state_dir) {
         Ok(socket) => {
-            let path = socket.path().to_owned();
+            let file = socket.file().clone();
             threads.start(c"control", ControlServer::new(socket, commands, logger));
-            Some(path)
+            Some(file)
         }
         Err(error) => {
             warn!(logger, "no control socket: commands cannot ask this daemon";

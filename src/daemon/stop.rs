@@ -1,9 +1,6 @@
 //! Stopping in the direction of the data, so that nothing is cut off that was read.
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use futures_util::future::{join, join_all};
 use slog::{info, warn};
@@ -51,7 +48,7 @@ impl Daemon {
         let start = Instant::now();
         if let Some(control) = &self.control {
             // Nobody shall wait for an answer of ours. A socket that stays is replaced at the next start.
-            fs::remove_file(control).ok();
+            control.remove().ok();
         }
         self.backfills.stop();
         let stop_reading = self.watchers.iter().map(|watcher| watcher.send(StopReading));

@@ -19,7 +19,7 @@ pub use self::{
     filter::{ReplaceWhitelist, WhitelistFilter},
     keeper::{ReloadWhitelist, Unread, WhitelistKeeper},
     list::{AddressList, ListBuilder},
-    redis::{RedisFault, RedisList},
+    redis::{RedisFault, RedisList, found_within},
     set::{Verdict, Whitelist},
     sources::{Folder, WhitelistError, is_too_much, read_config, read_file, read_redis},
     status::{SourceKind, SourceState, WhitelistState, WhitelistStatus},

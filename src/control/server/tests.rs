@@ -167,12 +167,38 @@ async fn a_socket_that_was_left_behind_is_replaced_and_nobody_else_may_connect()
     drop(StdListener::bind(socket_path(directory.path())).unwrap());
     assert!(Client::connect(directory.path()).unwrap().is_none());
 
-    let socket = Socket::bind(directory.path()).unwrap();
+    let _socket = Socket::bind(directory.path()).unwrap();
 
-    let metadata = fs::metadata(socket.path()).unwrap();
+    let metadata = fs::metadata(socket_path(directory.path())).unwrap();
     assert!(metadata.file_type().is_socket());
     assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_daemon_removes_its_own_socket_and_not_that_of_its_successor() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = socket_path(directory.path());
+    let hung = Socket::bind(directory.path()).unwrap();
+    let next = Socket::bind(directory.path()).unwrap();
+
+    hung.file().remove().unwrap();
+    assert!(path.exists());
+
+    next.file().remove().unwrap();
+    assert!(!path.exists());
+    next.file().remove().unwrap();
+}
+
+#[test]
+fn a_request_that_is_too_long_is_not_sent_and_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let _socket = Socket::bind(directory.path()).unwrap();
+    let client = Client::connect(directory.path()).unwrap().unwrap();
+
+    let error = client.request("echo", "x".repeat(MAX_REQUEST_BYTES).into()).err().unwrap();
+
+    assert!(matches!(error, ClientError::TooBig(bytes) if bytes > MAX_REQUEST_BYTES), "{error}");
 }
 
 #[actix_rt::test]

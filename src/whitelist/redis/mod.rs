@@ -17,6 +17,7 @@ use bb8_redis::redis::{self, Client, Cmd, FromRedisValue, RedisError, aio::Multi
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
+    edit::Edit,
     list::{AddressList, ListFault},
     sources::Folder,
 };
@@ -292,6 +293,19 @@ impl RedisList {
     }
 }
 
+/// How long a daemon may take to look for what a hand changed: in a sorted set, and in a plain one.
+pub fn found_within(edit: Edit, members: u64, refresh_interval: Duration) -> (Duration, Duration) {
+    let plain = stretched(refresh_interval / 2, members).max(refresh_interval);
+    let sorted = match edit {
+        // The number of members tells at the next look.
+        Edit::Remove if members > SHORT_LIST => {
+            stretched(SCAN_INTERVAL, members).max(refresh_interval)
+        }
+        Edit::Add | Edit::Remove => refresh_interval,
+    };
+    (sorted, plain)
+}
+
 /// An interval that grows with the list.
 fn stretched(interval: Duration, members: u64) -> Duration {
     interval.mul_f64((members as f64 / SHORT_LIST as f64).max(1.0))
@@ -337,6 +351,18 @@ mod tests {
         assert_eq!(newer(Some(2.0), b"1"), Some(2.0));
         assert_eq!(newer(Some(2.0), b"inf"), Some(2.0));
         assert_eq!(newer(None, b"-inf"), None);
+    }
+
+    #[test]
+    fn what_a_hand_changes_in_a_long_list_is_found_later() {
+        let secs = |edit, members| {
+            let (sorted, plain) = found_within(edit, members, Duration::from_secs(5));
+            (sorted.as_secs(), plain.as_secs())
+        };
+
+        assert_eq!((secs(Edit::Add, 100_000), secs(Edit::Remove, 100_000)), ((5, 5), (5, 5)));
+        assert_eq!(secs(Edit::Add, 10_000_000), (5, 250));
+        assert_eq!(secs(Edit::Remove, 10_000_000), (1_000, 250));
     }
 
     // H21
