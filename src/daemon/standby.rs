@@ -6,7 +6,7 @@
 //! Invariants: it asks without end, also a database that is away; only what waiting cannot mend
 //! ends it.
 
-use std::{convert::Infallible, future, net::TcpListener, sync::Arc, time::Duration};
+use std::{convert::Infallible, future, iter, sync::Arc, time::Duration};
 
 use actix_server::ServerHandle;
 use sd_notify::NotifyState;
@@ -19,7 +19,6 @@ use super::{
     watchdog,
 };
 use crate::{
-    event::Timestamp,
     http::{self, StandbyState},
     store::StoreError,
 };
@@ -51,14 +50,16 @@ pub async fn take_lease(
         }
         leased => return Ok(Some(leased?)),
     };
-    let waiting = Waiting::begin(&ground.listener, ground.started, reason, logger)?;
+    let waiting = Waiting::begin(ground, reason, logger)?;
     let leased = tokio::select! {
         leased = waiting.for_lease(ground) => Some(leased),
         never = waiting.feed_watchdog() => match never {},
         () = until_stopped(signals, logger) => None,
     };
     // Who is being answered gets the rest; nobody waits for it.
-    actix_rt::spawn(waiting.server.stop(true));
+    for server in &waiting.servers {
+        actix_rt::spawn(server.stop(true));
+    }
     let Some(leased) = leased else {
         watchdog::tell(&[NotifyState::Stopping, NotifyState::Status("stopping")], &waiting.logger);
         return Ok(None);
@@ -81,26 +82,25 @@ async fn until_stopped(signals: &mut Signals, logger: &Logger) {
 
 struct Waiting {
     state: Arc<StandbyState>,
-    server: ServerHandle,
+    /// Of the clients' port and of that of the metrics.
+    servers: Vec<ServerHandle>,
     logger: Logger,
 }
 
 impl Waiting {
-    fn begin(
-        listener: &TcpListener,
-        started: Timestamp,
-        reason: String,
-        logger: &Logger,
-    ) -> anyhow::Result<Self> {
+    fn begin(ground: &Ground, reason: String, logger: &Logger) -> anyhow::Result<Self> {
         let logger = logger.new(o!("component" => "standby"));
-        let state = Arc::new(StandbyState::new(started, reason));
-        // The socket stays bound when this server ends, so that nobody is refused in between.
-        let server = http::serve_standby(listener.try_clone()?, state.clone())?;
-        let handle = server.handle();
-        actix_rt::spawn(server);
+        let state = Arc::new(StandbyState::new(ground.started, reason));
+        let mut servers = Vec::new();
+        for listener in iter::once(&ground.listener).chain(&ground.metrics_listener) {
+            // The socket stays bound when this server ends, so that nobody is refused in between.
+            let server = http::serve_standby(listener.try_clone()?, state.clone())?;
+            servers.push(server.handle());
+            actix_rt::spawn(server);
+        }
         info!(logger, "standing by for the lease of another nodecast";
-            "address" => %listener.local_addr()?, "reason" => state.reason());
-        let waiting = Self { state, server: handle, logger };
+            "address" => %ground.address()?, "reason" => state.reason());
+        let waiting = Self { state, servers, logger };
         watchdog::tell(&[NotifyState::Ready], &waiting.logger);
         waiting.tell_status();
         Ok(waiting)
