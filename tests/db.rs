@@ -215,7 +215,7 @@ fn a_backup_beside_a_daemon_is_a_store_from_which_one_can_go_on() {
 }
 
 #[test]
-fn a_backup_of_postgres_can_be_restored_into_an_empty_database() {
+fn a_backup_of_postgres_is_restored_by_the_command_that_it_prints_and_into_an_empty_database() {
     let mut setup = Setup::new();
     setup.database_url = Some(database::create_on_postgres());
     let daemon = with_history(&setup);
@@ -223,9 +223,12 @@ fn a_backup_of_postgres_can_be_restored_into_an_empty_database() {
 
     let said = done(db(&setup, &["backup", file.to_str().unwrap()]));
 
-    assert!(said.contains("to restore: stop nodecast, pg_restore --clean --if-exists"), "{said}");
+    let restore = said.split("to restore: stop nodecast, ").nth(1).unwrap();
     daemon.stop();
     let stored = setup.stored();
+    let restored = run_to_end(Command::new("sh").args(["-c", restore]));
+    assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
+    assert_eq!(setup.stored(), stored);
     let other = database::create_on_postgres();
     let restored = run_to_end(
         Command::new("pg_restore").args(["--exit-on-error", "--dbname", &other]).arg(&file),

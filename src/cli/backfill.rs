@@ -200,6 +200,11 @@ fn by_itself(
             Some(users) => (Users::Named(users.iter().copied().collect()), order.name(None)),
             None => {
                 let whitelist = &config.whitelist;
+                if !whitelist.is_given() {
+                    bail!(
+                        "no users: give --users, or a whitelist by --config FILE or --whitelist FILE"
+                    );
+                }
                 let keeper = WhitelistKeeper::open(whitelist, &config.state_dir, &logger).await;
                 let list = keeper.context("no --users are given, and the whitelist")?.list();
                 let name = order.name(Some(&list));

@@ -76,18 +76,23 @@ fn environment(server: &Server, url: &str) -> Result<Vec<(&'static str, OsString
     Ok(values.into_iter().filter_map(|(name, value)| Some((name, value?))).collect())
 }
 
+/// Two commands for a shell. `pg_restore --clean` cannot take partitions away, nor what others have built
+/// upon the tables, as `public.events` is, which the daemon makes again at its start.
 fn restore_command(server: &Server, target: &Path) -> String {
     let config = server.config();
-    let mut words = vec!["pg_restore --clean --if-exists --single-transaction".to_owned()];
-    words.extend(config.get_hosts().first().map(|host| match host {
+    let mut reach = Vec::new();
+    reach.extend(config.get_hosts().first().map(|host| match host {
         Host::Tcp(name) => format!("--host={name}"),
         Host::Unix(path) => format!("--host={}", path.display()),
     }));
-    words.extend(config.get_ports().first().map(|port| format!("--port={port}")));
-    words.extend(config.get_user().map(|user| format!("--username={user}")));
-    words.push(format!("--dbname={}", config.get_dbname().unwrap_or_default()));
-    words.push(target.display().to_string());
-    format!("stop nodecast, {}", words.join(" "))
+    reach.extend(config.get_ports().first().map(|port| format!("--port={port}")));
+    reach.extend(config.get_user().map(|user| format!("--username={user}")));
+    reach.push(format!("--dbname={}", config.get_dbname().unwrap_or_default()));
+    let (reach, target) = (reach.join(" "), target.display());
+    format!(
+        "stop nodecast, psql {reach} -c 'DROP SCHEMA IF EXISTS nodecast CASCADE' && \
+         pg_restore --single-transaction {reach} {target}"
+    )
 }
 
 #[cfg(test)]
@@ -110,8 +115,9 @@ mod tests {
         assert_eq!(value("PGSSLMODE"), Some("disable"));
         assert_eq!(
             restore,
-            "stop nodecast, pg_restore --clean --if-exists --single-transaction --host=127.0.0.1 \
-             --port=5433 --username=ann --dbname=events /backups/n.dump"
+            "stop nodecast, psql --host=127.0.0.1 --port=5433 --username=ann --dbname=events \
+             -c 'DROP SCHEMA IF EXISTS nodecast CASCADE' && pg_restore --single-transaction \
+             --host=127.0.0.1 --port=5433 --username=ann --dbname=events /backups/n.dump"
         );
     }
 }
