@@ -206,11 +206,18 @@ async fn content(
     })
 }
 
-/// Counts the events of the days that end before a time: days go as a whole.
+/// Counts the events of the days that end before a time and are not kept: days go as a whole.
 pub async fn count_before(url: &str, edge: Timestamp) -> Result<u64, StoreError> {
     let mut connection = read_only(&Server::parse(url)?).await?;
-    let query = diesel::sql_query("SELECT count(*) AS count FROM nodecast.events WHERE time < $1")
-        .bind::<BigInt, _>(Day::of(edge).start());
+    let query = diesel::sql_query(
+        "SELECT count(*) AS count FROM nodecast.events \
+         WHERE time < $1 AND time / 86400000000 NOT IN ( \
+             SELECT day FROM nodecast.kept_days WHERE kept_until > \
+             least(coalesce((SELECT newest_time FROM nodecast.store_state), $2), $3))",
+    )
+    .bind::<BigInt, _>(Day::of(edge).start())
+    .bind::<BigInt, _>(edge.0)
+    .bind::<BigInt, _>(Timestamp::now().0);
     let found: Count = query.get_result(&mut connection).await.map_err(Fault::from)?;
     Ok(found.count.max(0) as u64)
 }

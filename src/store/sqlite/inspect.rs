@@ -122,11 +122,16 @@ fn content(connection: &mut SqliteConnection, path: &Path) -> Result<Content, Fa
     })
 }
 
-/// Counts the events that are older than a time.
+/// Counts the events that are older than a time and are not of a day that is kept.
 pub fn count_before(path: &Path, edge: Timestamp) -> Result<u64, StoreError> {
     let mut connection = open_to_look(path)?;
-    let query = diesel::sql_query("SELECT count(*) AS count FROM events WHERE time < ?")
-        .bind::<BigInt, _>(edge.0);
+    let query = diesel::sql_query(
+        "SELECT count(*) AS count FROM events WHERE time < ?1 AND time / 86400000000 NOT IN ( \
+             SELECT day FROM kept_days WHERE kept_until > \
+             min(coalesce((SELECT newest_time FROM store_state), ?1), ?2))",
+    )
+    .bind::<BigInt, _>(edge.0)
+    .bind::<BigInt, _>(Timestamp::now().0);
     let found: Result<Count, _> = query.get_result(&mut connection);
     let found = found.map_err(Fault::from)?;
     Ok(found.count.max(0) as u64)
