@@ -16,6 +16,7 @@ use std::{
 };
 
 use common::{Setup, TestDaemon, database, eventually, receive_type, run_to_end, send, was_killed};
+use diesel::{Connection, RunQueryDsl, SqliteConnection};
 use lz4_flex::frame::FrameEncoder;
 use nodecast::{
     event::{Address, BACKFILLED_SEQ, EventId, Timestamp},
@@ -230,6 +231,30 @@ fn who_is_added_gets_his_older_events_on_postgres_too() {
 }
 
 #[test]
+fn what_waits_for_its_commit_when_a_user_is_added_is_back_filled_too() {
+    let mut setup = Setup::new();
+    setup.config = "[store]\nbatch_delay = \"3s\"\n".to_owned();
+    let mut node = node(setup.node(), HOUR);
+    node.write_blocks(20).unwrap();
+    let users = busiest(node.manifest());
+    setup.whitelist = list(&users[..1]);
+    let daemon = setup.start();
+    caught_up(&daemon, node.manifest().totals.highest_block);
+
+    node.write_blocks(40).unwrap();
+    let newest = node.manifest().totals.highest_block;
+    eventually("it is filtered by the old list", || {
+        let status = daemon.status();
+        let streams = status["nodes"][0]["streams"].as_array().unwrap();
+        streams.iter().all(|stream| stream["last_block"].as_u64() == Some(newest))
+    });
+    fs::write(setup.whitelist_file(), list(&users[..2])).unwrap();
+
+    eventually("it is back-filled", || daemon.status()["backfill"]["jobs_ended"] == 1);
+    assert_eq!(setup.stored(), rows_of(node.manifest(), &users[..2]));
+}
+
+#[test]
 fn a_kill_in_the_middle_only_means_that_the_next_start_completes_it() {
     for point in
         ["store.before_backfill=kill@1", "store.after_backfill=kill@2", "backfill.step=kill@3"]
@@ -377,6 +402,35 @@ fn events_are_cast_when_it_is_asked_for_and_then_have_their_place_in_the_order()
     // What is stored is not cast again.
     let again = backfill(&setup, &[archive.path()], &["--users", &user.to_string(), "--broadcast"]);
     assert_done(&again, 0, expected.len());
+}
+
+#[derive(diesel::QueryableByName)]
+struct KeptDay {
+    #[diesel(sql_type = diesel::sql_types::BigInt)]
+    day: i64,
+}
+
+#[test]
+fn what_is_cast_with_a_time_of_its_own_is_kept_for_it() {
+    let mut setup = Setup::new();
+    setup.whitelist = format!("{}\n", common::node::ALICE);
+    let _daemon = setup.start();
+    let archive = Archive::new(Duration::from_secs(30 * 86_400), 20);
+    let user = archive.users[0].to_string();
+    let expected = rows_of(&archive.manifest, &archive.users[..1]);
+
+    let words = ["--users", &user, "--broadcast", "--keep", "60d"];
+    let output = backfill(&setup, &[archive.path()], &words);
+
+    assert_done(&output, expected.len(), 0);
+    let mut database =
+        SqliteConnection::establish(&setup.database().display().to_string()).unwrap();
+    let kept: Vec<KeptDay> =
+        diesel::sql_query("SELECT day FROM kept_days").load(&mut database).unwrap();
+    let kept: BTreeSet<i64> = kept.into_iter().map(|row| row.day).collect();
+    let rows = archive.manifest.rows.iter().filter(|row| row.user == Some(archive.users[0]));
+    let days: BTreeSet<i64> = rows.map(|row| row.time_ns / 86_400_000_000_000).collect();
+    assert_eq!(kept, days);
 }
 
 #[test]

@@ -5,14 +5,14 @@
 
 mod common;
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command, time::Duration};
 
 use common::{
     Setup, TestDaemon, database, eventually,
     node::{ALICE, Kind, append, fills_line},
     run_to_end,
 };
-use diesel::RunQueryDsl;
+use diesel::{Connection, RunQueryDsl, SqliteConnection};
 use nodecast::{
     event::Timestamp,
     generate::{Plan, Simulator},
@@ -162,6 +162,39 @@ fn prune_deletes_what_it_said_and_never_past_a_daemon() {
     }
 }
 
+/// Keeps every day of which something is stored.
+fn keep_all_days(setup: &Setup) {
+    let keep = |schema: &str| {
+        diesel::sql_query(format!(
+            "INSERT INTO {schema}kept_days \
+             SELECT DISTINCT time / 86400000000, 4102444800000000 FROM {schema}events"
+        ))
+    };
+    match &setup.database_url {
+        Some(url) => keep("nodecast.").execute(&mut database::postgres(url)).unwrap(),
+        None => {
+            let path = setup.database().display().to_string();
+            keep("").execute(&mut SqliteConnection::establish(&path).unwrap()).unwrap()
+        }
+    };
+}
+
+#[test]
+fn prune_announces_and_takes_nothing_of_the_days_that_are_kept() {
+    for setup in both_stores() {
+        with_history(&setup).stop();
+        let before = setup.stored();
+        keep_all_days(&setup);
+
+        let announced = done(db(&setup, &["prune", "--older-than", "20h", "--dry-run"]));
+        let pruned = done(db(&setup, &["prune", "--older-than", "20h"]));
+
+        assert!(announced.starts_with("0 events before "), "{announced}");
+        assert!(pruned.starts_with("0 events before "), "{pruned}");
+        assert_eq!(setup.stored(), before);
+    }
+}
+
 #[test]
 fn prune_asks_for_one_edge_that_is_past() {
     let setup = Setup::new();
@@ -196,6 +229,7 @@ fn a_backup_beside_a_daemon_is_a_store_from_which_one_can_go_on() {
     assert!(said.contains("to restore: stop nodecast, rm -f"), "{said}");
     let copy = folder.join(&name);
     assert_eq!(database::rows(&copy), setup.stored());
+    assert_eq!(fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
 
     // It is not written over, and what fails leaves nothing behind.
     let again = db(&setup, &["backup", copy.to_str().unwrap()]);
@@ -224,6 +258,7 @@ fn a_backup_of_postgres_is_restored_by_the_command_that_it_prints_and_into_an_em
     let said = done(db(&setup, &["backup", file.to_str().unwrap()]));
 
     let restore = said.split("to restore: stop nodecast, ").nth(1).unwrap();
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     daemon.stop();
     let stored = setup.stored();
     let restored = run_to_end(Command::new("sh").args(["-c", restore]));

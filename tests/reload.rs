@@ -184,3 +184,15 @@ fn the_service_manager_is_told_of_a_reload_and_of_its_end() {
     assert!(begun.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{begun}");
     assert!(hear().contains("READY=1"));
 }
+
+#[test]
+fn the_limits_of_the_disk_hold_from_the_next_look_on() {
+    let setup = Setup::new();
+    let daemon = setup.start();
+    assert!(!daemon.log().contains("disk space is short"), "{}", daemon.log_tail());
+
+    let reload = reload(&setup, &daemon, "[store]\nmin_free_bytes = \"1024TiB\"\n");
+
+    assert_eq!(reload["changed"], json!(["store.min_free_bytes"]), "{reload}");
+    eventually("nothing can be freed for it", || daemon.log().contains("disk space is short"));
+}

@@ -91,16 +91,19 @@ mod tests {
         environment.extend(more);
         let owned =
             environment.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let inputs = Inputs { environment: owned.collect(), ..Inputs::default() };
+        let config_flag = files.iter().any(|(name, _)| *name == "nodecast.toml");
+        let config_flag = config_flag.then(|| folder.path().join("nodecast.toml"));
+        let inputs = Inputs { environment: owned.collect(), config_flag, ..Inputs::default() };
         inputs.load(Need::Nothing).map_err(|faults| faults.to_string())
     }
 
     #[test]
-    fn a_credential_gives_one_key_and_a_variable_beats_it() {
+    fn a_credential_beats_the_file_and_a_variable_beats_it() {
         let files = [
             ("store.url", "postgres://ann:secret@db/events\n"),
             ("whitelist.redis_url", "redis://:secret@redis"),
-            ("nodecast.toml", "not ours to read"),
+            ("nodecast.toml", "[store]\nurl = \"sqlite:/file.db\"\n"),
+            ("tls.key", "not ours to read"),
         ];
 
         let loaded = load(&files, &[]).unwrap();

@@ -575,9 +575,11 @@ macro_rules! contract_tests {
             every_condition_holds_together_with_the_others
             stored_tells_what_is_there
             backfilled_events_are_in_history_once_and_outside_the_order_of_arrival
+            backfilled_events_of_one_block_stay_in_their_order
             a_live_event_takes_the_place_of_a_backfilled_one
             a_refused_backfill_leaves_the_others_stored
             kept_days_outlive_the_retention_and_go_when_their_time_is_over
+            kept_days_go_for_want_of_space
             deleted_backfilled_events_let_no_cursor_expire
         }
     };

@@ -1,7 +1,9 @@
 //! The positions of the older service, in the keys that it reads and writes.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
+use diesel::{Connection, RunQueryDsl, SqliteConnection};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::{
@@ -156,6 +158,33 @@ fn commits_are_mirrored_and_the_last_one_at_the_stop() {
     eventually("nothing is lost", || stored(&setup) == [1, 2, 3, 4, 5, 6]);
     assert!(daemon.stop().success());
     assert_eq!(mirrored(&mut redis), place(10));
+}
+
+// H18
+#[test]
+fn a_position_is_not_mirrored_before_its_commit() {
+    let server = Server::start();
+    let mut redis = server.client();
+    let setup = setup(&server.url(), "mirror");
+    let fills = Kind::fills(setup.node());
+    let mut file = fills.open(DAY, 9);
+    let mut daemon = setup.start();
+    append(&mut file, &lines(1..4));
+    let size = fs::metadata(fills.path(DAY, 9)).unwrap().len();
+    eventually("it is mirrored", || mirrored(&mut redis)["position"] == size);
+
+    let path = setup.database().display().to_string();
+    let mut other = SqliteConnection::establish(&path).unwrap();
+    for statement in ["PRAGMA busy_timeout = 10000", "BEGIN IMMEDIATE"] {
+        diesel::sql_query(statement).execute(&mut other).unwrap();
+    }
+    append(&mut file, &lines(4..7));
+    eventually("commits fail", || daemon.status()["store"]["failures"].as_u64() >= Some(1));
+    daemon.signal(Signal::TERM);
+
+    // The last thing that a stop does is to mirror what is committed.
+    daemon.wait_exit_for(Duration::from_secs(30)).expect("it stops");
+    assert_eq!(mirrored(&mut redis)["position"], size);
 }
 
 // H18

@@ -112,6 +112,10 @@ fn only_the_events_of_the_wanted_users_leave() {
     let (rows, _) = run_out(&mut pass(directory.path(), wanted, &BTreeMap::new(), None));
 
     assert_eq!(rows, expected(&manifest, |_, user| user.is_some_and(|user| named.contains(&user))));
+    // What concerns nobody is for those who keep everything.
+    let list = Whitelist::build(vec![named.iter().copied().collect()], &Default::default());
+    let listed = Users::Listed(list.into());
+    assert_eq!(run_out(&mut pass(directory.path(), listed, &BTreeMap::new(), None)).0, rows);
     // Who has left the list again is not wanted any more.
     let empty = Whitelist::build(Vec::new(), &Default::default());
     let gone = Users::NamedAndListed(named, empty.into());
@@ -174,6 +178,20 @@ fn a_pass_that_is_broken_off_anywhere_goes_on_where_it_was() {
             }
         }
     }
+}
+
+#[test]
+fn a_file_that_has_grown_since_it_was_done_is_read_again() {
+    let (directory, manifest) = written(false);
+    let path = directory.path();
+    let inputs = find(&[path.to_owned()]).unwrap();
+    let rows_with = |less: u64| {
+        let done = inputs.iter().map(|input| (input.path.clone(), input.bytes - less)).collect();
+        run_out(&mut pass(path, everybody(), &done, None)).0
+    };
+
+    assert!(rows_with(0).is_empty());
+    assert_eq!(rows_with(1), expected(&manifest, |_, _| true));
 }
 
 #[test]

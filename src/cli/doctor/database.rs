@@ -205,6 +205,55 @@ fn node_disk(node: &str, rate: u64, report: &mut Report) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::doctor::report::Mark;
+
+    /// How many lines are to be looked at, and how many are wrong.
+    fn verdict(look: impl FnOnce(&mut Report)) -> (usize, usize) {
+        let mut report = Report::default();
+        look(&mut report);
+        (report.count(Mark::Warn), report.count(Mark::Fail))
+    }
+
+    #[test]
+    fn what_keeps_a_daemon_from_writing_is_wrong_and_what_may_become_short_is_to_look_at() {
+        let judged = |change: fn(&mut Inspection, &mut ServerFacts)| {
+            let mut found = Inspection::default();
+            let mut server =
+                ServerFacts { max_connections: 97, used_connections: 1, ..Default::default() };
+            change(&mut found, &mut server);
+            found.server = Some(server);
+            verdict(|report| judge(&Config::default(), &found, report))
+        };
+
+        assert_eq!(judged(|_, _| {}), (0, 0));
+        assert_eq!(judged(|found, _| found.schema.pending = vec!["2".to_owned()]), (0, 0));
+        assert_eq!(judged(|found, _| found.schema.unknown = vec!["9".to_owned()]), (0, 1));
+        assert_eq!(judged(|_, server| server.is_read_only = true), (0, 1));
+        assert_eq!(judged(|_, server| server.used_connections = 96), (1, 0));
+        // A running daemon has its own already.
+        let full = ServerFacts { max_connections: 97, used_connections: 96, ..Default::default() };
+        let running = |report: &mut Report| judge_server(&Config::default(), &full, true, report);
+        assert_eq!(verdict(running), (0, 0));
+        let with_gap = judged(|found, _| {
+            found.content = Some(Content { open_gaps: 1, ..Content::default() });
+        });
+        assert_eq!(with_gap, (1, 0));
+    }
+
+    #[test]
+    fn a_disk_without_room_is_wrong() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.store.url = format!("sqlite:{}", folder.path().join("n.db").display());
+        config.store.min_free_bytes = 0;
+        assert_eq!(verdict(|report| store_disk(&config, None, report)), (0, 0));
+        config.store.min_free_bytes = u64::MAX;
+        assert_eq!(verdict(|report| store_disk(&config, None, report)), (0, 1));
+
+        let node = folder.path().display().to_string();
+        assert_eq!(verdict(|report| node_disk(&node, 1, report)), (0, 0));
+        assert_eq!(verdict(|report| node_disk(&node, u64::MAX / 24, report)), (0, 1));
+    }
 
     #[test]
     fn the_disk_is_measured_against_what_retention_will_keep() {

@@ -75,3 +75,23 @@ fn backlog(report: &mut Report) {
         report.warn(text, "sysctl -w net.core.somaxconn=4096");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::doctor::report::Mark;
+
+    #[test]
+    fn the_open_files_are_held_against_the_sessions() {
+        let warnings = |sessions: usize| {
+            let (mut config, mut report) = (Config::default(), Report::default());
+            config.session.max_sessions = sessions;
+            open_files(&config, None, &mut report);
+            report.count(Mark::Warn)
+        };
+
+        assert_eq!(warnings(1), 0);
+        // No kernel allows a process so many.
+        assert_eq!(warnings(u32::MAX as usize), 1);
+    }
+}

@@ -103,3 +103,24 @@ fn is_public(address: IpAddr) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::doctor::report::Mark;
+
+    #[test]
+    fn an_address_that_others_can_reach_is_to_look_at() {
+        let warnings = |address: &str| {
+            let mut report = Report::default();
+            check_one("http.listen", address.parse().unwrap(), &mut report);
+            report.count(Mark::Warn)
+        };
+
+        assert_eq!((warnings("127.0.0.1:0"), warnings("0.0.0.0:0")), (0, 1));
+        let is_open = |address: &str| is_public(address.parse().unwrap());
+        assert!(["8.8.8.8", "::", "2001:db8::1"].into_iter().all(is_open));
+        let closed = ["10.0.0.1", "169.254.1.1", "::1", "::ffff:127.0.0.1", "fd00::1", "fe80::1"];
+        assert!(!closed.into_iter().any(is_open));
+    }
+}

@@ -42,6 +42,16 @@ pub async fn backfilled_events_are_in_history_once_and_outside_the_order_of_arri
     assert_eq!(committed, Committed { inserted: 1, duplicates: 0 });
 }
 
+pub async fn backfilled_events_of_one_block_stay_in_their_order(store: &dyn EventStore) {
+    let (mut writer, _) = store.open_writer().await.unwrap();
+    let events: Vec<_> = (0..4).map(|index| plain(7, index)).collect();
+
+    writer.backfill(&events, None).await.unwrap();
+
+    let stored = store.events(page(10)).await.unwrap();
+    assert!(stored.iter().map(|row| &row.event).eq(&events), "{stored:?}");
+}
+
 pub async fn a_live_event_takes_the_place_of_a_backfilled_one(store: &dyn EventStore) {
     let (mut writer, _) = store.open_writer().await.unwrap();
     Content::of(vec![event(FILLS, 1, 0, 5)]).commit(1, &mut *writer).await.unwrap();
@@ -108,6 +118,21 @@ pub async fn kept_days_outlive_the_retention_and_go_when_their_time_is_over(
     Content::of(vec![event(FILLS, 7 * DAY + 1, 0, 10)]).commit(3, &mut *writer).await.unwrap();
     while writer.retain(limits(block_time(5 * DAY))).await.unwrap().more {}
     assert_eq!(days().await, [5, 6, 7]);
+}
+
+pub async fn kept_days_go_for_want_of_space(store: &dyn EventStore) {
+    const DAY: u64 = 86_400;
+    let (mut writer, _) = store.open_writer().await.unwrap();
+    let noon = |day: u64| day * DAY + DAY / 2;
+    let live: Vec<_> = (0..3).map(|day| event(FILLS, noon(day), 0, day + 1)).collect();
+    Content::of(live.clone()).commit(1, &mut *writer).await.unwrap();
+    let month = Duration::from_secs(30 * DAY);
+    writer.backfill(&[plain(noon(0), 1)], Some(month)).await.unwrap();
+    let small = RetentionLimits { max_bytes: Some(1), ..limits(Timestamp(i64::MIN)) };
+
+    while writer.retain(small).await.unwrap().more {}
+
+    assert_eq!(store.events(page(10)).await.unwrap(), live[2..]);
 }
 
 pub async fn deleted_backfilled_events_let_no_cursor_expire(store: &dyn EventStore) {

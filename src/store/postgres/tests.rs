@@ -111,6 +111,35 @@ async fn a_store_above_its_size_gives_up_its_oldest_day_and_never_the_last_hour(
     assert_eq!(store.events(page(10)).await.unwrap(), events[2..]);
 }
 
+#[actix_rt::test]
+async fn a_day_that_ended_within_the_last_hour_stays_whatever_the_size_says() {
+    let (store, _database) = new_store().await;
+    let (mut writer, _) = store.open_writer().await.unwrap();
+    let times = [DAY / 2, DAY + DAY / 2, 2 * DAY + 1_800];
+    let events: Vec<_> = (1..).zip(times).map(|(seq, time)| event(FILLS, time, 0, seq)).collect();
+    Content::of(events.clone()).commit(1, &mut *writer).await.unwrap();
+    let small = RetentionLimits { max_bytes: Some(1), ..days_ago_limits(Timestamp(i64::MIN)) };
+
+    while writer.retain(small).await.unwrap().more {}
+
+    assert_eq!(store.events(page(10)).await.unwrap(), events[1..]);
+}
+
+#[actix_rt::test]
+async fn an_event_dated_ahead_gives_no_younger_day_away() {
+    let (store, _database) = new_store().await;
+    let (mut writer, _) = store.open_writer().await.unwrap();
+    let events = vec![event(FILLS, DAY / 2, 0, 1), event(FILLS, 30 * DAY, 0, 2)];
+    Content::of(events.clone()).commit(1, &mut *writer).await.unwrap();
+    let limits = days_ago_limits(Timestamp(i64::MIN));
+    let small = RetentionLimits { now: block_time(DAY + 1_800), max_bytes: Some(1), ..limits };
+
+    let retained = writer.retain(small).await.unwrap();
+
+    assert!(retained.deleted == 0 && retained.exhausted, "{retained:?}");
+    assert_eq!(store.events(page(10)).await.unwrap(), events);
+}
+
 /// Three days with four events each, of which the first is over.
 async fn three_days(writer: &mut dyn StoreWriter) -> (Vec<SequencedEvent>, RetentionLimits) {
     let events: Vec<_> = (0..12).map(|step| event(FILLS, step * DAY / 4, 0, step + 1)).collect();
@@ -133,6 +162,8 @@ async fn retention_waits_for_no_reader_and_nobody_waits_for_retention() {
 
     assert!(matches!(blocked, Err(StoreError::Unavailable(_))), "{blocked:?}");
     assert_eq!(store.events(page(100)).await.unwrap(), events[4..]);
+    // A cursor from before them is told so from now on.
+    assert_eq!(store.size().await.unwrap().deleted_seq, Some(4));
     let next = vec![event(FILLS, 3 * DAY, 0, 20)];
     assert_eq!(Content::of(next.clone()).commit(2, &mut *writer).await.unwrap().inserted, 1);
     // A late event of that very day needs the place that the reader holds.
@@ -246,9 +277,48 @@ async fn a_writer_whose_lease_ran_out_and_was_taken_commits_nothing_any_more() {
     assert_eq!(recovered.last_seq, 3);
     let refused = Content::of(vec![event(FILLS, 9, 0, 50)]).commit(2, &mut *first).await;
     assert!(matches!(refused, Err(StoreError::LeaseLost(_))), "{refused:?}");
+    let refused = first.backfill(&[event(FILLS, 8, 0, 0).event], None).await;
+    assert!(matches!(refused, Err(StoreError::LeaseLost(_))), "{refused:?}");
+    let refused = first.retain(days_ago_limits(Timestamp(i64::MAX))).await;
+    assert!(matches!(refused, Err(StoreError::LeaseLost(_))), "{refused:?}");
+    assert!(matches!(first.compact().await, Err(StoreError::LeaseLost(_))));
     assert!(matches!(first.renew().await, Err(StoreError::LeaseLost(_))));
+    assert_eq!(store.events(page(10)).await.unwrap(), history(2, 1));
     Content::of(vec![event(FILLS, 9, 0, 60)]).commit(1, &mut *second).await.unwrap();
     second.renew().await.unwrap();
+}
+
+#[actix_rt::test]
+async fn of_writers_that_come_together_one_gets_the_lease() {
+    let (store, _database) = new_store().await;
+
+    let opened = futures_util::future::join_all((0..4).map(|_| store.open_writer())).await;
+
+    assert_eq!(opened.iter().filter(|opened| opened.is_ok()).count(), 1);
+}
+
+#[actix_rt::test]
+async fn each_commit_keeps_the_lease() {
+    let (store, database) = new_store().await;
+    let (mut writer, _) = store.open_writer().await.unwrap();
+    database.run("UPDATE nodecast.store_state SET leased_until = now()").await;
+
+    Content::default().commit(1, &mut *writer).await.unwrap();
+
+    let refused = store.open_writer().await.map(|_| ());
+    assert!(matches!(refused, Err(StoreError::LeaseLost(_))), "{refused:?}");
+}
+
+#[actix_rt::test]
+async fn a_run_is_above_all_earlier_ones_when_the_clock_has_stepped_back() {
+    let (store, database) = new_store().await;
+    let (mut writer, _) = store.open_writer().await.unwrap();
+    writer.close().await.unwrap();
+    database.run("UPDATE nodecast.store_state SET run = 9000000000000000").await;
+
+    let (_writer, recovered) = store.open_writer().await.unwrap();
+
+    assert_eq!(recovered.run.id, 9_000_000_000_000_001);
 }
 
 #[actix_rt::test]

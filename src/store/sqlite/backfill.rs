@@ -26,10 +26,10 @@ pub fn store(
     state::check_lease(connection, run)?;
     let lowest: Option<i64> =
         events::table.select(diesel::dsl::min(events::seq)).first(connection)?;
-    let mut seq = lowest.unwrap_or(0).min(0);
+    // Upwards, so that the events of a block stay in their order.
+    let first = lowest.unwrap_or(0).min(0) - events.len() as i64;
     let mut committed = Committed::default();
-    for event in events {
-        seq -= 1;
+    for (seq, event) in (first..).zip(events) {
         let inserted = insert_backfilled(connection, seq, event)?;
         committed.inserted += inserted;
         committed.duplicates += 1 - inserted;

@@ -263,8 +263,10 @@ async fn a_writer_whose_run_was_overtaken_commits_nothing() {
             portion: 10,
         })
         .await;
+    let backfilled = writer.backfill(&[event(FILLS, 2, 0, 0).event], None).await;
 
     assert!(matches!(committed, Err(StoreError::LeaseLost(_))), "{committed:?}");
+    assert!(matches!(backfilled, Err(StoreError::LeaseLost(_))), "{backfilled:?}");
     assert!(matches!(retained, Err(StoreError::LeaseLost(_))), "{retained:?}");
     assert!(matches!(writer.compact().await, Err(StoreError::LeaseLost(_))));
     assert!(store.events(page(10)).await.unwrap().is_empty());

@@ -50,6 +50,10 @@ struct Script {
     retain_calls: Vec<RetentionLimits>,
     size: StoreSize,
     compactions: usize,
+    preparations: usize,
+    renewals: usize,
+    /// Whether another run holds the lease.
+    is_overtaken: bool,
     closed: bool,
 }
 
@@ -127,6 +131,20 @@ impl StoreWriter for ScriptedWriter {
 
     async fn size(&mut self) -> Result<StoreSize, StoreError> {
         Ok(self.script().size)
+    }
+
+    async fn prepare(&mut self) -> Result<(), StoreError> {
+        self.script().preparations += 1;
+        Ok(())
+    }
+
+    async fn renew(&mut self) -> Result<(), StoreError> {
+        let mut script = self.script();
+        script.renewals += 1;
+        match script.is_overtaken {
+            false => Ok(()),
+            true => Err(StoreError::LeaseLost("run 2".into())),
+        }
     }
 
     async fn close(&mut self) -> Result<(), StoreError> {

@@ -241,6 +241,20 @@ async fn a_large_shrink_waits_for_its_confirmation() {
 }
 
 #[actix_rt::test]
+async fn a_list_of_as_many_others_is_a_large_shrink_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("list");
+    fs::write(&path, text_of(1..11)).unwrap();
+    let fixture = start(&config(&path, NEVER)).await;
+    fixture.keeper.send(ReloadWhitelist).await.unwrap().unwrap();
+
+    replace(&path, &text_of(6..16));
+
+    fixture.wait_for_problem("lost 5 of 10").await;
+    assert!(fixture.filter.take().await.is_empty());
+}
+
+#[actix_rt::test]
 async fn a_missing_or_faulty_file_leaves_the_old_list() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("list");
@@ -339,6 +353,39 @@ async fn who_was_added_while_the_daemon_was_away_is_told_at_the_start_until_some
     let fixture = start_in(&config, state).await;
     fixture.keeper.send(ReloadWhitelist).await.unwrap().unwrap();
     assert!(fixture.listener.take().await.is_empty());
+}
+
+/// Hears of a change and is never done with it.
+struct Endless;
+
+impl Actor for Endless {
+    type Context = Context<Self>;
+}
+
+impl Handler<ListChanged> for Endless {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: ListChanged, _ctx: &mut Self::Context) -> Self::Result {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[actix_rt::test]
+async fn a_list_is_not_the_last_known_one_before_its_change_was_handled() {
+    let state = tempfile::tempdir().unwrap();
+    let path = state.path().join("list");
+    let config = config(&path, NEVER);
+    fs::write(&path, text_of(1..4)).unwrap();
+    let keeper = open(&config, state.path()).await.unwrap();
+    let (filter, listener) = (Probe::start(), Endless.start());
+    let keeper = keeper.feed(vec![filter.recipient()]).tell(listener.recipient()).start();
+    fs::write(&path, text_of(1..6)).unwrap();
+
+    keeper.send(ReloadWhitelist).await.unwrap().unwrap();
+
+    assert_eq!(filter.take_at_least(1).await[0].0.size(), Some(5));
+    let kept = Folder::of_state(state.path()).last(SourceKind::File, &log()).unwrap();
+    assert_eq!(kept.list.len(), 3);
 }
 
 #[actix_rt::test]

@@ -206,6 +206,41 @@ fn retry_after(failures: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        config::{Inputs, Need},
+        event::Address,
+        testing::log,
+    };
+
+    fn config(key: &str) -> WhitelistConfig {
+        let given = [
+            // Nobody listens there.
+            ("NODECAST_WHITELIST__REDIS_URL", "redis://127.0.0.1:1"),
+            ("NODECAST_WHITELIST__REDIS_KEY", key),
+            ("HOME", "/home/node"),
+        ];
+        let environment = given.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let inputs = Inputs { environment, ..Inputs::default() };
+        inputs.load(Need::Nothing).unwrap().config.whitelist
+    }
+
+    #[actix_rt::test]
+    async fn the_list_of_another_key_is_not_the_last_known_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let folder = Folder::at(directory.path());
+        let url = config("one").redis_url.unwrap();
+        let of_one = identity(&[url.to_string().as_bytes(), b"one"]);
+        let mut held = Held::new(SourceKind::Redis, "one".to_owned(), of_one, &log());
+        held.take([Address([1; 20])].into_iter().collect(), Vec::new(), None).unwrap();
+        held.keep(&folder);
+        let open = async |key: &str| {
+            let kept = folder.last(SourceKind::Redis, &log());
+            RedisSource::open(&url, &config(key), kept, &folder, &log()).await
+        };
+
+        assert_eq!(open("one").await.unwrap().held.list().len(), 1);
+        assert!(matches!(open("two").await, Err(WhitelistError::Redis { .. })));
+    }
 
     #[test]
     fn the_pause_between_failed_looks_grows_up_to_five_seconds() {

@@ -97,3 +97,28 @@ async fn a_store_above_its_budget_is_noticed_within_seconds() {
     assert_eq!(bench.script.script().retain_calls.len(), 2);
     assert_eq!(bench.stats.store.size_bytes.get(), 1_001);
 }
+
+#[actix_rt::test]
+async fn with_nothing_to_commit_the_lease_is_renewed_and_room_is_made_ahead() {
+    tokio::time::pause();
+    let bench = Bench::start();
+
+    bench.pass(9_500).await;
+    assert_eq!(bench.script.script().renewals, 3);
+    bench.pass(51_000).await;
+
+    assert_eq!(bench.script.script().preparations, 1);
+    assert!(bench.tried().is_empty());
+}
+
+#[actix_rt::test]
+async fn a_lease_that_is_lost_with_nothing_to_commit_stops_the_daemon() {
+    tokio::time::pause();
+    let bench = Bench::scripted(|script| script.is_overtaken = true);
+
+    bench.pass(20_000).await;
+
+    let faults = bench.faults.take().await;
+    assert!(matches!(faults[..], [StoreFault::Fatal(StoreError::LeaseLost(_))]), "{faults:?}");
+    assert_eq!(bench.script.script().renewals, 1);
+}
