@@ -89,6 +89,27 @@ fn migrate_says_what_it_applies_and_check_changes_nothing() {
 }
 
 #[test]
+fn migrate_does_not_change_the_tables_under_a_daemon_that_writes() {
+    let mut setup = Setup::new();
+    let url = database::create_on_postgres();
+    setup.database_url = Some(url.clone());
+    let daemon = setup.start();
+    assert_eq!(done(db(&setup, &["migrate"])), "nothing was pending\n");
+    // As a newer program would see it: this one could not apply the migration again.
+    let forget = "DELETE FROM nodecast.__diesel_schema_migrations WHERE version = \
+                  (SELECT max(version) FROM nodecast.__diesel_schema_migrations)";
+    diesel::sql_query(forget).execute(&mut database::postgres(&url)).unwrap();
+
+    let refused = db(&setup, &["migrate"]);
+
+    assert_eq!(refused.code, Some(1), "{}", refused.stdout);
+    let holder = format!("process {}", daemon.pid());
+    assert!(refused.stderr.contains(&holder), "{}", refused.stderr);
+    assert!(refused.stderr.contains("stop it first"), "{}", refused.stderr);
+    assert_eq!(db(&setup, &["migrate", "--check"]).code, Some(1));
+}
+
+#[test]
 fn status_tells_of_the_store_beside_a_daemon_and_who_writes() {
     for setup in both_stores() {
         let absent = db(&setup, &["status"]);

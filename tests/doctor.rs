@@ -437,3 +437,20 @@ fn a_list_in_redis_is_asked_for_its_type_and_its_members() {
     well.assert_says("ok", "has 1 members");
     assert_eq!(well.code, Some(0), "{:#}", well.report);
 }
+
+#[test]
+fn a_redis_of_the_positions_that_is_away_fails_an_import_and_only_warns_of_a_mirror() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let ask = |positions: &str| {
+        let mut patient = Patient::new();
+        let url = format!("redis://127.0.0.1:{port}");
+        patient.config += &format!("[redis]\nurl = \"{url}\"\npositions = \"{positions}\"\n");
+        patient.ask()
+    };
+
+    ask("import").assert_fails_only_by(&format!("127.0.0.1:{port}"), "correct redis.url");
+
+    let warned = ask("mirror");
+    warned.assert_says("warn", &format!("127.0.0.1:{port}"));
+    assert_eq!(warned.code, Some(0), "{:#}", warned.report);
+}

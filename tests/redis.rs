@@ -11,7 +11,7 @@ mod positions;
 #[path = "redis/reach.rs"]
 mod reach;
 
-use std::net::TcpListener;
+use std::{fs, net::TcpListener};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -212,6 +212,33 @@ fn an_emptied_redis_keeps_the_list() {
     assert_eq!(listed(&daemon), 10);
     append(&mut file, &(fills_line(1, &user(3), 1) + "\n"));
     eventually("the old list holds", || database::rows(&setup.database()).len() == 1);
+}
+
+#[test]
+fn a_reload_takes_the_keys_and_the_file_while_redis_is_away() {
+    let server = Server::start();
+    server.client().list("users", &users(1..11, 1_773_532_800));
+    let mut setup = setup(&server.url(), "users");
+    let file = setup.root.path().join("list");
+    fs::write(&file, (20..25).map(|ordinal| user(ordinal) + "\n").collect::<String>()).unwrap();
+    setup.config += &format!("file = \"{}\"\n", file.display());
+    let daemon = setup.start();
+    assert_eq!(listed(&daemon), 15);
+    drop(server);
+    wait_for_problem(&daemon, "127.0.0.1");
+
+    // The file shrinks so strongly that only the reload confirms it.
+    fs::write(&file, user(20) + "\n").unwrap();
+    let config = setup.config.clone() + "[http]\nmax_limit = 5\n";
+    fs::write(setup.root.path().join("nodecast.toml"), config).unwrap();
+    daemon.signal(Signal::HUP);
+
+    eventually("it was reloaded", || !daemon.status()["reload"].is_null());
+    let reload = daemon.status()["reload"].clone();
+    assert_eq!((&reload["ok"], &reload["changed"]), (&json!(false), &json!(["http.max_limit"])));
+    let problem = reload["problem"].as_str().unwrap();
+    assert!(problem.starts_with("whitelist key \"users\" in redis://127.0.0.1:"), "{problem}");
+    assert_eq!(listed(&daemon), 11);
 }
 
 #[test]

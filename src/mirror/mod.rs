@@ -30,7 +30,7 @@ pub use self::{
 use crate::source::{FileMark, Progress, StreamCheckpoint, node::HourFile};
 
 /// The kinds of which the older service keeps a position, by the names of their directories.
-const KEYS: [&str; 2] = ["node_fills_by_block", "misc_events_by_block"];
+pub const KEYS: [&str; 2] = ["node_fills_by_block", "misc_events_by_block"];
 
 /// What a key holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -26,7 +26,9 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let config = load(args.flags)?;
     let shown = without_password(&config.store.url);
-    let before = schema(inspect(&config.store.url).await?, &config.store.url)?;
+    let found = inspect(&config.store.url).await?;
+    let holder = found.as_ref().and_then(|found| found.holder.clone());
+    let before = schema(found, &config.store.url)?;
     if let Some(newer) = before.unknown.first() {
         bail!("{shown} was made by a newer nodecast (migration {newer} is unknown here)");
     }
@@ -41,6 +43,10 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
             }
             _ => ExitCode::FAILURE,
         });
+    }
+    // An older daemon goes on with the tables as it knows them.
+    if let Some(holder) = holder.filter(|holder| !before.pending.is_empty() && !holder.is_gone()) {
+        bail!("{holder} writes to {shown}: stop it first, its tables would change under it");
     }
     // As `run` does, and no other directory.
     fs::create_dir_all(&config.state_dir).with_context(|| {

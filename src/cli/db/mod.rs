@@ -1,8 +1,8 @@
 //! `nodecast db`: the database in the hands of an operator, beside the daemon or without it.
 //!
-//! Invariant: whoever writes holds the writer's lease, so a running daemon is never written past;
-//! `status`, `backup`, `--check` and `--dry-run` only read, and go well beside it. No password is
-//! printed.
+//! Invariant: a running daemon is never written past: `prune` holds the writer's lease, and `migrate`
+//! refuses while somebody else does; `status`, `backup`, `--check` and `--dry-run` only read, and go
+//! well beside it. No password is printed.
 
 mod backup;
 mod migrate;

@@ -95,6 +95,7 @@ fn examine(inputs: Inputs) -> Report {
         if config.whitelist.is_given() {
             whitelist::check(&config, &mut report).await;
         }
+        whitelist::check_positions(&config, &mut report).await;
         if !config.store.url.is_empty() {
             database::check(&config, &rates, &mut report).await;
         }

@@ -1,4 +1,5 @@
-//! The whitelist: does it load, from wherever it comes.
+//! The whitelist: does it load, from wherever it comes; and the Redis of the older service's
+//! positions.
 
 use std::time::Duration;
 
@@ -6,8 +7,8 @@ use bb8_redis::redis;
 
 use super::{people, report::Report};
 use crate::{
-    config::{Config, RedisUrl},
-    redis_client,
+    config::{Config, Positions, RedisUrl},
+    mirror, redis_client,
     whitelist::read_list_into,
 };
 
@@ -47,22 +48,52 @@ pub async fn check(config: &Config, report: &mut Report) {
         match tokio::time::timeout(PATIENCE, ask(url, key)).await {
             Ok(Ok(found)) => judge(&found, url, key, report),
             Ok(Err(error)) => {
-                let remedy = if error.kind() == redis::ErrorKind::AuthenticationFailed
-                    || error
-                        .code()
-                        .is_some_and(|code| ["NOAUTH", "WRONGPASS", "NOPERM"].contains(&code))
-                {
-                    "correct user and password in whitelist.redis_url"
-                } else {
-                    "see whether Redis runs there, and correct whitelist.redis_url"
-                };
-                report.fail(format!("{url}: {error}"), remedy);
+                report.fail(format!("{url}: {error}"), remedy(&error, "whitelist.redis_url"));
             }
             Err(_) => report.fail(
                 format!("{url} does not answer within {} s", PATIENCE.as_secs()),
                 "see whether Redis runs there, and correct whitelist.redis_url",
             ),
         }
+    }
+}
+
+/// Asks the Redis of the positions as the daemon does that imports them.
+pub async fn check_positions(config: &Config, report: &mut Report) {
+    let positions = config.redis.positions;
+    let Some(url) = config.positions_url().filter(|_| positions != Positions::Off) else { return };
+    report.group("positions");
+    let key = if config.redis.url.is_some() { "redis.url" } else { "whitelist.redis_url" };
+    let (what, remedy) = match tokio::time::timeout(PATIENCE, ask_positions(url)).await {
+        Ok(Ok(())) => return report.ok(format!("{url} answers")),
+        Ok(Err(error)) => (format!("{url}: {error}"), remedy(&error, key)),
+        Err(_) => (
+            format!("{url} does not answer within {} s", PATIENCE.as_secs()),
+            format!("see whether Redis runs there, and correct {key}"),
+        ),
+    };
+    if positions.imports() {
+        report.fail(what, format!("{remedy}; or set redis.positions to \"off\" or \"mirror\""));
+    } else {
+        // The daemon starts without it and goes on trying.
+        report.warn(what, remedy);
+    }
+}
+
+async fn ask_positions(url: &RedisUrl) -> Result<(), redis::RedisError> {
+    let mut connection = redis_client::connect(&redis_client::open(url)?).await?;
+    redis::cmd("EXISTS").arg(mirror::KEYS.as_slice()).exec_async(&mut connection).await
+}
+
+/// What to do about a Redis that refuses us or is away, by the key that names it.
+fn remedy(error: &redis::RedisError, key: &str) -> String {
+    let refusals = ["NOAUTH", "WRONGPASS", "NOPERM"];
+    if error.kind() == redis::ErrorKind::AuthenticationFailed
+        || error.code().is_some_and(|code| refusals.contains(&code))
+    {
+        format!("correct user and password in {key}")
+    } else {
+        format!("see whether Redis runs there, and correct {key}")
     }
 }
 
