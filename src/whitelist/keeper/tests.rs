@@ -363,7 +363,7 @@ impl Actor for Endless {
 }
 
 impl Handler<ListChanged> for Endless {
-    type Result = ResponseFuture<()>;
+    type Result = ResponseFuture<io::Result<()>>;
 
     fn handle(&mut self, _: ListChanged, _ctx: &mut Self::Context) -> Self::Result {
         Box::pin(std::future::pending())
