@@ -13,6 +13,7 @@ mod reach;
 
 use std::{fs, net::TcpListener};
 
+use nodecast::whitelist::AddressList;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -280,6 +281,10 @@ fn a_redis_that_was_killed_is_followed_again_and_its_password_never_shown() {
 
     // With a list of the last run a start needs nobody.
     setup.config = setup.config.replace("hunter2", "wrong");
+    let folder = setup.state_dir().join("whitelist");
+    eventually("the list is kept", || {
+        AddressList::open(&folder, "redis").unwrap().is_some_and(|(list, _)| list.len() == 12)
+    });
     drop(daemon);
     let daemon = setup.start();
     wait_for_problem(&daemon, "authentication failed");
