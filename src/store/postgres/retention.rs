@@ -32,14 +32,16 @@ const KEPT: Duration = Duration::from_secs(3_600);
 /// statement for itself, and the lease is renewed behind it.
 const PORTION_PAGES: i64 = 32_768;
 
-#[derive(Default, QueryableByName)]
-struct Extent {
+/// What a day holds.
+#[derive(Debug, Default, PartialEq, Eq, QueryableByName)]
+pub struct Extent {
     #[diesel(sql_type = BigInt)]
-    rows: i64,
+    pub rows: i64,
+    /// The highest; back-filled events, below 0, are outside of what a cursor can miss.
     #[diesel(sql_type = Nullable<BigInt>)]
-    seq: Option<i64>,
+    pub seq: Option<i64>,
     #[diesel(sql_type = Nullable<BigInt>)]
-    time: Option<i64>,
+    pub time: Option<i64>,
 }
 
 #[derive(QueryableByName)]
@@ -106,7 +108,7 @@ pub async fn retain(
         return Ok((Retained { shortened, exhausted, ..Retained::default() }, stay));
     };
     // Nobody adds to the day meanwhile: the writer is busy here.
-    let extent = extent(connection, run, day).await?;
+    let extent = extent(connection, run, day, PORTION_PAGES).await?;
     let shortened_to = forced.map_or(known.shortened_to, |_| known.shortened_to.max(extent.time));
     connection
         .transaction(async |connection| {
@@ -131,8 +133,14 @@ pub async fn retain(
     Ok((retained, stay.into_iter().filter(|left| *left != day).collect()))
 }
 
-/// Looks a day through, and keeps the lease meanwhile: a day can take longer than that lasts.
-async fn extent(connection: &mut AsyncPgConnection, run: Run, day: Day) -> Result<Extent, Fault> {
+/// Looks a day through, some pages at a time, and keeps the lease meanwhile: a day can take longer
+/// than that lasts.
+pub async fn extent(
+    connection: &mut AsyncPgConnection,
+    run: Run,
+    day: Day,
+    portion_pages: i64,
+) -> Result<Extent, Fault> {
     let table = day.table()?;
     let Pages { pages } = diesel::sql_query(format!(
         "SELECT pg_relation_size('nodecast.{table}') / current_setting('block_size')::bigint AS pages"
@@ -140,12 +148,11 @@ async fn extent(connection: &mut AsyncPgConnection, run: Run, day: Day) -> Resul
     .get_result(connection)
     .await?;
     let mut extent = Extent::default();
-    for first in (0..pages).step_by(PORTION_PAGES as usize) {
-        // Back-filled events, below 0, are outside of what a cursor can miss.
+    for first in (0..pages).step_by(portion_pages as usize) {
         let portion: Extent = diesel::sql_query(format!(
             "SELECT count(*) AS rows, max(seq) FILTER (WHERE seq >= 0) AS seq, max(time) AS time \
              FROM nodecast.{table} WHERE ctid >= '({first},0)' AND ctid < '({},0)'",
-            first + PORTION_PAGES
+            first + portion_pages
         ))
         .get_result(connection)
         .await?;

@@ -491,3 +491,29 @@ async fn a_page_of_a_day_without_statistics_is_read_in_the_order_of_the_index() 
     assert!(plan.contains("Index Scan") && !plan.contains("Bitmap"), "{plan}");
     assert_eq!(store.events(query).await.unwrap().len(), 1_000);
 }
+
+#[actix_rt::test]
+async fn a_day_that_is_looked_through_page_by_page_is_known_to_its_last_row() {
+    let database = Database::new().await;
+    PostgresStore::open(&database.url, &StoreConfig::default()).await.unwrap();
+    let mut connection = Server::parse(&database.url).unwrap().connect().await.unwrap();
+    let run = lease::take(&mut connection, block_time(0)).await.unwrap();
+    let day = Day::of(block_time(0));
+    partitions::create(&mut connection, day, partitions::ON_DEMAND).await.unwrap();
+    // The last rows are not the highest, and those below 0 were back-filled.
+    let insert = format!(
+        "INSERT INTO nodecast.events
+             (seq, position, time, idx, part, topic_id, late, user_address, body)
+         SELECT 1500 - n, n, {0} + n % 700, 0, 0, 1, false, NULL, '{{}}'
+         FROM generate_series(1, 2000) n",
+        day.start()
+    );
+    database.run(&insert).await;
+
+    let whole = retention::extent(&mut connection, run, day, 1_000).await.unwrap();
+    let by_page = retention::extent(&mut connection, run, day, 1).await.unwrap();
+
+    let time = Some(day.start() + 699);
+    assert_eq!(whole, retention::Extent { rows: 2_000, seq: Some(1_499), time });
+    assert_eq!(by_page, whole);
+}
