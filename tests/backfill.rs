@@ -96,6 +96,18 @@ fn backfill(setup: &Setup, from: &[&Path], more: &[&str]) -> Output {
     run_to_end(&mut backfill_command(setup, from, more))
 }
 
+/// Makes an empty store, as an operator does before the first start of a daemon.
+fn make_store(setup: &Setup) {
+    let mut migrate = Command::new(env!("CARGO_BIN_EXE_nodecast"));
+    migrate.args(["db", "migrate", "--state-dir"]).arg(setup.state_dir());
+    if let Some(url) = &setup.database_url {
+        migrate.args(["--database-url", url]);
+    }
+    migrate.env_remove("NODECAST_CONFIG").env("HOME", setup.root.path());
+    let migrated = run_to_end(&mut migrate);
+    assert!(migrated.status.success(), "{migrated:?}");
+}
+
 fn backfill_command(setup: &Setup, from: &[&Path], more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nodecast"));
     command.arg("backfill").arg("--from").args(from).args(more);
@@ -350,15 +362,27 @@ fn by_hand(setup: &Setup) {
 #[test]
 fn without_a_daemon_the_command_stores_from_files_and_archives_and_repeats_nothing() {
     let setup = Setup::new();
-    fs::create_dir(setup.state_dir()).unwrap();
+    make_store(&setup);
     by_hand(&setup);
+}
+
+#[test]
+fn where_there_is_no_database_none_is_made() {
+    let setup = Setup::new();
+    let archive = Archive::new(HOUR, 5);
+
+    let output = backfill(&setup, &[archive.path()], &["--users", &archive.users[0].to_string()]);
+
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).1.contains("there is no database of nodecast in"), "{output:?}");
+    assert!(!setup.database().exists());
 }
 
 #[test]
 fn without_a_daemon_it_does_so_on_postgres_too() {
     let mut setup = Setup::new();
-    fs::create_dir(setup.state_dir()).unwrap();
     setup.database_url = Some(database::create_on_postgres());
+    make_store(&setup);
     by_hand(&setup);
 }
 
@@ -436,7 +460,7 @@ fn what_is_cast_with_a_time_of_its_own_is_kept_for_it() {
 #[test]
 fn what_is_cast_live_takes_the_place_of_what_was_back_filled_before() {
     let mut setup = Setup::new();
-    fs::create_dir(setup.state_dir()).unwrap();
+    make_store(&setup);
     let mut node = node(setup.node(), HOUR);
     node.write_blocks(40).unwrap();
     let users = busiest(node.manifest());
@@ -457,7 +481,7 @@ fn what_is_cast_live_takes_the_place_of_what_was_back_filled_before() {
 #[test]
 fn what_is_older_than_the_retention_is_refused_unless_it_is_kept() {
     let setup = Setup::new();
-    fs::create_dir(setup.state_dir()).unwrap();
+    make_store(&setup);
     let archive = Archive::new(Duration::from_secs(30 * 86_400), 50);
     let user = archive.users[0].to_string();
     let expected = rows_of(&archive.manifest, &archive.users[..1]);
@@ -494,7 +518,7 @@ fn what_is_older_than_the_retention_is_refused_unless_it_is_kept() {
 #[test]
 fn a_damaged_archive_is_named_with_its_place_and_the_others_are_done() {
     let setup = Setup::new();
-    fs::create_dir(setup.state_dir()).unwrap();
+    make_store(&setup);
     // Over several hours.
     let archive = Archive::new(6 * HOUR, 600);
     let user = archive.users[0];
@@ -562,7 +586,7 @@ fn a_command_that_is_ended_cancels_its_job_and_the_next_one_goes_on() {
 #[test]
 fn what_cannot_be_done_is_one_clear_line() {
     let mut setup = Setup::new();
-    fs::create_dir(setup.state_dir()).unwrap();
+    make_store(&setup);
     let empty = setup.root.path().join("empty");
     fs::create_dir(&empty).unwrap();
     let archive = Archive::new(HOUR, 5);

@@ -34,7 +34,7 @@ use crate::{
     control::{Answer, Client, ClientError},
     daemon,
     event::{Address, Event, Timestamp},
-    store::{self, Setting, StoreError},
+    store::{self, Setting, StoreError, inspect::inspect},
     whitelist::{WhitelistKeeper, read_list},
 };
 
@@ -211,6 +211,15 @@ fn by_itself(
                 (Users::Listed(list), name)
             }
         };
+        // The wrong place would get a second database, in which nobody looks for the events.
+        let made = inspect(&config.store.url).await?;
+        if made.is_none_or(|found| found.schema.applied.is_empty()) {
+            bail!(
+                "there is no database of nodecast in {}: give the --state-dir, --database-url or \
+                 --config of the daemon, or make one by `nodecast db migrate`",
+                config.state_dir.display()
+            );
+        }
         let store = store::open(&config.store.url, &config.store).await?;
         let (writer, recovered) = store.open_writer().await.map_err(|error| match error {
             StoreError::LeaseLost(holder) => anyhow!(
