@@ -134,6 +134,10 @@ check_files() {
   "$root/usr/bin/nodecast" --version | grep -q '^nodecast ' || fail "the program does not run"
   "$root/usr/bin/nodecast" config check --config "$root/etc/nodecast/nodecast.toml" \
     --state-dir "$work/state" >/dev/null || fail "the packed configuration is faulty"
+  # Commands by hand have no $STATE_DIRECTORY, and have to find what the unit's process does.
+  found="$(sed -n 's/^StateDirectory=/\/var\/lib\//p' packaging/nodecast.service)"
+  "$root/usr/bin/nodecast" config show --config "$root/etc/nodecast/nodecast.toml" |
+    grep -qx "state_dir = \"$found\"" || fail "the packed configuration does not name the unit's state directory"
   gzip -dc "$root/usr/share/man/man1/nodecast-run.1.gz" | grep -q 'data\\-dir' || fail "a man page is empty"
   bash -n "$root/usr/share/bash-completion/completions/nodecast"
   bash -c '. "$1"; complete -p nodecast' _ "$root/usr/share/bash-completion/completions/nodecast" >/dev/null ||

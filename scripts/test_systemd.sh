@@ -90,7 +90,8 @@ ln -s /proc/self/fd "$machine/dev/fd"
 install -m 755 "$NODECAST_BINARY" "$machine/usr/bin/nodecast"
 install -D -m 644 packaging/nodecast.sysusers "$machine/usr/lib/sysusers.d/nodecast.conf"
 install -D -m 644 packaging/nodecast.service "$machine/usr/lib/systemd/system/nodecast.service"
-install -D -m 640 config/nodecast.toml "$machine/etc/nodecast/nodecast.toml"
+"$NODECAST_BINARY" generate-docs "$work/package"
+install -D -m 640 "$work/package/nodecast.toml" "$machine/etc/nodecast/nodecast.toml"
 
 # systemd wants a group of its own, which it sees as the root of all.
 mount -t cgroup2 cgroup2 "$work/cgroup"

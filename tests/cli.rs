@@ -228,6 +228,11 @@ fn man_pages_and_completions_are_those_of_the_commands_that_are_shown() {
         assert!(!text.contains("generate-docs"), "{completion}");
     }
     assert!(!directory.join("man/nodecast-generate-docs.1").exists());
+    // The package's commands find what its service does.
+    let file = directory.join("nodecast.toml").display().to_string();
+    let shown = output(&["config", "show", "--config", &file]);
+    assert!(stdout(&shown).contains("state_dir = \"/var/lib/nodecast\""), "{}", stdout(&shown));
+    assert!(stdout(&shown).contains("sqlite:/var/lib/nodecast/nodecast.db"), "{}", stdout(&shown));
     assert!(!stdout(&output(&["--help"])).contains("generate-docs"));
 }
 

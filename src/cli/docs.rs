@@ -1,5 +1,5 @@
 //! `nodecast generate-docs`: man pages and shell completions, made from the command line itself, so
-//! that they never say anything else.
+//! that they never say anything else; and the configuration of the package, made from the default one.
 //!
 //! Place: the making of a package calls it; it is hidden from people.
 
@@ -10,11 +10,12 @@ use clap::{Command, CommandFactory};
 use clap_complete::{Shell, generate_to};
 
 use super::Cli;
+use crate::config;
 
-/// Writes man pages and shell completions.
+/// Writes man pages, shell completions and the configuration of the package.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Gets `man/*.1` and `completions/`
+    /// Gets `man/*.1`, `completions/` and `nodecast.toml`
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 }
@@ -31,6 +32,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         generate_to(shell, &mut visible(), "nodecast", &completions).with_context(cannot)?;
     }
     clap_mangen::generate_to(Cli::command(), &man).with_context(cannot)?;
+    let file = args.directory.join("nodecast.toml");
+    fs::write(file, config::packaged_file()).with_context(cannot)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -69,7 +69,7 @@ pub enum Command {
     Db(db::Args),
     /// Check, show or print configuration
     Config(config::Args),
-    /// Write man pages and shell completions
+    /// Write man pages, shell completions and the configuration of the package
     #[command(hide = true)]
     GenerateDocs(docs::Args),
     /// Say who is listed by which source; add and remove addresses

@@ -7,7 +7,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     env,
     ffi::OsString,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -16,6 +16,7 @@ use super::{
     fault::{Fault, Faults, Origin},
     file::{self, did_you_mean, meant_key},
     key::{Element, Given, Key, Refused},
+    service::Service,
 };
 
 /// Read when it exists and no other file is named.
@@ -43,6 +44,8 @@ pub struct Inputs {
     pub environment: Vec<(String, String)>,
     /// Read when neither flag nor environment name a file and it exists.
     pub system_file: Option<PathBuf>,
+    /// The service whose file that is.
+    pub service: Option<Service>,
     /// What was found wrong before, on the command line.
     pub faults: Vec<Fault>,
 }
@@ -119,7 +122,11 @@ impl Layers {
 impl Inputs {
     /// The environment and the system file of this process.
     pub fn of_process() -> Self {
-        let mut inputs = Self { system_file: Some(PathBuf::from(SYSTEM_FILE)), ..Self::default() };
+        let mut inputs = Self {
+            system_file: Some(PathBuf::from(SYSTEM_FILE)),
+            service: Some(Service::default()),
+            ..Self::default()
+        };
         for (name, value) in env::vars_os() {
             inputs.add_variable(name, value);
         }
@@ -169,11 +176,20 @@ impl Inputs {
             refused: BTreeSet::new(),
         };
         let file = self.read_file(&mut layers);
-        if let Some(directory) = self.variable(credentials::DIRECTORY) {
-            credentials::read(Path::new(directory), &mut layers);
-        }
+        let is_system_file = file.is_some() && file == self.system_file;
+        let service = self.service.as_ref().filter(|_| is_system_file);
+        let service = match self.variable(credentials::DIRECTORY) {
+            Some(directory) => {
+                credentials::read(Path::new(directory), &mut layers);
+                None
+            }
+            None => service.inspect(|service| service.read(&mut layers)),
+        };
         self.read_environment(&mut layers);
         self.read_flags(&mut layers);
+        if let Some(service) = service {
+            service.missing(&mut layers);
+        }
         self.fill_in(&mut layers);
         check::no_conflicts(&mut layers);
         if need == Need::Run {
@@ -216,7 +232,12 @@ impl Inputs {
                 layers.fault(origin, "the line is not UTF-8".to_owned());
             }
             Err(error) => {
-                layers.fault(origin, format!("cannot read {}: {error}", path.display()));
+                let is_denied = error.kind() == io::ErrorKind::PermissionDenied;
+                let remedy = match is_denied && self.system_file.as_ref() == Some(&path) {
+                    true => "; it is the service's: sudo -u nodecast nodecast ..",
+                    false => "",
+                };
+                layers.fault(origin, format!("cannot read {}: {error}{remedy}", path.display()));
             }
         }
         Some(path)

@@ -23,6 +23,7 @@ mod load;
 mod log;
 mod redis;
 mod router;
+mod service;
 mod session;
 mod show;
 mod source;
@@ -41,6 +42,7 @@ pub use load::{Finding, FlagValue, Inputs, Loaded, Need};
 pub use log::{LogConfig, LogFormat, level_name};
 pub use redis::{Positions, RedisConfig};
 pub use router::RouterConfig;
+pub use service::Service;
 pub use session::SessionConfig;
 pub use source::{SourceConfig, StartFrom};
 pub use store::{StoreConfig, sqlite_path, without_password};
@@ -50,6 +52,15 @@ use key::{Key, Refused};
 
 /// The commented default file, as `config default` prints it.
 pub const DEFAULT_FILE: &str = include_str!("../../config/nodecast.toml");
+
+/// The line of the default file that the package's says otherwise: its commands have to find what the
+/// service does, and only that is told its directory by systemd.
+const NO_STATE_DIR: &str = "# state_dir = \"/var/lib/nodecast\"\n";
+
+/// The default file as the package has it, for the service that its unit makes.
+pub fn packaged_file() -> String {
+    DEFAULT_FILE.replacen(NO_STATE_DIR, &NO_STATE_DIR["# ".len()..], 1)
+}
 
 /// Everything the daemon was told. Made by the loader only, so it is always valid.
 #[derive(Clone, Debug, Default)]

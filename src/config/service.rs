@@ -1,0 +1,165 @@
+//! The credentials of the packaged service, for whoever works beside it by hand.
+//!
+//! systemd gives `$CREDENTIALS_DIRECTORY` to the service alone. `sudo -u nodecast nodecast db status`
+//! has the same file and the same user, so it looks where that variable would point. Without this a
+//! command would take the database of the defaults for that of the service.
+//!
+//! Place: only where the configuration is the system's file and nobody gave a directory. Invariant:
+//! what the unit gives is there, or replaced by the environment or a flag, or a fault says how to
+//! come by it.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    credentials,
+    fault::{Fault, Origin},
+    load::Layers,
+};
+
+/// What `nodecast.service` gives its process by these: a copy of a file, or a text.
+const SETTINGS: [&str; 4] =
+    ["LoadCredential=", "LoadCredentialEncrypted=", "SetCredential=", "SetCredentialEncrypted="];
+
+/// Where the packaged service leaves its traces.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// There while the service runs and has credentials, for its user and root.
+    pub credentials: PathBuf,
+    /// Drop-ins of the operator, which name the credentials.
+    pub drop_ins: PathBuf,
+}
+
+impl Default for Service {
+    fn default() -> Self {
+        Self {
+            credentials: "/run/credentials/nodecast.service".into(),
+            drop_ins: "/etc/systemd/system/nodecast.service.d".into(),
+        }
+    }
+}
+
+impl Service {
+    /// Reads the credentials of the service, when they are there for this user.
+    pub(super) fn read(&self, layers: &mut Layers) {
+        if fs::read_dir(&self.credentials).is_ok() {
+            credentials::read(&self.credentials, layers);
+        }
+    }
+
+    /// Finds what the unit gives and nothing here replaces. Called when all layers are laid.
+    pub(super) fn missing(&self, layers: &mut Layers) {
+        for (name, place) in self.named() {
+            let Some(key) = layers.keys.iter().find(|key| key.path == name) else { continue };
+            let is_given = matches!(
+                layers.origins.get(key.path),
+                Some(Origin::Credential(_) | Origin::Environment(_) | Origin::Flag(_))
+            );
+            if is_given {
+                continue;
+            }
+            let why = match fs::read_dir(&self.credentials) {
+                Ok(_) => "got none of this name: systemctl restart nodecast",
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    "shows it to its own user alone: sudo -u nodecast nodecast .."
+                }
+                Err(_) => "does not run: systemctl start nodecast",
+            };
+            let message = format!(
+                "{name} is a credential of nodecast.service, which {why}; or give {} here",
+                key.variable()
+            );
+            layers.faults.push(Fault { origin: Some(place), message });
+        }
+    }
+
+    /// The credentials that drop-ins name, with the place of each.
+    fn named(&self) -> Vec<(String, Origin)> {
+        let entries = fs::read_dir(&self.drop_ins).into_iter().flatten().flatten();
+        let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+        files.retain(|file| file.extension().is_some_and(|extension| extension == "conf"));
+        files.sort();
+        files.iter().flat_map(|file| named_in(file)).collect()
+    }
+}
+
+fn named_in(file: &Path) -> Vec<(String, Origin)> {
+    // One that this user may not read says nothing: what it names may be missing unsaid.
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let name = |line: &str| {
+        let value = SETTINGS.iter().find_map(|setting| line.trim().strip_prefix(setting))?;
+        Some(value.split(':').next()?.trim().to_owned()).filter(|name| !name.is_empty())
+    };
+    let named = text.lines().zip(1..).filter_map(|(line, number)| {
+        let place = Origin::File { path: file.to_owned(), line: number, column: 1 };
+        Some((name(line)?, place))
+    });
+    named.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::config::{Inputs, Loaded, Need};
+
+    /// An installed host: its file, the unit's drop-in, and what the running service was given.
+    fn load(given: Option<&str>, environment: &[(&str, &str)]) -> Result<Loaded, String> {
+        let folder = TempDir::new().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("nodecast.toml"), "state_dir = \"/var/lib/nodecast\"\n").unwrap();
+        fs::create_dir(path("drop-ins")).unwrap();
+        let unit = "[Service]\n# LoadCredential=redis.url:/old\nLoadCredential=store.url:/etc/url\n\
+                    LoadCredential=tls.key:/etc/key\n";
+        fs::write(path("drop-ins/override.conf"), unit).unwrap();
+        if let Some(given) = given {
+            fs::create_dir(path("credentials")).unwrap();
+            fs::write(path("credentials/store.url"), given).unwrap();
+            fs::set_permissions(path("credentials"), fs::Permissions::from_mode(0o500)).unwrap();
+        }
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let inputs = Inputs {
+            environment: environment.iter().map(owned).collect(),
+            system_file: Some(path("nodecast.toml")),
+            service: Some(Service { credentials: path("credentials"), drop_ins: path("drop-ins") }),
+            ..Inputs::default()
+        };
+        inputs.load(Need::Nothing).map_err(|faults| faults.to_string())
+    }
+
+    #[test]
+    fn a_command_beside_the_running_service_has_its_credentials() {
+        let loaded = load(Some("postgres://ann:secret@db/events"), &[]).unwrap();
+
+        assert_eq!(loaded.config.store.url, "postgres://ann:secret@db/events");
+        assert_eq!(loaded.origin("store.url").to_string(), "credential store.url");
+    }
+
+    #[test]
+    fn a_credential_that_is_not_there_is_a_fault_unless_it_is_replaced() {
+        let said = load(None, &[]).unwrap_err();
+        let replaced = load(None, &[("NODECAST_STORE__URL", "sqlite:/n.db")]).unwrap();
+
+        assert!(said.contains("1 fault"), "{said}");
+        assert!(said.contains("override.conf:3:1: store.url is a credential of nodecast.service"));
+        assert!(said.contains("does not run: systemctl start nodecast"), "{said}");
+        assert!(said.contains("or give NODECAST_STORE__URL here"), "{said}");
+        assert_eq!(replaced.config.store.url, "sqlite:/n.db");
+    }
+
+    #[test]
+    fn a_directory_that_is_given_is_taken_instead_of_that_of_the_service() {
+        let other = TempDir::new().unwrap();
+        fs::write(other.path().join("store.url"), "sqlite:/other.db").unwrap();
+        let directory = other.path().to_str().unwrap();
+
+        let loaded = load(Some("sqlite:/service.db"), &[(credentials::DIRECTORY, directory)]);
+
+        assert_eq!(loaded.unwrap().config.store.url, "sqlite:/other.db");
+    }
+}
