@@ -33,6 +33,7 @@ build() {
   [[ -x "$program" ]] || fail "$program is not built"
   rm -rf target/package
   "$program" generate-docs target/package
+  debian_changelog >target/package/changelog.Debian
   # Both are about the same commands, or something was forgotten.
   [[ -s target/package/man/nodecast-run.1 && -s target/package/completions/_nodecast ]] ||
     fail "no man pages or completions were made"
@@ -48,6 +49,23 @@ assets() {
   sed -n '/^assets = \[/,/^\]/s/^ *\["\([^"]*\)", "\([^"]*\)", "\([0-7]*\)"\],\{0,1\}$/\1 \2 \3/p' Cargo.toml
 }
 
+# As the form wants it: each line behind a space.
+extended_description() {
+  sed -n '/^extended-description = /,/"""$/{s/^extended-description = .*//;s/"""$//;/./s/^/ /p}' Cargo.toml
+}
+
+# What Debian wants to know of this package, and not of the program.
+debian_changelog() {
+  local seconds="${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || date +%s)}"
+  cat <<CHANGELOG
+nodecast ($(metadata version)-1) unstable; urgency=medium
+
+  * The changes are those of the program: changelog.gz.
+
+ -- $(metadata maintainer)  $(LC_ALL=C date --utc --rfc-email --date="@$seconds")
+CHANGELOG
+}
+
 # Fills a directory as the package has it.
 lay_out() {
   local root="$1" source destination mode file name
@@ -61,7 +79,8 @@ lay_out() {
     done
   done < <(assets)
   install -D -m 644 packaging/nodecast.service "$root/usr/lib/systemd/system/nodecast.service"
-  gzip -9n "$root"/usr/share/man/man1/*.1
+  install -D -m 644 target/package/changelog.Debian "$root/usr/share/doc/nodecast/changelog.Debian"
+  gzip -9n "$root"/usr/share/man/man1/*.1 "$root"/usr/share/doc/nodecast/changelog*
 }
 
 # What cargo-deb does, by dpkg-deb. Its scripts do not enable the unit either.
@@ -84,7 +103,9 @@ Section: $(metadata section)
 Priority: $(metadata priority)
 Installed-Size: $(du -sk "$root" | cut -f1)
 Depends: libc6, libgcc-s1, systemd | systemd-sysusers
+Suggests: $(metadata suggests)
 Description: $(metadata description)
+$(extended_description)
 CONTROL
   # A debug build is large, and packed for this moment only.
   local compression=(-Zxz)
@@ -115,6 +136,8 @@ expected() {
 644 usr/share/zsh/vendor-completions/_nodecast
 644 usr/share/fish/vendor_completions.d/nodecast.fish
 644 usr/share/doc/nodecast/copyright
+644 usr/share/doc/nodecast/changelog.gz
+644 usr/share/doc/nodecast/changelog.Debian.gz
 644 usr/share/doc/nodecast/docs/protocol.md
 644 usr/share/man/man1/nodecast.1.gz
 644 usr/share/man/man1/nodecast-run.1.gz
@@ -198,8 +221,8 @@ package="target/package/nodecast_$(metadata version)-1_$(dpkg --print-architectu
 pack "$package"
 install_and_remove "$work/root" "$package"
 if command -v lintian >/dev/null; then
-  # A debug build is not stripped, and there is no changelog of Debian's own.
-  lintian --fail-on error --suppress-tags unstripped-binary-or-object,no-changelog "$package"
+  # The program keeps the lines of its source, for the traces of a panic. A debug build has more.
+  lintian --fail-on error,warning --suppress-tags unstripped-binary-or-object,initial-upload-closes-no-bugs "$package"
 else
   note "what lintian says, it is not installed"
 fi
