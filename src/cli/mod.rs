@@ -1,6 +1,7 @@
 //! The command line: one file per command.
 //!
-//! Exit codes: 0, done; 1, a fault while running; 2, the command line was not understood; 78, the
+//! Exit codes: 0, done; 1, a fault while running, or "no" as the answer of a question; 2, the command
+//! line was not understood; 69, a source of the whitelist cannot be read (`EX_UNAVAILABLE`); 78, the
 //! configuration or the whitelist is faulty (`EX_CONFIG`, which a service manager can be told not
 //! to retry); 130, a second signal ended the orderly stop.
 
@@ -30,6 +31,9 @@ use legacy::LegacyFlags;
 
 /// `EX_CONFIG` of sysexits.h.
 const EXIT_CONFIG: u8 = 78;
+
+/// `EX_UNAVAILABLE` of sysexits.h.
+const EXIT_UNAVAILABLE: u8 = 69;
 
 const EXAMPLES: &str = "\
 Examples:

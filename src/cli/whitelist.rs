@@ -9,8 +9,8 @@ use anyhow::{Context as _, bail};
 use clap::Subcommand;
 
 use crate::{
-    cli::{flags::Flags, legacy::LegacyFlags, output::print_lines},
-    config::{Config, Inputs, Need, RedisUrl, WhitelistConfig},
+    cli::{EXIT_UNAVAILABLE, flags::Flags, legacy::LegacyFlags, output::print_lines},
+    config::{Inputs, Loaded, Need, Origin, RedisUrl, WhitelistConfig},
     event::Address,
     whitelist::{
         AddressList, Edit, Edited, Folder, RedisFault, RedisList, SourceKind, Union,
@@ -40,7 +40,9 @@ pub struct Args {
 
 #[derive(Clone, Debug, Subcommand)]
 enum WhitelistCommand {
-    /// Print every listed address once, in order
+    /// Print every listed address once, in order; exit with 69 if a source cannot be read
+    ///
+    /// What the other sources list is printed then as well.
     List {
         /// Say behind each address which sources list it: file, redis, config
         #[arg(long)]
@@ -48,8 +50,9 @@ enum WhitelistCommand {
         #[command(flatten)]
         flags: Flags,
     },
-    /// Say of each address whether it is listed and by which sources; exit with 1 if one is not, or
-    /// if a source cannot tell
+    /// Say of each address whether it is listed and by which sources; exit with 1 if one is not
+    ///
+    /// Exits with 69 if that is not known of one, because a source cannot be read.
     Check {
         #[command(flatten)]
         addresses: Addresses,
@@ -58,7 +61,8 @@ enum WhitelistCommand {
     },
     /// Add addresses to the file of the whitelist, or to its key in Redis
     ///
-    /// The file is replaced in one step; comments, owner and mode stay.
+    /// The file is replaced in one step; comments, owner and mode stay. One that the configuration
+    /// names is made when it is missing.
     Add {
         #[command(flatten)]
         target: Target,
@@ -93,35 +97,35 @@ struct Target {
 }
 
 /// # Errors
-/// With [`Faults`](crate::config::Faults), or when a source cannot be read or changed.
+/// With [`Faults`](crate::config::Faults), or when a source cannot be changed.
 pub fn run(args: Args, legacy: LegacyFlags) -> anyhow::Result<ExitCode> {
     match args.command {
-        WhitelistCommand::List { origin, flags } => list(&config(flags, legacy)?.whitelist, origin),
+        WhitelistCommand::List { origin, flags } => {
+            list(&load(flags, legacy)?.config.whitelist, origin)
+        }
         WhitelistCommand::Check { addresses, flags } => match addresses.read() {
-            Ok(addresses) => check(&config(flags, legacy)?.whitelist, &addresses),
+            Ok(addresses) => check(&load(flags, legacy)?.config.whitelist, &addresses),
             Err(code) => Ok(code),
         },
-        WhitelistCommand::Add { target, flags } => {
-            change(&config(flags, legacy)?.whitelist, Edit::Add, target)
-        }
+        WhitelistCommand::Add { target, flags } => change(&load(flags, legacy)?, Edit::Add, target),
         WhitelistCommand::Remove { target, flags } => {
-            change(&config(flags, legacy)?.whitelist, Edit::Remove, target)
+            change(&load(flags, legacy)?, Edit::Remove, target)
         }
     }
 }
 
-fn config(flags: Flags, legacy: LegacyFlags) -> anyhow::Result<Config> {
+fn load(flags: Flags, legacy: LegacyFlags) -> anyhow::Result<Loaded> {
     let mut inputs = Inputs::of_process();
     flags.add_to(&mut inputs);
     legacy.add_to(&mut inputs);
-    let config = inputs.load(Need::Nothing)?.config;
-    if !config.whitelist.is_given() {
+    let loaded = inputs.load(Need::Nothing)?;
+    if !loaded.config.whitelist.is_given() {
         bail!(
             "no whitelist is configured: give --config FILE or --whitelist FILE, or set \
              whitelist.file, whitelist.redis_url or whitelist.addresses"
         );
     }
-    Ok(config)
+    Ok(loaded)
 }
 
 impl Addresses {
@@ -153,7 +157,21 @@ fn list(config: &WhitelistConfig, origin: bool) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
-    let (kinds, lists): (Vec<_>, Vec<_>) = read_lists(config, folder.path())?.into_iter().unzip();
+    let folder = Folder::at(folder.path());
+    let (mut kinds, mut lists, mut unread) = (Vec::new(), Vec::new(), Vec::new());
+    for kind in SourceKind::ALL {
+        match read_list(config, kind, &folder) {
+            Ok(None) => {}
+            Ok(Some(list)) => {
+                kinds.push(kind);
+                lists.push(list);
+            }
+            Err(error) => {
+                complain(&error);
+                unread.push(kind);
+            }
+        }
+    }
     print_lines(Union::of(&lists).map(|(address, holders)| {
         if !origin {
             return address.to_string();
@@ -161,26 +179,35 @@ fn list(config: &WhitelistConfig, origin: bool) -> anyhow::Result<ExitCode> {
         let names = kinds.iter().zip(0..).filter(|(_, bit)| holders & (1 << bit) != 0);
         format!("{address} {}", joined(names.map(|(kind, _)| kind)))
     }))?;
-    Ok(ExitCode::SUCCESS)
+    if unread.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!("nodecast: the list is not whole: {} could not be read", joined(unread.iter()));
+    Ok(ExitCode::from(EXIT_UNAVAILABLE))
 }
 
-/// The lists of all sources as they are now.
-fn read_lists(
+/// The list of a source as it is now; none if it is not configured.
+fn read_list(
     config: &WhitelistConfig,
-    folder: &Path,
-) -> anyhow::Result<Vec<(SourceKind, AddressList)>> {
-    let folder = Folder::at(folder);
-    let mut lists = Vec::new();
-    if let Some(path) = &config.file {
-        // That an address stands there twice is nobody's concern here.
-        let logger = slog::Logger::root(slog::Discard, slog::o!());
-        lists.push((SourceKind::File, read_file(path, &folder, &logger)?));
-    }
-    if let Some(url) = &config.redis_url {
-        lists.push((SourceKind::Redis, block_on(read_redis(url, &config.redis_key, &folder))??));
-    }
-    lists.push((SourceKind::Config, read_config(config)?));
-    Ok(lists)
+    kind: SourceKind,
+    folder: &Folder,
+) -> anyhow::Result<Option<AddressList>> {
+    Ok(match (kind, &config.file, &config.redis_url) {
+        (SourceKind::File, Some(path), _) => {
+            // That an address stands there twice is nobody's concern here.
+            let logger = slog::Logger::root(slog::Discard, slog::o!());
+            Some(read_file(path, folder, &logger)?)
+        }
+        (SourceKind::Redis, _, Some(url)) => {
+            Some(block_on(read_redis(url, &config.redis_key, folder))??)
+        }
+        (SourceKind::Config, ..) => Some(read_config(config)?),
+        _ => None,
+    })
+}
+
+fn complain(error: &anyhow::Error) {
+    eprintln!("nodecast: {error:#}");
 }
 
 fn joined<'k>(kinds: impl Iterator<Item = &'k SourceKind>) -> String {
@@ -192,13 +219,13 @@ fn check(config: &WhitelistConfig, asked: &BTreeSet<Address>) -> anyhow::Result<
         print_lines(asked.iter().map(|address| format!("{address} listed by whitelist.all")))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let (mut found, mut is_sure) = (Vec::new(), true);
+    let (mut found, mut unread) = (Vec::new(), Vec::new());
     for kind in SourceKind::ALL {
         match find(config, kind, asked) {
             Ok(listed) => found.push((kind, listed)),
             Err(error) => {
-                eprintln!("nodecast: {error:#}");
-                is_sure = false;
+                complain(&error);
+                unread.push(kind);
             }
         }
     }
@@ -206,12 +233,17 @@ fn check(config: &WhitelistConfig, asked: &BTreeSet<Address>) -> anyhow::Result<
         joined(found.iter().filter(|(_, listed)| listed.contains(address)).map(|(kind, _)| kind))
     };
     print_lines(asked.iter().map(|address| match holders(address).as_str() {
-        "" => format!("{address} not listed"),
+        "" if unread.is_empty() => format!("{address} not listed"),
+        "" => format!("{address} not known: {} cannot be read", joined(unread.iter())),
         names => format!("{address} listed by {names}"),
     }))?;
-    let is_listed = |address| !holders(address).is_empty();
-    let is_well = is_sure && asked.iter().all(is_listed);
-    Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let are_listed = asked.iter().all(|address| !holders(address).is_empty());
+    Ok(match (are_listed, unread.is_empty()) {
+        // What one source lists is listed, whatever the others say.
+        (true, _) => ExitCode::SUCCESS,
+        (false, true) => ExitCode::FAILURE,
+        (false, false) => ExitCode::from(EXIT_UNAVAILABLE),
+    })
 }
 
 /// Which of some addresses a source lists; none if it is not configured.
@@ -253,7 +285,8 @@ fn in_redis(url: &RedisUrl, config: &WhitelistConfig, fault: RedisFault) -> Whit
     WhitelistError::Redis { url: url.clone(), key: config.redis_key.clone(), fault }
 }
 
-fn change(config: &WhitelistConfig, edit: Edit, target: Target) -> anyhow::Result<ExitCode> {
+fn change(loaded: &Loaded, edit: Edit, target: Target) -> anyhow::Result<ExitCode> {
+    let config = &loaded.config.whitelist;
     let asked = match target.addresses.read() {
         Ok(asked) => asked,
         Err(code) => return Ok(code),
@@ -275,7 +308,15 @@ fn change(config: &WhitelistConfig, edit: Edit, target: Target) -> anyhow::Resul
             (SourceKind::Redis, format!("{url} {}", config.redis_key), edited)
         }
         (Some(path), _) => {
+            let is_new = edit == Edit::Add && matches!(path.try_exists(), Ok(false));
+            // What was typed may be mistyped, and the daemon follows what is configured.
+            if is_new && matches!(loaded.origin("whitelist.file"), Origin::Flag(_)) {
+                bail!("{} does not exist: make it, or correct --whitelist", path.display());
+            }
             let edited = edit_file(path, edit, &asked)?;
+            if is_new {
+                eprintln!("{} did not exist and was made.", path.display());
+            }
             (SourceKind::File, path.display().to_string(), edited)
         }
         (None, Some(_)) => {
@@ -296,9 +337,16 @@ fn change(config: &WhitelistConfig, edit: Edit, target: Target) -> anyhow::Resul
     }))?;
     if edit == Edit::Remove {
         tell_who_stays(config, kind, &asked);
-        tell_of_shrink(config, &edited);
     }
-    if !edited.changed.is_empty() {
+    if edit == Edit::Remove && waits_for_confirmation(config, kind, &edited) {
+        eprintln!(
+            "These are {} of {} addresses, more than may go at once (whitelist.max_shrink): a running \
+             daemon keeps them until SIGHUP (systemctl reload nodecast) confirms it, once its status \
+             tells so.",
+            edited.changed.len(),
+            edited.before
+        );
+    } else if !edited.changed.is_empty() {
         tell_when_found(config, kind, edit, edited.before as u64);
     }
     Ok(ExitCode::SUCCESS)
@@ -332,13 +380,10 @@ fn tell_who_stays(config: &WhitelistConfig, changed: SourceKind, asked: &BTreeSe
     }
 }
 
-/// Says that the daemon will wait for a confirmation.
-fn tell_of_shrink(config: &WhitelistConfig, edited: &Edited) {
+/// Whether the daemon takes what was removed for a fault. A key in Redis goes with its last member, and
+/// that is one whatever may be lost.
+fn waits_for_confirmation(config: &WhitelistConfig, kind: SourceKind, edited: &Edited) -> bool {
     let (removed, of) = (edited.changed.len(), edited.before);
-    if is_too_much(removed, of, config.max_shrink) {
-        eprintln!(
-            "These are {removed} of {of} addresses, more than whitelist.max_shrink allows at once: \
-             a running daemon keeps them until SIGHUP (systemctl reload nodecast) confirms it."
-        );
-    }
+    let is_gone = kind == SourceKind::Redis && removed > 0 && removed >= of;
+    is_gone || is_too_much(removed, of, config.max_shrink)
 }

@@ -97,7 +97,50 @@ fn who_stays_listed_by_another_source_and_a_large_shrink_are_told() {
     assert!(said.err.contains(&format!("{} stays listed by redis.", user(2))), "{}", said.err);
     assert!(said.err.contains(&format!("{} stays listed by config.", user(2))), "{}", said.err);
     assert!(!said.err.contains(&format!("{} stays", user(3))), "{}", said.err);
-    assert!(said.err.contains("2 of 5 addresses, more than whitelist.max_shrink"), "{}", said.err);
+    assert!(said.err.contains("2 of 5 addresses, more than may go at once"), "{}", said.err);
+    assert!(said.err.contains("until SIGHUP"), "{}", said.err);
+    assert!(!said.err.contains("follows by itself"), "{}", said.err);
+
+    // The key goes with its last member.
+    let said = sources.command(&["remove", "--redis", &user(1), &user(2)]);
+    assert!(said.err.contains("until SIGHUP") && said.err.contains("2 of 2"), "{}", said.err);
+}
+
+#[test]
+fn what_a_source_that_is_away_may_list_is_not_known_and_the_others_answer() {
+    // Nobody listens there.
+    let sources = Sources::new(&[user(1)], &redis("redis://127.0.0.1:1", "users"));
+
+    let listed = sources.command(&["list", "--origin"]);
+    let checked = sources.command(&["check", &user(1), &user(2)]);
+    let sure = sources.command(&["check", &user(1)]);
+
+    assert_eq!((listed.code, listed.lines()), (69, vec![&*format!("{} file", user(1))]));
+    assert!(listed.err.contains("127.0.0.1:1") && listed.err.contains("refused"), "{listed:?}");
+    assert!(listed.err.contains("the list is not whole: redis could not be read"), "{listed:?}");
+    let expected = [
+        format!("{} listed by file", user(1)),
+        format!("{} not known: redis cannot be read", user(2)),
+    ];
+    assert_eq!((checked.code, checked.lines().join("\n")), (69, expected.join("\n")));
+    assert!(checked.err.contains("refused"), "{checked:?}");
+    assert_eq!(sure.code, 0, "{sure:?}");
+}
+
+#[test]
+fn a_file_is_made_where_the_configuration_names_it_and_not_where_a_flag_does() {
+    let sources = Sources::new(&[], "");
+    fs::remove_file(sources.file()).unwrap();
+    let typed = sources.setup.root.path().join("lsit.txt");
+
+    let refused = sources.command(&["add", &user(1), "--whitelist", typed.to_str().unwrap()]);
+    let made = sources.command(&["add", &user(1)]);
+
+    assert_eq!((refused.code, typed.exists()), (1, false), "{refused:?}");
+    assert!(refused.err.contains("lsit.txt does not exist"), "{refused:?}");
+    assert_eq!(made.code, 0, "{made:?}");
+    assert!(made.err.contains("list.txt did not exist and was made"), "{made:?}");
+    assert_eq!(fs::read_to_string(sources.file()).unwrap(), user(1) + "\n");
 }
 
 #[test]
@@ -171,12 +214,13 @@ fn what_cannot_be_edited_is_said_and_left_alone() {
 
         let result = sources.command(&words);
 
-        assert_eq!(result.code, 1, "{words:?}: {result:?}");
+        let code = if matches!(words[0], "check" | "list") { 69 } else { 1 };
+        assert_eq!(result.code, code, "{words:?}: {result:?}");
         assert!(result.err.contains(said), "{words:?}: {}", result.err);
     }
     // The other sources answer all the same.
     let checked = sources.command(&["check", &user(1)]);
-    assert_eq!((checked.code, checked.lines()[0]), (1, &*format!("{} listed by file", user(1))));
+    assert_eq!((checked.code, checked.lines()[0]), (0, &*format!("{} listed by file", user(1))));
     assert_eq!(server.text(&["GET", "edit-string"]).unwrap(), "x");
     assert!(!fs::read_to_string(faulty.file()).unwrap().contains(&user(2)));
 }

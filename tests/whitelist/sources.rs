@@ -190,3 +190,27 @@ fn a_start_without_redis_goes_on_with_the_last_known_list_and_follows_when_it_is
     eventually("it is followed again", || listed(&daemon) == 13);
     assert_eq!(each(&daemon, "problem"), [Value::Null, Value::Null]);
 }
+
+#[test]
+fn a_key_that_was_deleted_on_purpose_is_confirmed_by_sighup_and_stays_so() {
+    let server = Server::start();
+    let mut redis = server.client();
+    redis.list("users", &users(100..110, 1_773_532_800));
+    let sources = with_redis(&[user(1)], &server.url(), "users", "");
+    let daemon = sources.setup.start();
+    assert_eq!(listed(&daemon), 11);
+
+    redis.run(&["DEL", "users"]);
+    wait_for_problem(&daemon, 1, "reload (SIGHUP) to confirm");
+    assert_eq!(listed(&daemon), 11);
+    daemon.signal(Signal::HUP);
+    eventually("it is confirmed", || listed(&daemon) == 1);
+    eventually("nothing is wrong", || each(&daemon, "problem") == [Value::Null, Value::Null]);
+
+    // Also after a restart, and a list that comes back is followed.
+    daemon.kill();
+    let daemon = sources.setup.start();
+    assert_eq!((listed(&daemon), each(&daemon, "problem")[1].clone()), (1, Value::Null));
+    redis.list("users", &users(100..103, 1_773_532_800));
+    eventually("it is followed again", || listed(&daemon) == 4);
+}

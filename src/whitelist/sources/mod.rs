@@ -55,6 +55,13 @@ pub enum WhitelistError {
     /// The last known list stays. A start without one refuses to run.
     #[error("whitelist key {key:?} in {url}: {fault}")]
     Redis { url: RedisUrl, key: String, fault: RedisFault },
+    /// A key that had a list is gone: deleted on purpose, or by an accident such as FLUSHALL. The old
+    /// list stays until that is confirmed.
+    #[error(
+        "whitelist key {key:?} in {url}: the key does not exist any more: fill it again, or reload \
+         (SIGHUP) to confirm that nobody is listed there"
+    )]
+    Gone { url: RedisUrl, key: String },
     /// In the configuration.
     #[error("whitelist.addresses: {address:?} is not 0x and 40 hexadecimal digits")]
     BadAddress { address: String },
@@ -245,6 +252,11 @@ impl Held {
         if self.fault.take().is_some() {
             info!(self.logger, "whitelist source is well again"; "name" => &self.name);
         }
+    }
+
+    /// Whether this has been told, and still holds.
+    fn is_noted(&self, error: &WhitelistError) -> bool {
+        self.fault.as_ref() == Some(&error.to_string())
     }
 
     /// Tells once why the old list stays.

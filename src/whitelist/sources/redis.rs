@@ -22,6 +22,8 @@ pub struct RedisSource {
     url: RedisUrl,
     key: String,
     pub held: Held,
+    /// Whether a list of this key is known, an empty one too.
+    is_known: bool,
     /// One request is under way at a time; who wants the next one waits.
     server: Arc<Mutex<RedisList>>,
     /// Looks that failed since the last one that did not.
@@ -61,6 +63,7 @@ impl RedisSource {
             url: url.clone(),
             key: key.clone(),
             held,
+            is_known,
             server: Arc::new(Mutex::new(server)),
             failures: 0,
             pause: Duration::ZERO,
@@ -80,7 +83,7 @@ impl RedisSource {
                     "age_secs" => Timestamp::now().since(source.held.loaded_at).as_secs());
                 Ok(source)
             }
-            Ok(_) => Ok(source),
+            Ok(_) => Ok(Self { is_known: true, ..source }),
         }
     }
 
@@ -116,7 +119,8 @@ impl RedisSource {
         }
     }
 
-    /// Takes an answer. Gives the old list, if the new one is another.
+    /// Takes an answer. Gives the old list, if the new one is another. Without `max_shrink` the answer
+    /// is confirmed, however much it lost; that the key is gone, if that had been told before.
     ///
     /// # Errors
     /// When there is no list or it lost too much; the old one stays, and that is told.
@@ -128,6 +132,7 @@ impl RedisSource {
         self.pause = answer.pause;
         self.failures = if answer.found.is_err() { self.failures.saturating_add(1) } else { 0 };
         match answer.found {
+            Err(RedisFault::Missing) if self.is_known => self.take_gone(max_shrink.is_none()),
             Err(fault) => {
                 let error = fault_of(&self.url, &self.key, fault);
                 self.held.note_fault(&error);
@@ -145,6 +150,18 @@ impl RedisSource {
             }
             Ok(News::Whole(scan)) => self.take_scan(scan, max_shrink),
         }
+    }
+
+    /// A key that had a list is not there.
+    fn take_gone(&mut self, confirms: bool) -> Result<Option<AddressList>, WhitelistError> {
+        let error = WhitelistError::Gone { url: self.url.clone(), key: self.key.clone() };
+        if self.held.list.is_empty() || (confirms && self.held.is_noted(&error)) {
+            // Redis answers, and as is known: the pause is that of a key that is there.
+            self.failures = 0;
+            return self.held.take(AddressList::default(), Vec::new(), None);
+        }
+        self.held.note_fault(&error);
+        Err(error)
     }
 
     fn take_scan(
