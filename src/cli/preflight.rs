@@ -12,7 +12,7 @@ use std::{
 use rustix::fs::{Access, access};
 
 use crate::{
-    config::{Config, Finding, sqlite_path, without_password},
+    config::{Config, Finding, PostgresUrl, sqlite_path, without_password},
     whitelist::read_list_into,
 };
 
@@ -47,9 +47,13 @@ pub(super) fn state_dir(directory: &Path) -> Option<String> {
     usable(directory).err()
 }
 
-/// Why the place of an embedded database cannot be used. The file itself is not opened.
+/// Why the place of an embedded database cannot be used, or what a server is trusted by. The database
+/// itself is not opened.
 pub(super) fn database(config: &Config) -> Option<String> {
-    let path = sqlite_path(&config.store.url)?;
+    let Some(path) = sqlite_path(&config.store.url) else {
+        let roots = PostgresUrl::parse(&config.store.url).ok()?.roots?;
+        return Some(format!("sslrootcert {roots}: {}", fs::File::open(&roots).err()?));
+    };
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

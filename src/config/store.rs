@@ -5,13 +5,14 @@ use std::{fmt, path::Path, time::Duration};
 use super::{
     check::Conflict,
     key::{Key, Refused},
+    postgres::PostgresUrl,
     units::{GIB, KIB, TIB},
 };
 
 /// Where events are kept, and for how long.
 #[derive(Clone)]
 pub struct StoreConfig {
-    /// `sqlite:PATH`; default: `sqlite:{state_dir}/nodecast.db`. May hold a password: shown by
+    /// `sqlite:PATH` or `postgres://..`; default: `sqlite:{state_dir}/nodecast.db`. May hold a password: shown by
     /// [`without_password`] only.
     pub url: String,
     /// A commit happens when this many events wait, default 5,000,
@@ -157,7 +158,10 @@ fn read_url(text: &str) -> Result<String, Refused> {
             Some(_) => Ok(text.to_owned()),
             None => Err(Refused::because("names no file")),
         },
-        Some(("postgres" | "postgresql", rest)) if rest.starts_with("//") => Ok(text.to_owned()),
+        Some(("postgres" | "postgresql", rest)) if rest.starts_with("//") => {
+            PostgresUrl::parse(text).map_err(|why| Refused::because(&why))?;
+            Ok(text.to_owned())
+        }
         _ => Err(Refused::not_understood()),
     }
 }

@@ -21,13 +21,19 @@ use super::{
     fault::{self, Fault},
     sqlstate,
 };
-use crate::store::StoreError;
+use crate::{
+    config::{PostgresUrl, TlsMode},
+    store::StoreError,
+};
 
 pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 
 /// How long a server may take until a new connection can be used, unless the URL has a
 /// `connect_timeout`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The driver's, where the URL names none.
+const DEFAULT_PORT: u16 = 5432;
 
 /// A server whose machine has gone without a word is noticed after about as long, by the kernel:
 /// as well when we wait for what it says as when it does not take what we say.
@@ -62,15 +68,8 @@ impl Server {
     /// [`StoreError::Unusable`] for a URL that cannot be understood, without repeating it: it may
     /// hold a password.
     pub fn parse(url: &str) -> Result<Self, StoreError> {
-        let unusable = |text: String| StoreError::Unusable(format!("the database URL: {text}"));
-        let (url, mode, roots) = take_tls_parameters(url).map_err(unusable)?;
-        let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
-            let cause = std::error::Error::source(&error).map(ToString::to_string);
-            unusable(cause.unwrap_or_else(|| error.to_string()))
-        })?;
-        if config.get_dbname().is_none_or(str::is_empty) {
-            return Err(unusable("it names no database; such as postgres://HOST/DATABASE".into()));
-        }
+        let PostgresUrl { mut config, mode, roots } = PostgresUrl::parse(url)
+            .map_err(|why| StoreError::Unusable(format!("the database URL {why}")))?;
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(CONNECT_TIMEOUT);
         }
@@ -78,9 +77,9 @@ impl Server {
         config.tcp_user_timeout(UNHEARD);
         config.application_name("nodecast");
         let encrypted = match mode {
-            Mode::Disable => false,
-            Mode::Require => true,
-            Mode::ByPlace => !config.get_hosts().iter().all(is_local),
+            TlsMode::Disable => false,
+            TlsMode::Require => true,
+            TlsMode::ByPlace => !config.get_hosts().iter().all(is_local),
         };
         config.ssl_mode(if encrypted { SslMode::Require } else { SslMode::Disable });
         let tls = encrypted.then(|| connector(roots.as_deref())).transpose()?;
@@ -171,11 +170,14 @@ impl Server {
 }
 
 impl fmt::Display for Server {
-    /// Host and database, without secrets.
+    /// Hosts, ports and database, without secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hosts = self.config.get_hosts().iter().map(|host| match host {
-            Host::Tcp(name) => name.clone(),
-            Host::Unix(path) => path.display().to_string(),
+        let ports = self.config.get_ports();
+        let port = |at: usize| ports.get(at).or(ports.first()).copied().unwrap_or(DEFAULT_PORT);
+        let hosts = self.config.get_hosts().iter().enumerate().map(|(at, host)| match host {
+            Host::Tcp(name) if name.contains(':') => format!("[{name}]:{}", port(at)),
+            Host::Tcp(name) => format!("{name}:{}", port(at)),
+            Host::Unix(path) => format!("{}:{}", path.display(), port(at)),
         });
         let hosts: Vec<_> = hosts.collect();
         write!(f, "postgres:{}/{}", hosts.join(","), self.config.get_dbname().unwrap_or_default())
@@ -203,36 +205,6 @@ pub async fn limited<T>(
             Err(StoreError::Unavailable(format!("the server gives no answer within {limit:?}")))
         }
     }
-}
-
-/// How a server wants to be reached.
-pub enum Mode {
-    Disable,
-    Require,
-    ByPlace,
-}
-
-/// Takes `sslmode` and `sslrootcert` out of a URL: the driver knows less of them than we do.
-pub fn take_tls_parameters(url: &str) -> Result<(String, Mode, Option<String>), String> {
-    let (mut mode, mut roots) = (Mode::ByPlace, None);
-    let Some((base, parameters)) = url.split_once('?') else {
-        return Ok((url.to_owned(), mode, roots));
-    };
-    let mut others = Vec::new();
-    for parameter in parameters.split('&') {
-        match parameter.split_once('=') {
-            Some(("sslmode", "disable")) => mode = Mode::Disable,
-            // Each of them checks the certificate: encryption to an unknown server hides nothing.
-            Some(("sslmode", "require" | "verify-ca" | "verify-full")) => mode = Mode::Require,
-            Some(("sslmode", other)) => {
-                return Err(format!("sslmode is disable, require or verify-full, not `{other}`"));
-            }
-            Some(("sslrootcert", path)) => roots = Some(path.to_owned()),
-            _ => others.push(parameter),
-        }
-    }
-    let url = if others.is_empty() { base.into() } else { format!("{base}?{}", others.join("&")) };
-    Ok((url, mode, roots))
 }
 
 fn is_local(host: &Host) -> bool {

@@ -10,8 +10,8 @@ use std::{
 
 use tokio_postgres::config::{Host, SslMode};
 
-use super::connection::{Server, take_tls_parameters};
-use crate::store::StoreError;
+use super::connection::Server;
+use crate::{config::PostgresUrl, store::StoreError};
 
 /// Where Debian and its relatives keep the certificates that everybody trusts.
 const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -69,7 +69,7 @@ fn environment(server: &Server, url: &str) -> Result<Vec<(&'static str, OsString
         values.push(("PGSSLMODE", text(Some("disable"))));
     } else {
         // Its certificate is checked, as the daemon does.
-        let (_, _, roots) = take_tls_parameters(url).map_err(StoreError::Unusable)?;
+        let roots = PostgresUrl::parse(url).map_err(StoreError::Unusable)?.roots;
         values.push(("PGSSLMODE", text(Some("verify-full"))));
         values.push(("PGSSLROOTCERT", Some(roots.unwrap_or(SYSTEM_ROOTS.to_owned()).into())));
     }
