@@ -213,6 +213,36 @@ fn prune_announces_and_takes_nothing_of_the_days_that_are_kept() {
         assert!(announced.starts_with("0 events before "), "{announced}");
         assert!(pruned.starts_with("0 events before "), "{pruned}");
         assert_eq!(setup.stored(), before);
+        let status: Value = serde_json::from_str(&done(db(&setup, &["status", "--json"]))).unwrap();
+        let days = status["kept_days"].as_array().unwrap();
+        assert!((3..=4).contains(&days.len()), "{status:#}");
+        assert_eq!(days[0]["until"], 4_102_444_800_000_000_i64);
+        let text = done(db(&setup, &["status"]));
+        let first = days[0]["day"].as_str().unwrap();
+        assert!(text.contains(&format!("kept days  {} from {first} to ", days.len())), "{text}");
+    }
+}
+
+#[test]
+fn status_tells_the_times_of_a_store_in_which_all_is_back_filled() {
+    for setup in both_stores() {
+        let mut file = Kind::fills(setup.node()).open(20_260_315, 9);
+        append(&mut file, &format!("{}\n", fills_line(1_050_500_000, ALICE, 1)));
+        done(db(&setup, &["migrate"]));
+        let mut backfill = Command::new(env!("CARGO_BIN_EXE_nodecast"));
+        backfill.arg("backfill").arg("--from").arg(setup.node()).args(["--users", ALICE]);
+        backfill.args(["--keep", "3650d", "--state-dir"]).arg(setup.state_dir());
+        if let Some(url) = &setup.database_url {
+            backfill.args(["--database-url", url]);
+        }
+        let output = run_to_end(backfill.env("HOME", setup.root.path()));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+        let status: Value = serde_json::from_str(&done(db(&setup, &["status", "--json"]))).unwrap();
+
+        assert!(status["oldest"].is_i64(), "{status:#}");
+        assert_eq!(status["oldest"], status["newest"], "{status:#}");
+        assert_eq!(status["kept_days"].as_array().unwrap().len(), 1, "{status:#}");
     }
 }
 

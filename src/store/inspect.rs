@@ -6,7 +6,7 @@
 use crate::{
     config::sqlite_path,
     event::Timestamp,
-    store::{StoreError, holder::Holder, postgres, sqlite},
+    store::{StoreError, holder::Holder, kept::KeptDay, postgres, sqlite},
 };
 
 /// What can be seen of a store.
@@ -64,9 +64,12 @@ pub struct Content {
     pub rows: u64,
     /// Whether the rows are an estimate of the server.
     pub rows_estimated: bool,
+    /// Of the first event, back-filled ones too.
     pub oldest: Option<Timestamp>,
-    /// Latest event or block time ever committed.
+    /// Latest event or block time ever committed, or of the last event where all are back-filled.
     pub newest: Option<Timestamp>,
+    /// Days that are kept beyond the retention, in order.
+    pub kept: Vec<KeptDay>,
     /// One a day; `None` where there are none.
     pub partitions: Option<usize>,
     pub open_gaps: u64,

@@ -25,7 +25,8 @@ pub fn kept_days(events: &[Event], keep: Duration) -> Vec<KeptDay> {
 }
 
 /// The times below `edge` that no kept day covers, in order.
-pub fn spans_not_kept(mut kept: Vec<i64>, edge: Timestamp) -> Vec<Range<i64>> {
+pub fn spans_not_kept(kept: &[KeptDay], edge: Timestamp) -> Vec<Range<i64>> {
+    let mut kept: Vec<i64> = kept.iter().map(|(day, _)| *day).collect();
     kept.sort_unstable();
     let mut spans = Vec::new();
     let mut from = i64::MIN;
@@ -55,7 +56,8 @@ mod tests {
         let edge = Timestamp(day(10) + 5);
 
         let bounds = |kept: Vec<i64>| -> Vec<(i64, i64)> {
-            spans_not_kept(kept, edge).into_iter().map(|span| (span.start, span.end)).collect()
+            let kept: Vec<KeptDay> = kept.into_iter().map(|day| (day, i64::MAX)).collect();
+            spans_not_kept(&kept, edge).into_iter().map(|span| (span.start, span.end)).collect()
         };
         assert_eq!(bounds(vec![]), [(i64::MIN, edge.0)]);
         let spans = bounds(vec![5, 3, 4, 8, 12]);

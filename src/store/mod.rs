@@ -29,6 +29,7 @@ use async_trait::async_trait;
 
 pub use self::{
     backfilled::{Backfilled, Setting, store_backfilled},
+    kept::KeptDay,
     writer::{
         AttachReader, Backfill, DbWriter, Flush, GetCheckpoints, Hurry, NewGeneration, Reconfigure,
         Shared, StoreFault, Stored,

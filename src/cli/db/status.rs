@@ -7,8 +7,12 @@ use serde_json::json;
 use super::{existing, load};
 use crate::{
     cli::{flags::StoreFlags, output::print, units},
-    store::inspect::Inspection,
+    event::Timestamp,
+    store::{KeptDay, inspect::Inspection},
 };
+
+/// Of a [`KeptDay`].
+const DAY_MICROS: i64 = 86_400_000_000;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -44,6 +48,10 @@ fn to_json(found: &Inspection) -> String {
         "rows_estimated": content.map(|content| content.rows_estimated),
         "oldest": content.and_then(|content| content.oldest),
         "newest": content.and_then(|content| content.newest),
+        "kept_days": content.map(|content| {
+            let day = |(day, until): &KeptDay| json!({ "day": date(*day), "until": until });
+            content.kept.iter().map(day).collect::<Vec<_>>()
+        }),
         "partitions": content.and_then(|content| content.partitions),
         "gaps_open": content.map(|content| content.open_gaps),
     });
@@ -58,17 +66,39 @@ fn to_text(found: &Inspection) -> String {
     ];
     if let Some(content) = &found.content {
         let about = if content.rows_estimated { "about " } else { "" };
-        let time = |time: Option<crate::event::Timestamp>| {
-            time.map_or("none".to_owned(), |time| time.to_string())
-        };
+        let time =
+            |time: Option<Timestamp>| time.map_or("none".to_owned(), |time| time.to_string());
         lines.push(("size", units::bytes(content.bytes)));
         lines.push(("rows", format!("{about}{}", content.rows)));
         lines.push(("oldest", time(content.oldest)));
         lines.push(("newest", time(content.newest)));
+        lines.extend(kept(&content.kept).map(|kept| ("kept days", kept)));
         lines.extend(content.partitions.map(|days| ("days", days.to_string())));
         lines.push(("gaps open", content.open_gaps.to_string()));
     }
     lines.iter().map(|(name, value)| format!("{name:<10} {value}\n")).collect()
+}
+
+/// What `backfill --keep` gave its own time.
+fn kept(days: &[KeptDay]) -> Option<String> {
+    let ((first, _), (last, _)) = (days.first()?, days.last()?);
+    let until = days.iter().map(|(_, until)| *until).max()?;
+    let until = Timestamp(until);
+    Some(match days.len() {
+        1 => format!("{}, beyond the retention until {until}", date(*first)),
+        count => format!(
+            "{count} from {} to {}, beyond the retention until {until} at the latest",
+            date(*first),
+            date(*last)
+        ),
+    })
+}
+
+/// A day since 1970 as `2026-03-15`.
+fn date(day: i64) -> String {
+    let mut text = Timestamp(day.saturating_mul(DAY_MICROS)).to_string();
+    text.truncate(text.find('T').unwrap_or(text.len()));
+    text
 }
 
 fn schema(found: &Inspection) -> String {
@@ -76,6 +106,8 @@ fn schema(found: &Inspection) -> String {
     match (&found.schema.unknown[..], &found.schema.pending[..]) {
         ([], []) => format!("{newest}, that of this program"),
         ([newer, ..], _) => format!("{newer}, of a newer nodecast"),
-        (_, pending) => format!("{newest}, {} migrations are pending", pending.len()),
+        (_, pending) => {
+            format!("{newest}, {} pending", units::count(pending.len() as u64, "migration"))
+        }
     }
 }

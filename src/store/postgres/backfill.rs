@@ -16,7 +16,11 @@ use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use super::{fault::Fault, insert::Columns, lease, schema::events, topics::Topics};
 use crate::{
     event::{Event, SequencedEvent, Timestamp, Topic},
-    store::{Committed, Run, kept, records::unsigned},
+    store::{
+        Committed, Run,
+        kept::{self, KeptDay},
+        records::unsigned,
+    },
 };
 
 /// Where back-filled rows may be, by topic: up to this position.
@@ -27,6 +31,8 @@ pub struct Reach(HashMap<Topic, u64>);
 struct Day {
     #[diesel(sql_type = BigInt)]
     day: i64,
+    #[diesel(sql_type = BigInt)]
+    kept_until: i64,
 }
 
 impl Reach {
@@ -102,7 +108,7 @@ async fn keep_days(
 pub async fn kept_days(
     connection: &mut AsyncPgConnection,
     now: Timestamp,
-) -> Result<Vec<i64>, Fault> {
+) -> Result<Vec<KeptDay>, Fault> {
     diesel::sql_query("DELETE FROM nodecast.kept_days WHERE kept_until <= $1")
         .bind::<BigInt, _>(now.0)
         .execute(connection)
@@ -110,12 +116,12 @@ pub async fn kept_days(
     still_kept(connection, now).await
 }
 
-/// The days that are kept at a time.
+/// The days that are kept at a time, in order.
 pub async fn still_kept(
     connection: &mut AsyncPgConnection,
     now: Timestamp,
-) -> Result<Vec<i64>, Fault> {
-    let query = "SELECT day FROM nodecast.kept_days WHERE kept_until > $1";
+) -> Result<Vec<KeptDay>, Fault> {
+    let query = "SELECT day, kept_until FROM nodecast.kept_days WHERE kept_until > $1 ORDER BY day";
     let days: Vec<Day> = diesel::sql_query(query).bind::<BigInt, _>(now.0).load(connection).await?;
-    Ok(days.into_iter().map(|row| row.day).collect())
+    Ok(days.into_iter().map(|row| (row.day, row.kept_until)).collect())
 }

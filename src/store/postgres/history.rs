@@ -237,6 +237,22 @@ pub async fn oldest(
     Ok(oldest.map(|(time, seq)| (u64::try_from(seq).ok(), Timestamp(time))))
 }
 
+/// The time of the last row in the order of history, of the topic where that is the newest.
+pub async fn newest(connection: &mut AsyncPgConnection) -> Result<Option<Timestamp>, Fault> {
+    let mut newest: Option<i64> = None;
+    for (topic, _) in Topics::load(connection).await?.iter() {
+        let last: Option<i64> = events::table
+            .filter(events::topic_id.eq(topic))
+            .order(events::position.desc())
+            .select(events::time)
+            .first(connection)
+            .await
+            .optional()?;
+        newest = newest.max(last);
+    }
+    Ok(newest.map(Timestamp))
+}
+
 fn event(row: Row, topics: &Topics) -> Result<SequencedEvent, StoreError> {
     let Row { seq, position, time, idx, part, topic_id, late, user_address, body } = row;
     let topic = topics.name(topic_id)?.as_str().to_owned();

@@ -196,6 +196,11 @@ async fn content(
     )
     .get_result(connection)
     .await?;
+    let newest = match newest {
+        None => history::newest(connection).await?,
+        newest => newest,
+    };
+    let now = newest.map_or_else(Timestamp::now, |newest| newest.min(Timestamp::now()));
     Ok(Content {
         bytes: retention::size_bytes(connection).await?,
         free_disk_bytes: None,
@@ -203,6 +208,7 @@ async fn content(
         rows_estimated: true,
         oldest: history::oldest(connection).await?.map(|(_, time)| time),
         newest,
+        kept: backfill::still_kept(connection, now).await?,
         partitions: Some(extent.partitions.max(0) as usize),
         open_gaps: extent.open_gaps.max(0) as u64,
     })
@@ -219,7 +225,7 @@ async fn count_due(connection: &mut AsyncPgConnection, edge: Timestamp) -> Resul
     let now = newest.map_or(edge, Timestamp).min(Timestamp::now());
     let kept = backfill::still_kept(connection, now).await?;
     let mut due = 0;
-    for span in kept::spans_not_kept(kept, Timestamp(Day::of(edge).start())) {
+    for span in kept::spans_not_kept(&kept, Timestamp(Day::of(edge).start())) {
         let query = "SELECT count(*) AS count FROM nodecast.events WHERE time >= $1 AND time < $2";
         let query =
             diesel::sql_query(query).bind::<BigInt, _>(span.start).bind::<BigInt, _>(span.end);

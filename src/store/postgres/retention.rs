@@ -95,7 +95,7 @@ pub async fn retain(
     let newest = known.newest_time.map_or(limits.edge, Timestamp).min(limits.now);
     let ends_by = |day: Day, time: Timestamp| day.next().start() <= time.0;
     let due = attached()
-        .find(|(day, _)| !kept.contains(&day.number()))
+        .find(|(day, _)| !kept.iter().any(|(kept, _)| *kept == day.number()))
         .filter(|(day, _)| ends_by(**day, limits.edge));
     let due = left.or(due);
     let forced = attached()

@@ -7,13 +7,18 @@ use diesel::{prelude::*, sql_types::BigInt};
 use super::{fault::Fault, insert::insert_backfilled, schema::events, state};
 use crate::{
     event::{Event, Timestamp},
-    store::{Committed, Run, kept},
+    store::{
+        Committed, Run,
+        kept::{self, KeptDay},
+    },
 };
 
 #[derive(QueryableByName)]
 struct Day {
     #[diesel(sql_type = BigInt)]
     day: i64,
+    #[diesel(sql_type = BigInt)]
+    kept_until: i64,
 }
 
 /// Stores events below everything that was back-filled before, within an open transaction.
@@ -47,16 +52,19 @@ pub fn store(
 }
 
 /// The days that are kept now; those that no longer are are forgotten.
-pub fn kept_days(connection: &mut SqliteConnection, now: Timestamp) -> Result<Vec<i64>, Fault> {
+pub fn kept_days(connection: &mut SqliteConnection, now: Timestamp) -> Result<Vec<KeptDay>, Fault> {
     diesel::sql_query("DELETE FROM kept_days WHERE kept_until <= ?")
         .bind::<BigInt, _>(now.0)
         .execute(connection)?;
     still_kept(connection, now)
 }
 
-/// The days that are kept at a time.
-pub fn still_kept(connection: &mut SqliteConnection, now: Timestamp) -> Result<Vec<i64>, Fault> {
-    let query = "SELECT day FROM kept_days WHERE kept_until > ? ORDER BY day";
+/// The days that are kept at a time, in order.
+pub fn still_kept(
+    connection: &mut SqliteConnection,
+    now: Timestamp,
+) -> Result<Vec<KeptDay>, Fault> {
+    let query = "SELECT day, kept_until FROM kept_days WHERE kept_until > ? ORDER BY day";
     let days: Vec<Day> = diesel::sql_query(query).bind::<BigInt, _>(now.0).load(connection)?;
-    Ok(days.into_iter().map(|row| row.day).collect())
+    Ok(days.into_iter().map(|row| (row.day, row.kept_until)).collect())
 }

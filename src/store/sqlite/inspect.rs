@@ -10,7 +10,7 @@ use diesel::{
     QueryableByName,
     migration::MigrationSource,
     prelude::*,
-    sql_types::{BigInt, Text},
+    sql_types::{BigInt, Nullable, Text},
     sqlite::Sqlite,
 };
 
@@ -44,6 +44,23 @@ struct Count {
     #[diesel(sql_type = BigInt)]
     count: i64,
 }
+
+#[derive(QueryableByName)]
+struct Extent {
+    #[diesel(sql_type = Nullable<BigInt>)]
+    oldest: Option<i64>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    newest: Option<i64>,
+}
+
+/// The times of the first and the last row of each topic: by the index, two rows a topic.
+const EXTENT: &str = "WITH RECURSIVE topics (topic) AS (SELECT min(topic) FROM events UNION ALL \
+    SELECT (SELECT min(topic) FROM events WHERE topic > topics.topic) FROM topics \
+        WHERE topic IS NOT NULL) \
+    SELECT min((SELECT time FROM events e WHERE e.topic = t.topic ORDER BY position LIMIT 1)) \
+        AS oldest, \
+    max((SELECT time FROM events e WHERE e.topic = t.topic ORDER BY position DESC LIMIT 1)) \
+        AS newest FROM topics t WHERE topic IS NOT NULL";
 
 /// Looks at a database. `None`: there is no file.
 ///
@@ -111,14 +128,18 @@ fn content(connection: &mut SqliteConnection, path: &Path) -> Result<Content, Fa
     // By the smallest index: the rows themselves are not read.
     let rows: i64 = events::table.count().get_result(connection)?;
     let open: i64 = gaps::table.filter(gaps::closed.is_null()).count().get_result(connection)?;
+    let extent: Extent = diesel::sql_query(EXTENT).get_result(connection)?;
     let newest = state::load(connection)?.and_then(|state| state.newest_time);
+    let newest = newest.or(extent.newest).map(Timestamp);
+    let now = newest.map_or_else(Timestamp::now, |newest| newest.min(Timestamp::now()));
     Ok(Content {
         bytes: size.bytes,
         free_disk_bytes: size.free_disk_bytes,
         rows: rows.max(0) as u64,
         rows_estimated: false,
-        oldest: size.oldest_time,
-        newest: newest.map(Timestamp),
+        oldest: extent.oldest.map(Timestamp),
+        newest,
+        kept: backfill::still_kept(connection, now)?,
         partitions: None,
         open_gaps: open.max(0) as u64,
     })
@@ -133,7 +154,7 @@ fn count_due(connection: &mut SqliteConnection, edge: Timestamp) -> Result<u64, 
     let newest = state::load(connection)?.and_then(|state| state.newest_time);
     let now = newest.map_or(edge, Timestamp).min(Timestamp::now());
     let mut due = 0;
-    for span in kept::spans_not_kept(backfill::still_kept(connection, now)?, edge) {
+    for span in kept::spans_not_kept(&backfill::still_kept(connection, now)?, edge) {
         let query = "SELECT count(*) AS count FROM events WHERE time >= ? AND time < ?";
         let query =
             diesel::sql_query(query).bind::<BigInt, _>(span.start).bind::<BigInt, _>(span.end);

@@ -73,7 +73,7 @@ fn delete_portion(
     let known = state::check_lease(connection, run)?;
     let topics = state::topics(connection)?;
     let newest = known.newest_time.map_or(limits.edge, Timestamp).min(limits.now);
-    let spans = kept::spans_not_kept(backfill::kept_days(connection, newest)?, limits.edge);
+    let spans = kept::spans_not_kept(&backfill::kept_days(connection, newest)?, limits.edge);
     let mut due = Deleted::default();
     for topic in &topics {
         for span in &spans {
