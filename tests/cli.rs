@@ -102,6 +102,9 @@ fn check_refuses_what_run_refuses() {
         (["--whitelist", "all", "--database-url", "sqlite::memory:"], "names no file"),
         (["--whitelist", "all", "--database-url", "sqlite:///"], "names no file"),
         (["--whitelist", "all", "--database-url", "/n.db"], "store.url"),
+        (["--whitelist", "all", "--database-url", "postgres://h/d?sslmode=bogus"], "an sslmode"),
+        (["--whitelist", "all", "--database-url", "postgres:///d"], "names no host"),
+        (["--whitelist", "all", "--database-url", "postgres://h:70000/d"], "has a port"),
     ] {
         let command = |words: &[&str]| {
             let args = [words, &["--data-dir", "/nowhere"], &faulty].concat();
@@ -222,6 +225,20 @@ fn man_pages_and_completions_are_those_of_the_commands_that_are_shown() {
     let read = |name: &str| fs::read_to_string(directory.join(name)).unwrap();
     assert!(read("man/nodecast-db-prune.1").contains("older\\-than"));
     assert!(read("man/nodecast.1").contains("nodecast\\-doctor"));
+    let synopsis = |name: &str| {
+        let page = read(&format!("man/{name}.1")).replace('\\', "");
+        let (_, from) = page.split_once(".SH SYNOPSIS").unwrap();
+        from.split(".SH ").next().unwrap().to_owned()
+    };
+    for (page, part) in [
+        ("nodecast-run", "[--data-dir DIR...]"),
+        ("nodecast-run", "[--database-url sqlite:PATH|postgres://..]"),
+        ("nodecast-db-prune", "[--older-than DURATION]"),
+        ("nodecast-whitelist-check", "ADDRESS..."),
+        ("nodecast-backfill", "--from PATH..."),
+    ] {
+        assert!(synopsis(page).contains(part), "{part}: {}", synopsis(page));
+    }
     for completion in ["nodecast.bash", "_nodecast", "nodecast.fish"] {
         let text = read(&format!("completions/{completion}"));
         assert!(text.contains("doctor") && text.contains("older-than"), "{completion}");

@@ -87,7 +87,7 @@ impl LineReader {
         if size < MIN_FRAME_BYTES {
             return Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
-                "it is too short for an archive",
+                "it is too short for an LZ4 archive: fetch it again",
             ));
         }
         let decoder = Box::new(FrameDecoder::new(Counted { file, read: 0, wanted_more: false }));
@@ -167,14 +167,13 @@ impl Read for Source {
         match self {
             Self::Plain { file, .. } => file.read(buffer),
             Self::Packed { decoder, size } => loop {
-                let read = decoder.read(buffer)?;
+                let read = decoder.read(buffer).map_err(damaged)?;
                 if read > 0 {
                     return Ok(read);
                 }
                 let Counted { read, wanted_more, .. } = decoder.get_ref();
                 if *wanted_more {
-                    let text = "the archive is cut off";
-                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
+                    return Err(damaged(io::ErrorKind::UnexpectedEof.into()));
                 }
                 if read >= size {
                     return Ok(0);
@@ -183,6 +182,20 @@ impl Read for Source {
             },
         }
     }
+}
+
+/// What the decoder found, in the words of who has to mend it: its own are about blocks and checksums.
+/// A disk that cannot be read says so itself.
+fn damaged(error: io::Error) -> io::Error {
+    let what = match error.kind() {
+        io::ErrorKind::UnexpectedEof => "the LZ4 archive is cut off here: fetch it again",
+        io::ErrorKind::InvalidData | io::ErrorKind::Other => {
+            "the LZ4 archive is damaged here, or none (`lz4 -t FILE` looks at all of it): fetch it \
+             again, or unpack it"
+        }
+        _ => return error,
+    };
+    io::Error::new(error.kind(), what)
 }
 
 #[cfg(test)]
@@ -272,7 +285,10 @@ mod tests {
                 Ok(())
             });
 
-            assert!(read.is_err(), "{} of {} bytes", damaged.len(), packed.len());
+            let Err(said) = read.map_err(|error| error.to_string()) else {
+                panic!("{} of {} bytes", damaged.len(), packed.len());
+            };
+            assert!(said.contains("LZ4 archive") && said.contains("fetch it again"), "{said}");
         }
     }
 }

@@ -54,8 +54,8 @@ Examples:
   nodecast backfill --from /archive/node_fills_by_block/hourly/20260315/7.lz4
 
 Files lie as a node writes them: KIND/hourly/YYYYMMDD/H, such as node_fills_by_block/hourly/20260315/7,
-plain or as an LZ4 archive (H.lz4). Run it as the user of the daemon. What is stored already is passed over, so the command can be
-repeated; one that was ended goes on where it stopped.";
+plain or as an LZ4 archive (H.lz4). Run it as the user of the daemon. What is stored already is passed
+over, so the command can be repeated; one that was ended goes on where it stopped.";
 
 /// Stores older events from hour files and their archives.
 ///

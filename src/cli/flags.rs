@@ -19,7 +19,7 @@ pub struct Flags {
     #[arg(long, value_name = "IP:PORT")]
     pub listen: Option<String>,
     /// The database [default: sqlite:{state-dir}/nodecast.db]
-    #[arg(long, value_name = "sqlite:PATH")]
+    #[arg(long, value_name = "sqlite:PATH|postgres://..")]
     pub database_url: Option<String>,
     /// A file with one address a line, or `all` for everybody (a file of that name: ./all)
     #[arg(long, value_name = "FILE|all")]
