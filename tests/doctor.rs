@@ -386,7 +386,7 @@ fn a_server_that_knows_another_password_or_no_such_database_is_told() {
     let well = ask(&mut patient, &server.url);
     assert_eq!(well.code, Some(0), "{:#}", well.report);
     well.assert_says("ok", "PostgreSQL 1");
-    well.assert_says("ok", "migrations are to be applied");
+    well.assert_says("ok", " to be applied: `run` does it");
     well.assert_says("ok", "connections are in use, we want 7");
 
     let absent = ask(&mut patient, &server.url.replace("/postgres", "/absent"));
@@ -434,7 +434,7 @@ fn a_list_in_redis_is_asked_for_its_type_and_its_members() {
     do_(&mut redis, &["DEL", &key]);
     do_(&mut redis, &["ZADD", &key, "1", ALICE]);
     let well = patient.ask();
-    well.assert_says("ok", "has 1 members");
+    well.assert_says("ok", "has 1 member");
     assert_eq!(well.code, Some(0), "{:#}", well.report);
 }
 

@@ -4,6 +4,15 @@ use std::time::Duration;
 
 const DAY: f64 = 86_400.0;
 
+/// `1 migration`, `2 migrations`, `3 addresses`.
+pub fn count(number: u64, one: &str) -> String {
+    match number {
+        1 => format!("1 {one}"),
+        _ if one.ends_with('s') => format!("{number} {one}es"),
+        _ => format!("{number} {one}s"),
+    }
+}
+
 /// `0.4 s`, `12 s`, `3 min`, `5 h`, `2.5 days`.
 pub fn span(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();

@@ -40,9 +40,7 @@ pub async fn check(config: &Config, rates: &[(String, u64)], report: &mut Report
 async fn check_store(config: &Config, report: &mut Report) -> Option<Content> {
     let shown = without_password(&config.store.url);
     if let Some(why) = preflight::database(config) {
-        let remedy = sqlite_path(&config.store.url).and_then(people::hindrance);
-        let remedy = remedy.map_or_else(|| "correct store.url".to_owned(), |(_, remedy)| remedy);
-        report.fail(format!("{shown}: {why}"), remedy);
+        report.fail(format!("{shown}: {why}"), remedy_of_place(&config.store.url));
         return None;
     }
     match inspect(&config.store.url).await {
@@ -55,21 +53,54 @@ async fn check_store(config: &Config, report: &mut Report) -> Option<Content> {
             found.content
         }
         Err(error) => {
-            let remedy = match &error {
-                StoreError::Unavailable(_) => {
-                    "see whether the server runs there and takes connections (pg_isready)"
-                }
-                StoreError::Unusable(text) if text.contains("password") => {
-                    "correct user and password in store.url"
-                }
-                StoreError::Unusable(text) if text.contains("does not exist") => {
-                    "createdb, or correct store.url"
-                }
-                _ => "correct store.url",
-            };
+            let remedy = remedy_of_failure(&error, sqlite_path(&config.store.url).is_some());
             report.fail(format!("{shown}: {error}"), remedy);
             None
         }
+    }
+}
+
+/// What to do about a place that cannot be used.
+fn remedy_of_place(url: &str) -> String {
+    let Some(path) = sqlite_path(url) else {
+        return "correct sslrootcert in store.url".to_owned();
+    };
+    if let Some((_, remedy)) = people::hindrance(path) {
+        return remedy;
+    }
+    match people::owner(path) {
+        Some(owner) => {
+            format!("run this as {owner}, whose file it is, or correct store.url")
+        }
+        None => "make that directory for the daemon's user, or correct store.url".to_owned(),
+    }
+}
+
+/// What to do about a database that is there and does not do, by what it said.
+fn remedy_of_failure(error: &StoreError, is_embedded: bool) -> &'static str {
+    let text = error.to_string();
+    let says = |part: &str| text.contains(part);
+    if is_embedded {
+        return match error {
+            StoreError::Unavailable(_) => "see whether the disk is well, and who holds the file",
+            _ => "give another file in store.url, or restore a backup",
+        };
+    }
+    if says("pg_hba.conf") {
+        "let this machine and user in: pg_hba.conf of the server"
+    } else if says("certificate") || says("TLS") {
+        "name the server's certificate by ?sslrootcert=FILE in store.url, or trust the network by \
+         ?sslmode=disable"
+    } else if says("password") || says("authentication") {
+        "correct user and password in store.url"
+    } else if says("role") && says("does not exist") {
+        "createuser --pwprompt, or correct the user in store.url"
+    } else if says("does not exist") {
+        "createdb --owner=USER, or correct the database in store.url"
+    } else if matches!(error, StoreError::Unavailable(_)) {
+        "see whether the server runs there and takes connections (pg_isready), or correct store.url"
+    } else {
+        "correct store.url, or the rights of its user"
     }
 }
 
@@ -82,8 +113,8 @@ fn judge(config: &Config, found: &Inspection, report: &mut Report) {
             "install that version, or give another database",
         ),
         (_, pending) => report.ok(format!(
-            "{} migrations are to be applied: `run` does it, or `nodecast db migrate`",
-            pending.len()
+            "{} to be applied: `run` does it, or `nodecast db migrate`",
+            units::count(pending.len() as u64, "migration")
         )),
     }
     if let Some(holder) = &found.holder {
@@ -94,8 +125,11 @@ fn judge(config: &Config, found: &Inspection, report: &mut Report) {
     }
     if let Some(content) = found.content.as_ref().filter(|content| content.open_gaps > 0) {
         report.warn(
-            format!("{} gaps are open: blocks that the node's files lack", content.open_gaps),
-            "nodecast db status; another node directory closes them",
+            format!(
+                "{} open: blocks that the node's files lack",
+                units::count(content.open_gaps, "gap")
+            ),
+            "GET /v1/status shows them; the directory of another node closes them (source.data_dirs)",
         );
     }
 }
@@ -124,12 +158,11 @@ fn judge_server(config: &Config, server: &ServerFacts, is_running: bool, report:
 /// How long the disk of an embedded store will do at the rate of what is stored.
 fn store_disk(config: &Config, content: Option<&Content>, report: &mut Report) {
     let Some(path) = sqlite_path(&config.store.url) else {
-        let rate = content
-            .and_then(rate_per_day)
-            .map_or("not known yet".to_owned(), |rate| format!("{} a day", units::bytes(rate)));
-        report.ok(format!(
-            "the disk of the server cannot be seen from here; the store grows by {rate}"
-        ));
+        let grows = match content.and_then(rate_per_day) {
+            Some(rate) => format!("the store grows by {} a day", units::bytes(rate)),
+            None => "how fast the store grows is not known yet".to_owned(),
+        };
+        report.ok(format!("the disk of the server cannot be seen from here; {grows}"));
         return;
     };
     let Some(free) = preflight::free_bytes(path) else { return };
@@ -238,6 +271,25 @@ mod tests {
             found.content = Some(Content { open_gaps: 1, ..Content::default() });
         });
         assert_eq!(with_gap, (1, 0));
+    }
+
+    #[test]
+    fn the_remedy_fits_what_the_database_said() {
+        let unusable = |text: &str| StoreError::Unusable(text.to_owned());
+        let away = |text: &str| StoreError::Unavailable(text.to_owned());
+        for (error, is_embedded, remedy) in [
+            (away("Connection refused"), false, "pg_isready"),
+            (away("disk I/O error"), true, "the disk"),
+            (unusable("file is not a database"), true, "another file"),
+            (unusable("password authentication failed for user \"u\""), false, "user and password"),
+            (unusable("database \"d\" does not exist"), false, "createdb"),
+            (unusable("role \"u\" does not exist"), false, "createuser"),
+            (unusable("no pg_hba.conf entry for host \"::1\""), false, "pg_hba.conf"),
+            (away("invalid peer certificate: UnknownIssuer"), false, "sslrootcert"),
+        ] {
+            let said = remedy_of_failure(&error, is_embedded);
+            assert!(said.contains(remedy), "{error}: {said}");
+        }
     }
 
     #[test]

@@ -37,9 +37,15 @@ fn open_files(config: &Config, running: Option<&Process>, report: &mut Report) {
     } else {
         report.warn(
             format!("{whose} may open {limit} files, {sessions} sessions need {needed}"),
-            format!(
-                "ulimit -n {needed} (the unit has LimitNOFILE=), or lower session.max_sessions"
-            ),
+            match of_running {
+                Some(_) => format!(
+                    "LimitNOFILE={needed} in the unit, or lower session.max_sessions; then restart"
+                ),
+                None => format!(
+                    "ulimit -n {needed}, or lower session.max_sessions (the packaged unit has its own \
+                     LimitNOFILE=65536)"
+                ),
+            },
         );
     }
 }

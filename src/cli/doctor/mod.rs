@@ -24,7 +24,7 @@ use report::{Report, Signs};
 
 use crate::{
     cli::{flags::Flags, legacy::LegacyFlags, output::print},
-    config::{Config, Inputs, Need, Origin},
+    config::{Config, Fault, Inputs, Need, Origin},
 };
 
 const EXAMPLES: &str = "\
@@ -79,7 +79,7 @@ fn examine(inputs: Inputs) -> Report {
         }
         Err(faults) => {
             for fault in &faults.0 {
-                report.fail(fault.to_string(), "nodecast config default shows every key");
+                tell(fault, &mut report);
             }
         }
     }
@@ -88,6 +88,12 @@ fn examine(inputs: Inputs) -> Report {
         Ok(loaded) => loaded.origin(key).clone(),
         Err(_) => Origin::Default,
     };
+    if people::is_root_beside_the_service() {
+        report.warn(
+            "root looks, who may do everything: what the service may is another matter",
+            "sudo -u nodecast nodecast doctor",
+        );
+    }
     place::check_secrets(&config, file, origin, &mut report);
     let rates = node::check(&config, &mut report);
     place::check_state_dir(&config, &mut report);
@@ -104,6 +110,23 @@ fn examine(inputs: Inputs) -> Report {
     limits::check(&config, running.as_ref(), &mut report);
     clock::check(&mut report);
     report
+}
+
+/// A fault with what to do about it, which depends on who gave the value.
+fn tell(fault: &Fault, report: &mut Report) {
+    let remedy = match &fault.origin {
+        _ if fault.message.contains("unknown key") => "nodecast config default shows every key",
+        // What is missing everywhere says behind a colon what to give.
+        None | Some(Origin::Default) => match fault.message.split_once(": ") {
+            Some((what, remedy)) => return report.fail(what, remedy),
+            None => "nodecast config default shows every key",
+        },
+        Some(Origin::File { .. }) => "correct that line, then: nodecast config check",
+        Some(Origin::Credential(_)) => "correct that file of the credentials",
+        Some(Origin::Environment(_)) => "correct that variable",
+        Some(Origin::Flag(_)) => "correct that flag",
+    };
+    report.fail(fault.to_string(), remedy);
 }
 
 /// Marks beyond ASCII only for a terminal that says it can show them.

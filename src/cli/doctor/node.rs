@@ -66,7 +66,8 @@ fn check_node(node: &Path, config: &Config, report: &mut Report) -> Option<u64> 
         }
     };
     if streams.is_empty() {
-        report.fail(node::describe_nothing(node), FLAGS);
+        let remedy = format!("correct source.data_dirs, or {FLAGS}");
+        report.fail(node::describe_nothing(node), remedy);
         return None;
     }
     let looked: Vec<_> = streams.iter().map(|stream| (stream, newest(stream, report))).collect();

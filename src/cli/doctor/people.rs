@@ -14,6 +14,20 @@ pub fn user() -> String {
     name_of("/etc/passwd", id).unwrap_or_else(|| format!("#{id}"))
 }
 
+/// Whose file or directory something is, if that is somebody else.
+pub fn owner(path: &Path) -> Option<String> {
+    let owner = fs::metadata(path).ok()?.uid();
+    let is_other = owner != rustix::process::geteuid().as_raw();
+    is_other.then(|| name_of("/etc/passwd", owner).unwrap_or_else(|| format!("#{owner}")))
+}
+
+/// Whether this is root, on a machine where the packaged service has a user of its own.
+pub fn is_root_beside_the_service() -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    is_root && users.lines().any(|line| line.starts_with("nodecast:"))
+}
+
 /// The name of a number in `/etc/passwd` or `/etc/group`, which have the same first columns.
 fn name_of(table: &str, id: u32) -> Option<String> {
     let text = fs::read_to_string(table).ok()?;

@@ -21,14 +21,23 @@ pub fn check_state_dir(config: &Config, report: &mut Report) {
     let user = people::user();
     if let Some(why) = preflight::state_dir(directory) {
         let path = directory.display();
-        let remedy = format!(
-            "install -d -o {user} -m 0750 {path} (the service makes /var/lib/nodecast by itself)"
-        );
+        let remedy = match (directory.is_dir(), people::owner(directory)) {
+            (true, Some(owner)) => {
+                format!("run this as {owner}, whose directory it is, or: chown {user} {path}")
+            }
+            _ if why.ends_with("is not a directory") => "give a directory in state_dir".to_owned(),
+            _ => format!(
+                "install -d -o {user} -m 0750 {path} (the service makes /var/lib/nodecast by itself)"
+            ),
+        };
         report.fail(format!("{path}: {why}"), remedy);
         return;
     }
-    let what = if directory.is_dir() { "is writable by" } else { "can be made by" };
-    report.ok(format!("{} {what} {user}", directory.display()));
+    let path = directory.display();
+    report.ok(match directory.is_dir() {
+        true => format!("{user} may write in {path}"),
+        false => format!("{path} does not exist yet: `run` makes it, and {user} may"),
+    });
     if let Some(free) = preflight::free_bytes(directory).filter(|free| *free < LITTLE) {
         report.fail(
             format!("{}: {} are free", directory.display(), units::bytes(free)),

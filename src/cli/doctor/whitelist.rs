@@ -7,6 +7,7 @@ use bb8_redis::redis;
 
 use super::{people, report::Report};
 use crate::{
+    cli::units,
     config::{Config, Positions, RedisUrl},
     mirror, redis_client,
     whitelist::read_list_into,
@@ -29,11 +30,18 @@ pub async fn check(config: &Config, report: &mut Report) {
             Ok(())
         });
         match read {
-            Ok(_) => report.ok(format!("{}: {addresses} addresses", path.display())),
+            Ok(_) => {
+                let addresses = units::count(addresses, "address");
+                report.ok(format!("{}: {addresses}", path.display()));
+            }
             Err(fault) => {
                 let (what, remedy) = people::hindrance(path).unwrap_or_else(|| {
-                    let remedy =
-                        "one address a line: 0x and 40 hexadecimal digits; # starts a comment";
+                    let remedy = match path.is_file() {
+                        true => {
+                            "one address a line: 0x and 40 hexadecimal digits; # starts a comment"
+                        }
+                        false => "make that file, or correct whitelist.file",
+                    };
                     (fault.to_string(), remedy.to_owned())
                 });
                 report.fail(format!("{}: {what}", path.display()), remedy);
@@ -41,7 +49,8 @@ pub async fn check(config: &Config, report: &mut Report) {
         }
     }
     if !whitelist.addresses.is_empty() {
-        report.ok(format!("{} addresses in the configuration", whitelist.addresses.len()));
+        let addresses = units::count(whitelist.addresses.len() as u64, "address");
+        report.ok(format!("{addresses} in the configuration"));
     }
     if let Some(url) = &whitelist.redis_url {
         let key = &whitelist.redis_key;
@@ -115,10 +124,10 @@ async fn ask(url: &RedisUrl, key: &str) -> Result<Found, redis::RedisError> {
 }
 
 fn judge(found: &Found, url: &RedisUrl, key: &str, report: &mut Report) {
-    let members = found.members;
+    let members = units::count(found.members, "member");
     match found.kind.as_str() {
-        "zset" => report.ok(format!("{url}: the sorted set {key} has {members} members")),
-        "set" => report.ok(format!("{url}: the set {key} has {members} members")),
+        "zset" => report.ok(format!("{url}: the sorted set {key} has {members}")),
+        "set" => report.ok(format!("{url}: the set {key} has {members}")),
         "none" => report.fail(
             format!("{url}: there is no key {key}"),
             "fill it, or correct whitelist.redis_key and the number of the database in the URL",
