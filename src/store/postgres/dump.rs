@@ -34,7 +34,8 @@ pub fn dump(url: &str, copy: &Path, target: &Path) -> Result<String, StoreError>
         Err(error) if error.kind() == ErrorKind::NotFound => {
             return Err(StoreError::Unusable(
                 "there is no pg_dump here: apt-get install postgresql-client, of the server's \
-                 version or newer"
+                 version or newer; or where the server runs: pg_dump --format=custom \
+                 --schema=nodecast --file=FILE DATABASE"
                     .to_owned(),
             ));
         }
