@@ -14,9 +14,15 @@ use super::flags;
 struct Server {
     /// In front of the names of its flags.
     prefix: &'static str,
-    /// The part of the address that a name behind the prefix stands for.
+    /// The part of the address that a name behind the prefix stands for, besides [`COMMON`].
     names: &'static [(&'static str, Part)],
     default_port: u16,
+}
+
+impl Server {
+    fn names(&self) -> impl Iterator<Item = &'static (&'static str, Part)> {
+        COMMON.iter().chain(self.names)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,39 +35,25 @@ enum Part {
     SslMode,
 }
 
-const REDIS: Server = Server {
-    prefix: "redis_",
-    names: &[
-        ("host", Part::Host),
-        ("addr", Part::Host),
-        ("port", Part::Port),
-        ("user", Part::User),
-        ("username", Part::User),
-        ("password", Part::Password),
-        // As the older service spells it.
-        ("pasword", Part::Password),
-        ("db", Part::Database),
-        ("database", Part::Database),
-    ],
-    default_port: 6379,
-};
+/// The names that both have.
+const COMMON: &[(&str, Part)] = &[
+    ("host", Part::Host),
+    ("addr", Part::Host),
+    ("port", Part::Port),
+    ("user", Part::User),
+    ("username", Part::User),
+    ("password", Part::Password),
+    // As the older service spells it.
+    ("pasword", Part::Password),
+    ("db", Part::Database),
+    ("database", Part::Database),
+];
+
+const REDIS: Server = Server { prefix: "redis_", names: &[], default_port: 6379 };
 
 const POSTGRES: Server = Server {
     prefix: "postgres_",
-    names: &[
-        ("host", Part::Host),
-        ("addr", Part::Host),
-        ("port", Part::Port),
-        ("user", Part::User),
-        ("username", Part::User),
-        ("password", Part::Password),
-        ("pasword", Part::Password),
-        ("db", Part::Database),
-        ("dbname", Part::Database),
-        ("database", Part::Database),
-        ("name", Part::Database),
-        ("sslmode", Part::SslMode),
-    ],
+    names: &[("dbname", Part::Database), ("name", Part::Database), ("sslmode", Part::SslMode)],
     default_port: 5432,
 };
 
@@ -115,9 +107,9 @@ impl OlderServers {
 impl Given {
     fn take(&mut self, server: &Server, name: &str, value: Option<String>) -> Result<(), String> {
         let suffix = &name[server.prefix.len()..];
-        let known = server.names.iter().find(|(known, _)| *known == suffix);
+        let known = server.names().find(|(known, _)| *known == suffix);
         let Some((_, part)) = known else {
-            let names = server.names.iter().map(|(name, _)| format!("-{}{name}", server.prefix));
+            let names = server.names().map(|(name, _)| format!("-{}{name}", server.prefix));
             return Err(format!("not known; accepted: {}", names.collect::<Vec<_>>().join(", ")));
         };
         let may_be_empty = matches!(part, Part::User | Part::Password);
