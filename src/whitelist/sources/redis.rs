@@ -259,6 +259,33 @@ mod tests {
         assert!(matches!(open("two").await, Err(WhitelistError::Redis { .. })));
     }
 
+    #[actix_rt::test]
+    async fn a_key_that_is_gone_waits_for_its_confirmation_and_is_no_fault_after_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let folder = Folder::at(directory.path());
+        let url = config("one").redis_url.unwrap();
+        let of_one = identity(&[url.to_string().as_bytes(), b"one"]);
+        let mut held = Held::new(SourceKind::Redis, "one".to_owned(), of_one, &log());
+        held.take([Address([1; 20])].into_iter().collect(), Vec::new(), None).unwrap();
+        held.keep(&folder);
+        let kept = folder.last(SourceKind::Redis, &log());
+        let mut source =
+            RedisSource::open(&url, &config("one"), kept, &folder, &log()).await.unwrap();
+        let gone = || Answer { found: Err(RedisFault::Missing), pause: Duration::from_secs(1) };
+
+        // What was not told yet cannot be meant by a confirmation; a look confirms nothing.
+        for max_shrink in [None, Some(0.2), Some(1.0)] {
+            let refused = source.take(gone(), max_shrink);
+            assert!(matches!(refused, Err(WhitelistError::Gone { .. })), "{refused:?}");
+            assert_eq!(source.held.list().len(), 1);
+        }
+        assert_eq!(source.take(gone(), None).unwrap().unwrap().len(), 1);
+
+        assert!(source.take(gone(), Some(0.2)).unwrap().is_none());
+        assert_eq!((source.held.list().len(), source.held.state().problem), (0, None));
+        assert_eq!(source.pause(), Duration::from_secs(1));
+    }
+
     #[test]
     fn the_pause_between_failed_looks_grows_up_to_five_seconds() {
         let pauses = [1, 2, 3, 5, 6, u32::MAX].map(|failures| retry_after(failures).as_millis());
