@@ -64,7 +64,7 @@ if [[ ! -e "$system/.complete" ]]; then
     say "making a Debian in $system"
     suite=${NODECAST_SUITE:-$(. /etc/os-release && echo "$VERSION_CODENAME")}
     debootstrap --variant=minbase \
-        --include=systemd,systemd-sysv,dbus,ca-certificates,postgresql,redis-server,curl,openssl \
+        --include=systemd,systemd-sysv,dbus,ca-certificates,procps,postgresql,redis-server,curl,openssl \
         "$suite" "$system" >"$work/debootstrap.log" || { tail -20 "$work/debootstrap.log"; exit 1; }
     touch "$system/.complete"
 fi
@@ -330,6 +330,35 @@ inside systemctl start postgresql redis-server
 wait_for "they are back, and what waited is stored" grows inserted "$inserted"
 is MainPID "$pid" || fail "an outage ends the daemon"
 ok "the same process lived through it all"
+
+say "the database URL as a credential, and commands by hand"
+by_hand() {
+    inside setpriv --reuid=nodecast --regid=nodecast --init-groups \
+        env HOME=/var/lib/nodecast /usr/bin/nodecast "$@"
+}
+inside cp --preserve /etc/nodecast/nodecast.toml /root/nodecast.toml
+inside sed -n 's/^url = "\(postgres:.*\)"$/\1/p' /etc/nodecast/nodecast.toml |
+    inside tee /etc/nodecast/store.url >/dev/null
+inside chmod 600 /etc/nodecast/store.url
+inside sed -i -e '/^url = /d' -e '1i state_dir = "/var/lib/nodecast"' /etc/nodecast/nodecast.toml
+drop_in url <<'UNIT'
+[Service]
+LoadCredential=store.url:/etc/nodecast/store.url
+UNIT
+inside systemctl restart nodecast
+wait_for "the service has it" status_has '"state":"ok"'
+said=$(by_hand db status) || fail "a command has the credential: $said"
+[[ "$said" == *"postgres:localhost:5432/nodecast"* && "$said" =~ writer\ +process ]] ||
+    fail "a command sees the service's database: $said"
+ok "a command sees the service's database, and who writes to it"
+inside systemctl stop nodecast
+code=0
+said=$(by_hand db status 2>&1) || code=$?
+[[ $code = 78 && "$said" == *"does not run: systemctl start nodecast"* ]] || fail "without the service: $said"
+ok "without the service it says what is missing"
+inside rm /etc/systemd/system/nodecast.service.d/url.conf /etc/nodecast/store.url
+inside cp --preserve /root/nodecast.toml /etc/nodecast/nodecast.toml
+inside systemctl daemon-reload
 
 say "variants that the head of the unit describes"
 inside systemctl stop nodecast
