@@ -28,7 +28,7 @@ const SETTINGS: [&str; 4] =
 pub struct Service {
     /// There while the service runs and has credentials, for its user and root.
     pub credentials: PathBuf,
-    /// Drop-ins of the operator, which name the credentials.
+    /// Drop-ins of the operator, which name the credentials; a whole unit of theirs lies beside it.
     pub drop_ins: PathBuf,
 }
 
@@ -75,12 +75,14 @@ impl Service {
         }
     }
 
-    /// The credentials that drop-ins name, with the place of each.
+    /// The credentials that the operator's files of the unit name, with the place of each.
     fn named(&self) -> Vec<(String, Origin)> {
         let entries = fs::read_dir(&self.drop_ins).into_iter().flatten().flatten();
         let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
         files.retain(|file| file.extension().is_some_and(|extension| extension == "conf"));
         files.sort();
+        // A unit that was edited as a whole (`systemctl edit --full`).
+        files.insert(0, self.drop_ins.with_extension(""));
         files.iter().flat_map(|file| named_in(file)).collect()
     }
 }
@@ -113,20 +115,26 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let path = |name: &str| folder.path().join(name);
         fs::write(path("nodecast.toml"), "state_dir = \"/var/lib/nodecast\"\n").unwrap();
-        fs::create_dir(path("drop-ins")).unwrap();
+        fs::create_dir(path("nodecast.service.d")).unwrap();
+        let whole = "[Service]\nSetCredential=whitelist.redis_url:redis://cache\n";
+        fs::write(path("nodecast.service"), whole).unwrap();
         let unit = "[Service]\n# LoadCredential=redis.url:/old\nLoadCredential=store.url:/etc/url\n\
                     LoadCredential=tls.key:/etc/key\n";
-        fs::write(path("drop-ins/override.conf"), unit).unwrap();
+        fs::write(path("nodecast.service.d/override.conf"), unit).unwrap();
         if let Some(given) = given {
             fs::create_dir(path("credentials")).unwrap();
             fs::write(path("credentials/store.url"), given).unwrap();
+            fs::write(path("credentials/whitelist.redis_url"), "redis://cache").unwrap();
             fs::set_permissions(path("credentials"), fs::Permissions::from_mode(0o500)).unwrap();
         }
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let inputs = Inputs {
             environment: environment.iter().map(owned).collect(),
             system_file: Some(path("nodecast.toml")),
-            service: Some(Service { credentials: path("credentials"), drop_ins: path("drop-ins") }),
+            service: Some(Service {
+                credentials: path("credentials"),
+                drop_ins: path("nodecast.service.d"),
+            }),
             ..Inputs::default()
         };
         inputs.load(Need::Nothing).map_err(|faults| faults.to_string())
@@ -143,9 +151,17 @@ mod tests {
     #[test]
     fn a_credential_that_is_not_there_is_a_fault_unless_it_is_replaced() {
         let said = load(None, &[]).unwrap_err();
-        let replaced = load(None, &[("NODECAST_STORE__URL", "sqlite:/n.db")]).unwrap();
+        let given = [
+            ("NODECAST_STORE__URL", "sqlite:/n.db"),
+            ("NODECAST_WHITELIST__REDIS_URL", "redis://other"),
+        ];
+        let replaced = load(None, &given).unwrap();
 
-        assert!(said.contains("1 fault"), "{said}");
+        assert!(said.contains("2 faults"), "{said}");
+        assert!(
+            said.contains("nodecast.service:2:1: whitelist.redis_url is a credential"),
+            "{said}"
+        );
         assert!(said.contains("override.conf:3:1: store.url is a credential of nodecast.service"));
         assert!(said.contains("does not run: systemctl start nodecast"), "{said}");
         assert!(said.contains("or give NODECAST_STORE__URL here"), "{said}");
@@ -156,6 +172,7 @@ mod tests {
     fn a_directory_that_is_given_is_taken_instead_of_that_of_the_service() {
         let other = TempDir::new().unwrap();
         fs::write(other.path().join("store.url"), "sqlite:/other.db").unwrap();
+        // What is not in it is not asked for: it is the word of who gave the directory.
         let directory = other.path().to_str().unwrap();
 
         let loaded = load(Some("sqlite:/service.db"), &[(credentials::DIRECTORY, directory)]);
