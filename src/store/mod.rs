@@ -17,6 +17,7 @@ mod contract;
 mod holder;
 pub mod inspect;
 mod kept;
+mod pending;
 pub mod postgres;
 mod ranges;
 mod records;
@@ -29,9 +30,10 @@ use async_trait::async_trait;
 
 pub use self::{
     backfilled::{Backfilled, Setting, store_backfilled},
+    pending::{Pending, PendingJob},
     writer::{
-        AttachReader, Backfill, DbWriter, Flush, GetCheckpoints, Hurry, NewGeneration, Reconfigure,
-        Shared, StoreFault, Stored,
+        AttachReader, Backfill, DbWriter, Flush, GetCheckpoints, GetPending, Hurry, NewGeneration,
+        Reconfigure, SavePending, Shared, StoreFault, Stored,
     },
 };
 use self::{postgres::PostgresStore, sqlite::SqliteStore};
@@ -262,6 +264,12 @@ pub trait StoreWriter: Send {
         events: &[Event],
         keep: Option<Duration>,
     ) -> Result<Committed, StoreError>;
+
+    /// Reads what is to be back-filled by list, and for which list.
+    async fn pending(&mut self) -> Result<Pending, StoreError>;
+
+    /// Replaces that as a whole, in one transaction.
+    async fn save_pending(&mut self, pending: &Pending) -> Result<(), StoreError>;
 
     /// Reads how far each stream is in the store.
     async fn checkpoints(&mut self) -> Result<Vec<StreamCheckpoint>, StoreError>;
