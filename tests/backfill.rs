@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "backfill/machines.rs"]
+mod machines;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
