@@ -11,11 +11,12 @@ use slog::{Logger, debug, error, info, o, warn};
 
 use super::{
     input::{self, Input},
-    pass::{self, Pass, Scope, Users},
+    pass::Pass,
     queue::{Backfills, Job, What},
     report::{JobState, Report},
     run::{Keeping, Pace, run},
     saved::Saved,
+    scope::{self, Scope, Users},
     sink::{Sink, SinkError, Tally},
 };
 use crate::{
@@ -161,7 +162,7 @@ impl Runner {
         let retention = parts.horizon.retention();
         let scope = Scope {
             users,
-            edge: pass::edge(parts.horizon.newest(), now, retention, setting.keep),
+            edge: scope::edge(parts.horizon.newest(), now, retention, setting.keep),
             height: parts.log.heads().positions.iter().map(|head| head.1).max(),
             max_line_bytes: parts.config.source.max_line_bytes,
         };

@@ -65,12 +65,14 @@ mod actor;
 mod books;
 mod command;
 mod input;
+mod parse;
 mod pass;
 mod queue;
 mod read;
 mod report;
 mod run;
 mod saved;
+mod scope;
 mod sink;
 
 pub use self::{
@@ -78,11 +80,12 @@ pub use self::{
     books::{Books, StoreBooks},
     command::{BackfillCommand, NAME},
     input::{Input, InputError, find},
-    pass::{Pass, Scope, Users, edge},
+    pass::Pass,
     queue::{Backfills, Order},
     report::{JobState, PendingState, Report},
     run::{Keeping, Pace, run},
     saved::Saved,
+    scope::{Scope, Users, edge},
     sink::{OwnStore, Sink, SinkError, Tally},
 };
 

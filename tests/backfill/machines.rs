@@ -112,12 +112,13 @@ fn a_machine_with_another_list_reads_for_all_of_it_when_it_takes_over() {
         first.whitelist = list(&users[..2]);
         let daemon = first.start();
         caught_up(&daemon, node.manifest().totals.highest_block);
+        eventually("the list is known", || first.knows_list_of("file"));
         let by_first = rows_of(node.manifest(), &users[..2]);
         let mut second = another(&first);
         second.whitelist = list(&users[1..3]);
         let standby = start_standby(&second);
         // Who does not write knows no list.
-        assert!(!second.state_dir().join("whitelist").exists());
+        assert!(!second.knows_list_of("file"));
 
         daemon.signal(Signal::KILL);
 
@@ -132,7 +133,7 @@ fn a_machine_with_another_list_reads_for_all_of_it_when_it_takes_over() {
         assert_eq!(standby.stop().code(), Some(0));
         let daemon = second.start();
         wait_until_it_follows(&daemon, &mut node);
-        eventually("its list is known", || second.state_dir().join("whitelist").exists());
+        eventually("its list is known", || second.knows_list_of("file"));
         let backfill = daemon.status()["backfill"].clone();
         assert_eq!((&backfill["jobs_ended"], &backfill["jobs_waiting"]), (&0.into(), &0.into()));
         assert_eq!(daemon.stop().code(), Some(0));
