@@ -11,8 +11,9 @@ use slog::{Logger, debug, error, info, o, warn};
 
 use super::{
     input::{self, Input},
+    job::{Job, What},
     pass::Pass,
-    queue::{Backfills, Job, What},
+    queue::Backfills,
     report::{JobState, Report},
     run::{Keeping, Pace, run},
     saved::Saved,

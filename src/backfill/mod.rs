@@ -65,6 +65,7 @@ mod actor;
 mod books;
 mod command;
 mod input;
+mod job;
 mod parse;
 mod pass;
 mod queue;
@@ -80,8 +81,9 @@ pub use self::{
     books::{Books, StoreBooks},
     command::{BackfillCommand, NAME},
     input::{Input, InputError, find},
+    job::Order,
     pass::Pass,
-    queue::{Backfills, Order},
+    queue::Backfills,
     report::{JobState, PendingState, Report},
     run::{Keeping, Pace, run},
     saved::Saved,

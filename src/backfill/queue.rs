@@ -14,18 +14,17 @@ use std::{
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
 use slog::{Logger, debug, error, info, warn};
 use tokio::{
-    sync::{Notify, watch},
+    sync::Notify,
     time::{Instant, sleep, timeout_at},
 };
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     books::{Books, Owed, owed},
     input::Input,
-    report::{JobState, PendingState, Report},
+    job::{Job, Order, What},
+    report::{JobState, PendingState},
     saved::{BY_LIST, Saved},
 };
 use crate::{
@@ -39,100 +38,8 @@ use crate::{
 /// Jobs by hand that may wait.
 const MAX_WAITING: usize = 8;
 
-/// How long a job by list waits that failed; each time twice as long, up to the most.
-const FIRST_DELAY: Duration = Duration::from_secs(10);
-const MAX_DELAY: Duration = Duration::from_secs(320);
-
 /// How long after a failure the books are written again; each time twice as long, up to the most.
 const BOOKS_DELAY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
-
-/// What is ordered by hand. The same order is the same job: it goes on where it was cancelled.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Order {
-    /// Absolute: files, or directories with hour files below.
-    pub paths: Vec<PathBuf>,
-    /// `None`: everybody on the whitelist.
-    #[serde(default)]
-    pub users: Option<Vec<Address>>,
-    /// A time of its own instead of the retention.
-    #[serde(default)]
-    pub keep_ms: Option<u64>,
-    /// Cast what is new.
-    #[serde(default)]
-    pub broadcast: bool,
-}
-
-impl Order {
-    pub fn keep(&self) -> Option<Duration> {
-        self.keep_ms.map(Duration::from_millis)
-    }
-
-    /// The name under which its progress is kept. `list`: who is listed, which is part of an order
-    /// that names no users. A file that was read for others is not done for who is new.
-    pub fn name(&self, list: Option<&Whitelist>) -> String {
-        let mut text = serde_json::to_vec(self).unwrap_or_default();
-        if let Some(list) = list.filter(|_| self.users.is_none()) {
-            text.extend(list.digest().to_le_bytes());
-        }
-        format!("order-{:016x}", xxh3_64(&text))
-    }
-}
-
-/// A job.
-pub struct Job {
-    pub name: String,
-    pub what: What,
-    /// How often it failed in a row.
-    pub failures: u32,
-    /// It has not begun, in this run or an earlier one: there is still room in it for others.
-    is_new: bool,
-    /// It does not begin before.
-    due: Instant,
-    cancelled: AtomicBool,
-    report: watch::Sender<Report>,
-}
-
-pub enum What {
-    /// Users were added to the list: the books say which.
-    List,
-    /// With the list that it was ordered with.
-    Order(Order, Vec<Input>, Arc<Whitelist>),
-}
-
-impl Job {
-    fn new(name: String, what: What) -> Self {
-        let report = Report { job: name.clone(), ..Report::default() };
-        let (report, cancelled) = (watch::Sender::new(report), AtomicBool::new(false));
-        Self { name, what, failures: 0, is_new: true, due: Instant::now(), cancelled, report }
-    }
-
-    /// One that has begun before, and failed so often since.
-    fn again(failures: u32, name: String) -> Self {
-        let due = Instant::now() + delay(failures);
-        Self { failures, is_new: false, due, ..Self::new(name, What::List) }
-    }
-
-    pub fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
-    }
-
-    pub fn tell(&self, report: &Report) {
-        self.report.send_replace(report.clone());
-    }
-
-    pub fn follow(&self) -> watch::Receiver<Report> {
-        self.report.subscribe()
-    }
-}
-
-/// The wait behind so many failures.
-fn delay(failures: u32) -> Duration {
-    match failures {
-        0 => Duration::ZERO,
-        failures => FIRST_DELAY.saturating_mul(2_u32.saturating_pow(failures - 1)).min(MAX_DELAY),
-    }
-}
 
 /// All jobs; shared by the runner, the control socket and status.
 pub struct Backfills {
@@ -346,9 +253,8 @@ impl Backfills {
         let name = name.await.map_err(|error| Refusal::new("stopping", error.to_string()))?;
         let mut inner = self.lock();
         // One that is about to end is no hindrance: the next one begins when it has.
-        let is_alive = |job: &Job| !job.is_cancelled() && !job.report.borrow().is_over();
         let mut others = inner.running.iter().chain(&inner.waiting);
-        if others.any(|job| job.name == name && is_alive(job)) {
+        if others.any(|job| job.name == name && !job.is_over()) {
             let text = "the same back-fill is under way, see /v1/status".to_owned();
             return Err(Refusal::new("busy", text));
         }
@@ -362,7 +268,7 @@ impl Backfills {
 
     /// Ends a job; the same order goes on with it.
     pub fn cancel(&self, job: &Arc<Job>) {
-        job.cancelled.store(true, Ordering::Relaxed);
+        job.cancel();
         let mut inner = self.lock();
         inner.waiting.retain(|other| !Arc::ptr_eq(other, job));
         self.count(&inner);
@@ -408,7 +314,7 @@ impl Backfills {
     /// it failed, after a while in which others can run.
     pub async fn finished(&self) {
         let Some(job) = self.lock().running.clone() else { return };
-        let state = job.report.borrow().state;
+        let state = job.state();
         let is_by_list = matches!(job.what, What::List);
         if is_by_list && state == JobState::Done {
             self.strike_out(&job.name).await;

@@ -8,6 +8,9 @@
 //! order of arrival, so a resume (`seq` above a cursor's) never meets them, the end of the table stays
 //! with the live ones, and neither needs a column of its own. A live event of the same identity takes
 //! the place of a back-filled one: what was cast can be resumed.
+//!
+//! What is still to be back-filled by list is here as well ([`Pending`]), so that whoever writes next does
+//! it, on whichever machine.
 
 mod backfilled;
 pub mod backup;

@@ -2,6 +2,7 @@ use async_trait::async_trait;
 
 use super::*;
 use crate::{
+    backfill::report::Report,
     config::WhitelistConfig,
     testing::log,
     whitelist::{ListChanged, ListMark, Since},
