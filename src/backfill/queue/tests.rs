@@ -257,6 +257,40 @@ async fn news_that_cannot_be_kept_are_not_taken() {
     assert_eq!(backfills.users(&backfills.next().await.name), Some(vec![address(1)]));
 }
 
+/// Notes how loud each line is.
+#[derive(Clone, Default)]
+struct Levels(Arc<Mutex<Vec<slog::Level>>>);
+
+impl slog::Drain for Levels {
+    type Ok = ();
+    type Err = slog::Never;
+
+    fn log(&self, record: &slog::Record<'_>, _: &slog::OwnedKVList) -> Result<Self::Ok, Self::Err> {
+        self.0.lock().unwrap().push(record.level());
+        Ok(())
+    }
+}
+
+#[actix_rt::test]
+async fn that_news_cannot_be_kept_is_said_once_and_that_they_can_again_too() {
+    let levels = Levels::default();
+    let logger = Logger::root(levels.clone(), slog::o!());
+    let book: Arc<Book> = Arc::default();
+    let books: Arc<dyn Books> = book.clone();
+    let list = list_of(&[]).into();
+    let backfills = Backfills::new("gone".into(), true, books, list, Arc::default(), logger);
+    book.is_away.store(true, Ordering::Relaxed);
+
+    for _ in 0..3 {
+        assert!(backfills.list_changed(&added(&[1])).await.is_err());
+    }
+    book.is_away.store(false, Ordering::Relaxed);
+    backfills.list_changed(&added(&[])).await.unwrap();
+
+    let said: Vec<_> = levels.0.lock().unwrap().iter().map(slog::Level::as_str).collect();
+    assert_eq!(said, ["ERROR", "DEBUG", "DEBUG", "INFO"]);
+}
+
 #[actix_rt::test]
 async fn a_job_that_fails_comes_again_ever_later_and_lets_others_pass() {
     // Nothing else is to do: time moves on to the next job.
