@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "backfill/machines.rs"]
+mod machines;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -305,6 +307,7 @@ fn additions_while_the_daemon_is_down_are_back_filled_at_its_start() {
     let daemon = setup.start();
     caught_up(&daemon, node.manifest().totals.highest_block);
     assert_eq!(daemon.status()["backfill"]["jobs_ended"], 0, "nobody was added at the first start");
+    eventually("the list is known", || setup.knows_list_of("file"));
     assert_eq!(daemon.stop().code(), Some(0));
 
     node.write_blocks(30).unwrap();

@@ -7,15 +7,17 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use actix::prelude::*;
 use async_trait::async_trait;
-use slog::{Logger, error, info, o, warn};
+use slog::{Logger, debug, error, info, o, warn};
 
 use super::{
     input::{self, Input},
-    pass::{self, Pass, Scope, Users},
-    queue::{Backfills, Job, What},
+    job::{Job, What},
+    pass::Pass,
+    queue::Backfills,
     report::{JobState, Report},
     run::{Keeping, Pace, run},
     saved::Saved,
+    scope::{self, Scope, Users},
     sink::{Sink, SinkError, Tally},
 };
 use crate::{
@@ -26,7 +28,7 @@ use crate::{
     source::{Budget, Horizon, StreamCheckpoint},
     stats::Stats,
     store::{Backfill, DbWriter, GetCheckpoints, Setting, StoreError, Stored},
-    whitelist::{ListChanged, ReplaceWhitelist},
+    whitelist::{ListNews, ReplaceWhitelist},
 };
 
 /// The lowest priority of a thread. Its share of the disk follows from it.
@@ -78,6 +80,7 @@ impl Backfiller {
 
 impl Runner {
     async fn run(self) {
+        self.take_up().await;
         loop {
             let job = self.0.backfills.next().await;
             let ended = match self.saved(&job.name) {
@@ -85,20 +88,42 @@ impl Runner {
                 Err(error) => Err(error),
             };
             if let Err(error) = ended {
-                error!(self.0.logger, "back-fill failed: its state cannot be kept";
-                    "job" => &job.name, "error" => %error);
+                if job.failures == 0 {
+                    error!(self.0.logger, "back-fill failed: its state cannot be kept, it is tried again";
+                        "job" => &job.name, "error" => %error);
+                } else {
+                    debug!(self.0.logger, "back-fill failed again"; "job" => &job.name,
+                        "failures" => job.failures, "error" => %error);
+                }
                 let mut report = job.follow().borrow().clone();
                 report.state = JobState::Failed;
                 report.note_fault(format!("the state directory: {error}"));
                 job.tell(&report);
                 self.0.stats.backfill.end(&report);
             }
-            self.0.backfills.finished();
+            self.0.backfills.finished().await;
         }
     }
 
-    /// What is kept of a job. One that cannot be understood is begun anew: a job by list then is for
-    /// the whole list, and so for all who were added.
+    /// Takes up what earlier writers have left. News of the list do it as well, so it may be done.
+    async fn take_up(&self) {
+        let parts = &self.0;
+        let mut said = false;
+        while let Err(error) = parts.backfills.take_up().await {
+            if parts.backfills.is_stopping() {
+                return;
+            }
+            self.say_away(&mut said, &error);
+            actix_rt::time::sleep(AWAY).await;
+        }
+    }
+
+    /// Says once that the store is away.
+    fn say_away(&self, said: &mut bool, error: &StoreError) {
+        say_away(&self.0.logger, said, error);
+    }
+
+    /// How far a job is. What cannot be understood is begun anew.
     fn saved(&self, name: &str) -> io::Result<Saved> {
         let state_dir = &self.0.config.state_dir;
         match Saved::read(state_dir, name) {
@@ -118,9 +143,9 @@ impl Runner {
             What::List => {
                 let Some(inputs) = self.inputs_of_list(job, saved).await? else { return Ok(()) };
                 let list = parts.backfills.list();
-                let users = match &saved.users {
+                let users = match parts.backfills.users(&job.name) {
                     // Who has left the list since is not stored any more.
-                    Some(users) => Users::NamedAndListed(users.iter().copied().collect(), list),
+                    Some(users) => Users::NamedAndListed(users.into_iter().collect(), list),
                     None => Users::Listed(list),
                 };
                 (inputs, users, Setting::default(), false)
@@ -138,7 +163,7 @@ impl Runner {
         let retention = parts.horizon.retention();
         let scope = Scope {
             users,
-            edge: pass::edge(parts.horizon.newest(), now, retention, setting.keep),
+            edge: scope::edge(parts.horizon.newest(), now, retention, setting.keep),
             height: parts.log.heads().positions.iter().map(|head| head.1).max(),
             max_line_bytes: parts.config.source.max_line_bytes,
         };
@@ -165,7 +190,12 @@ impl Runner {
             "stored" => report.stored, "known" => report.known,
             "refused_blocks" => report.refused_blocks);
         for fault in &report.faults {
-            warn!(parts.logger, "back-fill could not read all"; "job" => &job.name, "error" => fault);
+            if job.failures == 0 {
+                warn!(parts.logger, "back-fill met a fault"; "job" => &job.name, "error" => fault);
+            } else {
+                debug!(parts.logger, "back-fill met a fault again"; "job" => &job.name,
+                    "failures" => job.failures, "error" => fault);
+            }
         }
         Ok(())
     }
@@ -199,11 +229,12 @@ impl Runner {
             }
             actix_rt::time::sleep(COMMIT_CHECK).await;
         }
+        let mut said = false;
         loop {
             match parts.writer.send(GetCheckpoints).await.ok()? {
                 Ok(checkpoints) => return Some(checkpoints),
                 Err(error) => {
-                    warn!(parts.logger, "back-fill waits for the store"; "error" => %error);
+                    self.say_away(&mut said, &error);
                     if parts.backfills.is_stopping() {
                         return None;
                     }
@@ -211,6 +242,15 @@ impl Runner {
                 }
             }
         }
+    }
+}
+
+/// Says once that the store is away, and then in detail.
+fn say_away(logger: &Logger, said: &mut bool, error: &StoreError) {
+    if !std::mem::replace(said, true) {
+        warn!(logger, "back-fill waits for the store"; "error" => %error);
+    } else {
+        debug!(logger, "back-fill still waits for the store"; "error" => %error);
     }
 }
 
@@ -275,6 +315,7 @@ impl Sink for DaemonSink<'_> {
             }
             // They are stored; their days are still to be kept.
         }
+        let mut said = false;
         loop {
             self.go_on()?;
             let message = Backfill { events: events.clone(), setting: self.setting };
@@ -286,8 +327,8 @@ impl Sink for DaemonSink<'_> {
                 }
                 Ok(Stored::Postponed(_)) => actix_rt::time::sleep(POSTPONED).await,
                 Err(_) if self.parts.backfills.is_stopping() => return Err(SinkError::Stopping),
-                Err(StoreError::Unavailable(error)) => {
-                    warn!(self.parts.logger, "back-fill waits for the store"; "error" => error);
+                Err(error @ StoreError::Unavailable(_)) => {
+                    say_away(&self.parts.logger, &mut said, &error);
                     actix_rt::time::sleep(AWAY).await;
                 }
                 Err(error) => return Err(error.into()),
@@ -308,9 +349,6 @@ impl Actor for Backfiller {
         if let Err(error) = rustix::process::setpriority_process(None, NICE) {
             warn!(self.logger, "back-fill runs with full priority"; "error" => %error);
         }
-        if let Err(error) = self.backfills.take_up() {
-            warn!(self.logger, "back-fills of earlier cannot be taken up"; "error" => %error);
-        }
         if let Some(runner) = self.runner.take() {
             ctx.spawn(runner.run().into_actor(self));
         }
@@ -325,10 +363,11 @@ impl Handler<ReplaceWhitelist> for Backfiller {
     }
 }
 
-impl Handler<ListChanged> for Backfiller {
-    type Result = io::Result<()>;
+impl Handler<ListNews> for Backfiller {
+    type Result = ResponseFuture<io::Result<()>>;
 
-    fn handle(&mut self, change: ListChanged, _ctx: &mut Self::Context) -> io::Result<()> {
-        self.backfills.list_changed(&change)
+    fn handle(&mut self, news: ListNews, _ctx: &mut Self::Context) -> Self::Result {
+        let backfills = self.backfills.clone();
+        Box::pin(async move { backfills.list_changed(&news).await.map_err(io::Error::other) })
     }
 }

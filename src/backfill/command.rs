@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use super::{
     input::find,
-    queue::{Backfills, Job, Order},
+    job::{Job, Order},
+    queue::Backfills,
 };
 use crate::control::{Command, Refusal, Told};
 

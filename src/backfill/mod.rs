@@ -2,7 +2,7 @@
 //!
 //! Place: beside the pipeline, on a thread of its own with the lowest priority. It reads hour files
 //! as the source does, parses and filters by the same rules, and gives rows to `DbWriter` in small
-//! portions. Started by [`ListChanged`](crate::whitelist::ListChanged), or by hand over the
+//! portions. Started by [`ListNews`](crate::whitelist::ListNews), or by hand over the
 //! [control socket](crate::control); the command opens the store itself where no daemon runs.
 //!
 //! # The rules
@@ -31,11 +31,19 @@
 //! **One pass for many.** A job reads the files once for all of its users. Additions that come while
 //! one runs wait for one next job. `whitelist.all` needs none.
 //!
-//! **Progress.** A job by list is written to the state directory before the list counts as known, so
-//! that no crash forgets it; its progress (finished files, and a place in the current one with the
-//! digest of the bytes before it) follows the commits. After a crash some seconds of it are read
-//! again. A job by hand that was cancelled goes on where it stopped when it is ordered again.
-//! The live stream's checkpoints are never touched.
+//! **Two machines.** What is to be done for whom is in the store, with the mark (digest and size) of the
+//! list for which nothing else is missing, both written at once and under the lease, before the list
+//! counts as known. So no crash forgets a job, and whoever writes next, on this machine or another one,
+//! takes it up for the files of its own node. At its start a daemon compares its list with that mark:
+//! the same list owes nothing; a change since its own last run counts if that ended with the list of the
+//! mark; otherwise another machine has known a list that this one has not seen, and one job reads for
+//! the whole list. A standby that never takes over leaves no trace.
+//!
+//! **Progress.** How far a job is (finished files, and a place in the current one with the digest of the
+//! bytes before it) is in the state directory of the machine whose files it reads, and follows the
+//! commits. After a crash some seconds of it are read again; another machine begins anew. A job by hand
+//! that was cancelled goes on where it stopped when it is ordered again. The live stream's checkpoints
+//! are never touched.
 //!
 //! **Second to the live stream.** [`PORTION`] rows at a time, only while no more than a few live
 //! events wait, and at most `backfill.max_bytes_per_second`; one chunk of a file is in memory.
@@ -54,25 +62,32 @@
 //! of each such beginning: a wrong number would be a second identity.
 
 mod actor;
+mod books;
 mod command;
 mod input;
+mod job;
+mod parse;
 mod pass;
 mod queue;
 mod read;
 mod report;
 mod run;
 mod saved;
+mod scope;
 mod sink;
 
 pub use self::{
     actor::{Backfiller, Parts},
+    books::{Books, StoreBooks},
     command::{BackfillCommand, NAME},
     input::{Input, InputError, find},
-    pass::{Pass, Scope, Users, edge},
-    queue::{Backfills, Order},
-    report::{JobState, Report},
+    job::Order,
+    pass::Pass,
+    queue::Backfills,
+    report::{JobState, PendingState, Report},
     run::{Keeping, Pace, run},
     saved::Saved,
+    scope::{Scope, Users, edge},
     sink::{OwnStore, Sink, SinkError, Tally},
 };
 

@@ -1,9 +1,10 @@
 //! The jobs of a daemon: those that wait and the one that runs.
 //!
-//! Invariant: a job by list is on the disk before the list counts as known.
+//! Invariant: a job by list is in the books before the list counts as known, and leaves them when it
+//! is done.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::VecDeque,
     io,
     path::PathBuf,
     sync::{
@@ -13,122 +14,41 @@ use std::{
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
-use slog::{Logger, error, info};
+use slog::{Logger, debug, error, info, warn};
 use tokio::{
-    sync::{Notify, watch},
-    time::{Instant, timeout_at},
+    sync::Notify,
+    time::{Instant, sleep, timeout_at},
 };
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
+    books::{Books, Owed, owed},
     input::Input,
-    report::{JobState, Report},
+    job::{Job, Order, What},
+    report::{JobState, PendingState},
     saved::{BY_LIST, Saved},
 };
 use crate::{
     control::Refusal,
     event::{Address, Timestamp},
     stats::Stats,
-    whitelist::{ListChanged, MAX_NAMED, Whitelist},
+    store::{Pending, PendingJob, StoreError},
+    whitelist::{ListNews, MAX_NAMED, Whitelist},
 };
 
 /// Jobs by hand that may wait.
 const MAX_WAITING: usize = 8;
 
-/// How long a job by list waits that failed; each time twice as long, up to the most.
-const FIRST_DELAY: Duration = Duration::from_secs(10);
-const MAX_DELAY: Duration = Duration::from_secs(320);
-
-/// What is ordered by hand. The same order is the same job: it goes on where it was cancelled.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Order {
-    /// Absolute: files, or directories with hour files below.
-    pub paths: Vec<PathBuf>,
-    /// `None`: everybody on the whitelist.
-    #[serde(default)]
-    pub users: Option<Vec<Address>>,
-    /// A time of its own instead of the retention.
-    #[serde(default)]
-    pub keep_ms: Option<u64>,
-    /// Cast what is new.
-    #[serde(default)]
-    pub broadcast: bool,
-}
-
-impl Order {
-    pub fn keep(&self) -> Option<Duration> {
-        self.keep_ms.map(Duration::from_millis)
-    }
-
-    /// The name under which its progress is kept. `list`: who is listed, which is part of an order
-    /// that names no users. A file that was read for others is not done for who is new.
-    pub fn name(&self, list: Option<&Whitelist>) -> String {
-        let mut text = serde_json::to_vec(self).unwrap_or_default();
-        if let Some(list) = list.filter(|_| self.users.is_none()) {
-            text.extend(list.digest().to_le_bytes());
-        }
-        format!("order-{:016x}", xxh3_64(&text))
-    }
-}
-
-/// A job.
-pub struct Job {
-    pub name: String,
-    pub what: What,
-    /// How often it failed in a row.
-    failures: u32,
-    /// It does not begin before.
-    due: Instant,
-    cancelled: AtomicBool,
-    report: watch::Sender<Report>,
-}
-
-pub enum What {
-    /// Users were added to the list: they are in the state directory.
-    List,
-    /// With the list that it was ordered with.
-    Order(Order, Vec<Input>, Arc<Whitelist>),
-}
-
-impl Job {
-    fn new(name: String, what: What) -> Arc<Self> {
-        Self::after(0, name, what)
-    }
-
-    fn after(failures: u32, name: String, what: What) -> Arc<Self> {
-        let report = Report { job: name.clone(), ..Report::default() };
-        let (report, cancelled) = (watch::Sender::new(report), AtomicBool::new(false));
-        let due = Instant::now() + delay(failures);
-        Arc::new(Self { name, what, failures, due, cancelled, report })
-    }
-
-    pub fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
-    }
-
-    pub fn tell(&self, report: &Report) {
-        self.report.send_replace(report.clone());
-    }
-
-    pub fn follow(&self) -> watch::Receiver<Report> {
-        self.report.subscribe()
-    }
-}
-
-/// The wait behind so many failures.
-fn delay(failures: u32) -> Duration {
-    match failures {
-        0 => Duration::ZERO,
-        failures => FIRST_DELAY.saturating_mul(2_u32.saturating_pow(failures - 1)).min(MAX_DELAY),
-    }
-}
+/// How long after a failure the books are written again; each time twice as long, up to the most.
+const BOOKS_DELAY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
 /// All jobs; shared by the runner, the control socket and status.
 pub struct Backfills {
     state_dir: PathBuf,
     enabled: bool,
+    books: Arc<dyn Books>,
+    /// Held while the books are written, so that one writing follows the other, and while a job
+    /// begins: nobody is added to it then.
+    turn: tokio::sync::Mutex<()>,
     inner: Mutex<Inner>,
     work: Notify,
     stopping: AtomicBool,
@@ -140,6 +60,12 @@ struct Inner {
     waiting: VecDeque<Arc<Job>>,
     running: Option<Arc<Job>>,
     list: Arc<Whitelist>,
+    /// What the books say; `None` before they were read.
+    pending: Option<Pending>,
+    /// The names of jobs that an earlier writer has left.
+    taken_over: Vec<String>,
+    /// Whether it was said that the books cannot be written.
+    is_unkept: bool,
 }
 
 impl Backfills {
@@ -147,24 +73,83 @@ impl Backfills {
     pub fn new(
         state_dir: PathBuf,
         enabled: bool,
+        books: Arc<dyn Books>,
         list: Arc<Whitelist>,
         stats: Arc<Stats>,
         logger: Logger,
     ) -> Arc<Self> {
-        let inner = Mutex::new(Inner { waiting: VecDeque::new(), running: None, list });
+        let inner = Mutex::new(Inner {
+            waiting: VecDeque::new(),
+            running: None,
+            list,
+            pending: None,
+            taken_over: Vec::new(),
+            is_unkept: false,
+        });
+        let (turn, work) = (tokio::sync::Mutex::default(), Notify::new());
         let stopping = AtomicBool::new(false);
-        Arc::new(Self { state_dir, enabled, inner, work: Notify::new(), stopping, stats, logger })
+        Arc::new(Self { state_dir, enabled, books, turn, inner, work, stopping, stats, logger })
     }
 
-    /// Takes up the jobs by list of an earlier life.
-    pub fn take_up(&self) -> io::Result<()> {
-        if self.enabled {
-            for name in Saved::list(&self.state_dir)? {
-                info!(self.logger, "back-fill goes on"; "job" => &name);
-                self.push(&mut self.lock(), Job::new(name, What::List));
+    /// Takes up the jobs by list that an earlier writer has left, on this machine or another one,
+    /// unless that was done.
+    ///
+    /// # Errors
+    /// When the books cannot be read.
+    pub async fn take_up(&self) -> Result<(), StoreError> {
+        let _turn = self.turn.lock().await;
+        self.read_books().await.map(drop)
+    }
+
+    /// What the books say. They are read once: nobody else writes them while the lease is ours.
+    async fn read_books(&self) -> Result<Pending, StoreError> {
+        if let Some(pending) = self.lock().pending.clone() {
+            return Ok(pending);
+        }
+        let pending = self.books.load().await?;
+        if let Err(error) = self.forget_others(&pending) {
+            warn!(self.logger, "the progress of back-fills that are done stays in the state directory";
+                "error" => %error);
+        }
+        let mut inner = self.lock();
+        for job in &pending.jobs {
+            inner.taken_over.push(job.name.clone());
+            if self.enabled {
+                let users = job.users.as_ref().map(Vec::len);
+                info!(self.logger, "back-fill of an earlier writer is taken up";
+                    "job" => &job.name, "users" => users);
+                self.push(&mut inner, Job::again(0, job.name.clone()).into());
+            }
+        }
+        self.note_pending(&mut inner, pending.clone());
+        Ok(pending)
+    }
+
+    /// Forgets the progress of jobs that another machine has done.
+    fn forget_others(&self, pending: &Pending) -> io::Result<()> {
+        for name in Saved::list(&self.state_dir)? {
+            if pending.jobs.iter().all(|job| job.name != name) {
+                Saved::remove(&self.state_dir, &name)?;
             }
         }
         Ok(())
+    }
+
+    fn note_pending(&self, inner: &mut Inner, pending: Pending) {
+        let state = |job: &PendingJob| PendingState {
+            job: job.name.clone(),
+            users: job.users.as_ref().map(Vec::len),
+            taken_over: inner.taken_over.contains(&job.name),
+        };
+        self.stats.backfill.set_pending(pending.jobs.iter().map(state).collect());
+        inner.pending = Some(pending);
+    }
+
+    /// For whom a job by list is: `None`, for everybody on it.
+    pub fn users(&self, name: &str) -> Option<Vec<Address>> {
+        let inner = self.lock();
+        let jobs = inner.pending.iter().flat_map(|pending| &pending.jobs);
+        jobs.into_iter().find(|job| job.name == name)?.users.clone()
     }
 
     pub fn list(&self) -> Arc<Whitelist> {
@@ -175,46 +160,85 @@ impl Backfills {
         self.lock().list = list;
     }
 
-    /// Users were added: one job for all who come before the next one begins.
+    /// The list is another one: there is one job for all who come before the next one begins.
     ///
     /// # Errors
-    /// When the job cannot be kept: then there is none, and the change is to be told again.
-    pub fn list_changed(&self, change: &ListChanged) -> io::Result<()> {
+    /// When the books cannot be written: then there is no job, and the news are to be told again.
+    pub async fn list_changed(&self, news: &ListNews) -> Result<(), StoreError> {
+        let _turn = self.turn.lock().await;
+        let kept = self.keep(news).await;
         let mut inner = self.lock();
-        if !self.enabled || change.added_count == 0 || inner.list.is_all() {
-            return Ok(());
-        }
-        let waits = inner.waiting.iter().find(|job| matches!(job.what, What::List)).cloned();
-        // One that began before a restart has its bounds already: it is too late for others.
-        let waits = waits.and_then(|job| {
-            let saved = Saved::read(&self.state_dir, &job.name).ok()?;
-            saved.bounds.is_none().then_some((job.name.clone(), saved))
-        });
-        let (name, mut saved, is_new) = match waits {
-            Some((name, saved)) => (name, saved, false),
-            None => {
-                let users = Some(Vec::new());
-                let name = format!("{BY_LIST}{:020}", Timestamp::now().0);
-                (name, Saved { users, ..Saved::default() }, true)
+        let was_unkept = std::mem::replace(&mut inner.is_unkept, kept.is_err());
+        match &kept {
+            Err(error) if !was_unkept => {
+                error!(self.logger, "what is to be back-filled cannot be kept, it is tried again until it can";
+                    "error" => %error);
             }
+            Err(error) => {
+                debug!(self.logger, "what is to be back-filled cannot be kept yet"; "error" => %error);
+            }
+            Ok(()) if was_unkept => info!(self.logger, "what is to be back-filled is kept again"),
+            Ok(()) => {}
+        }
+        kept
+    }
+
+    async fn keep(&self, news: &ListNews) -> Result<(), StoreError> {
+        let old = self.read_books().await?;
+        let now = news.list.mark();
+        let owed = match self.enabled {
+            true => owed(old.list, now, news),
+            false => Owed::Nothing,
         };
-        saved.users = saved.users.filter(|_| !change.is_cut()).map(|known| {
-            let all: BTreeSet<Address> =
-                known.into_iter().chain(change.added.iter().copied()).collect();
-            all.into_iter().collect()
-        });
-        saved.users = saved.users.filter(|users: &Vec<Address>| users.len() <= MAX_NAMED);
-        info!(self.logger, "users were added, their older events are back-filled";
-            "job" => &name, "users" => change.added_count);
-        if let Err(error) = saved.write(&self.state_dir, &name) {
-            error!(self.logger, "back-fill of added users cannot be kept, it is tried again later";
-                "job" => &name, "error" => %error);
-            return Err(error);
+        let is_unknown = owed == Owed::Unknown;
+        let users = match owed {
+            Owed::Nothing => None,
+            Owed::Users(users) => Some(Some(users)),
+            Owed::Everybody | Owed::Unknown => Some(None),
+        };
+        let mut new = Pending { list: Some(now), ..old.clone() };
+        let job = users.map(|users| self.enter(&mut new, users));
+        if new != old {
+            self.books.save(&new).await?;
+        }
+        let mut inner = self.lock();
+        self.note_pending(&mut inner, new);
+        let Some((name, is_new)) = job else { return Ok(()) };
+        match is_unknown {
+            true => {
+                info!(self.logger, "the last writer knew another list, and this machine does not know \
+                who has come since: the whole list is back-filled"; "job" => &name)
+            }
+            false => info!(self.logger, "users were added, their older events are back-filled";
+                "job" => &name, "users" => news.change.added_count),
         }
         if is_new {
-            self.push(&mut inner, Job::new(name, What::List));
+            self.push(&mut inner, Job::new(name, What::List).into());
         }
         Ok(())
+    }
+
+    /// Enters users into the job that has room for them, or into a new one. Gives its name, and
+    /// whether it is new.
+    fn enter(&self, pending: &mut Pending, users: Option<Vec<Address>>) -> (String, bool) {
+        let inner = self.lock();
+        // One that has begun has its bounds already: it is too late for others.
+        let with_room = |job: &&Arc<Job>| matches!(job.what, What::List) && job.is_new;
+        let waits = inner.waiting.iter().find(with_room).map(|job| &job.name);
+        let known = pending.jobs.iter_mut().find(|job| Some(&job.name) == waits);
+        let Some(job) = known else {
+            let name = format!("{BY_LIST}{:020}", Timestamp::now().0);
+            pending.jobs.push(PendingJob { name: name.clone(), users });
+            return (name, true);
+        };
+        job.users = job.users.take().zip(users).map(|(mut all, more)| {
+            all.extend(more);
+            all.sort_unstable();
+            all.dedup();
+            all
+        });
+        job.users.take_if(|users| users.len() > MAX_NAMED);
+        (job.name.clone(), false)
     }
 
     /// Takes an order.
@@ -229,23 +253,22 @@ impl Backfills {
         let name = name.await.map_err(|error| Refusal::new("stopping", error.to_string()))?;
         let mut inner = self.lock();
         // One that is about to end is no hindrance: the next one begins when it has.
-        let is_alive = |job: &Job| !job.is_cancelled() && !job.report.borrow().is_over();
         let mut others = inner.running.iter().chain(&inner.waiting);
-        if others.any(|job| job.name == name && is_alive(job)) {
+        if others.any(|job| job.name == name && !job.is_over()) {
             let text = "the same back-fill is under way, see /v1/status".to_owned();
             return Err(Refusal::new("busy", text));
         }
         if inner.waiting.len() >= MAX_WAITING {
             return Err(Refusal::new("busy", format!("{MAX_WAITING} back-fills wait already")));
         }
-        let job = Job::new(name, What::Order(order, inputs, list));
+        let job = Arc::new(Job::new(name, What::Order(order, inputs, list)));
         self.push(&mut inner, job.clone());
         Ok(job)
     }
 
     /// Ends a job; the same order goes on with it.
     pub fn cancel(&self, job: &Arc<Job>) {
-        job.cancelled.store(true, Ordering::Relaxed);
+        job.cancel();
         let mut inner = self.lock();
         inner.waiting.retain(|other| !Arc::ptr_eq(other, job));
         self.count(&inner);
@@ -255,7 +278,11 @@ impl Backfills {
     pub async fn next(&self) -> Arc<Job> {
         loop {
             let work = self.work.notified();
-            let next_due = match self.begin() {
+            let begun = {
+                let _turn = self.turn.lock().await;
+                self.begin()
+            };
+            let next_due = match begun {
                 Ok(job) => return job,
                 Err(next_due) => next_due,
             };
@@ -283,20 +310,54 @@ impl Backfills {
         Ok(job)
     }
 
-    /// The job that ran has ended. One by list whose store failed comes again, after a while in which
-    /// others can run.
-    pub fn finished(&self) {
-        let mut inner = self.lock();
-        let failed = inner.running.take().filter(|job| {
-            matches!(job.what, What::List) && job.report.borrow().state == JobState::Failed
-        });
-        match failed {
-            Some(job) => {
-                let again = Job::after(job.failures + 1, job.name.clone(), What::List);
-                self.push(&mut inner, again);
-            }
-            None => self.count(&inner),
+    /// The job that ran has ended. One by list leaves the books when it is done, and comes again when
+    /// it failed, after a while in which others can run.
+    pub async fn finished(&self) {
+        let Some(job) = self.lock().running.clone() else { return };
+        let state = job.state();
+        let is_by_list = matches!(job.what, What::List);
+        if is_by_list && state == JobState::Done {
+            self.strike_out(&job.name).await;
         }
+        let mut inner = self.lock();
+        inner.running = None;
+        match is_by_list && state == JobState::Failed {
+            true => {
+                let again = Job::again(job.failures + 1, job.name.clone());
+                self.push(&mut inner, again.into());
+            }
+            false => self.count(&inner),
+        }
+    }
+
+    /// Takes a job out of the books. If the daemon stops before that is done, the next one does it
+    /// again, which changes nothing.
+    async fn strike_out(&self, name: &str) {
+        let mut pause = BOOKS_DELAY.0;
+        loop {
+            let struck = {
+                let _turn = self.turn.lock().await;
+                self.save_without(name).await
+            };
+            let Err(error) = struck else { return };
+            if self.is_stopping() {
+                return;
+            }
+            if pause == BOOKS_DELAY.0 {
+                warn!(self.logger, "that a back-fill is done cannot be kept, it is tried again";
+                    "job" => name, "error" => %error);
+            }
+            sleep(pause).await;
+            pause = (2 * pause).min(BOOKS_DELAY.1);
+        }
+    }
+
+    async fn save_without(&self, name: &str) -> Result<(), StoreError> {
+        let mut pending = self.read_books().await?;
+        pending.jobs.retain(|job| job.name != name);
+        self.books.save(&pending).await?;
+        self.note_pending(&mut self.lock(), pending);
+        Ok(())
     }
 
     /// The daemon stops: the job that runs ends where it is.

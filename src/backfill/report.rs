@@ -13,7 +13,10 @@ pub struct Report {
     pub files_total: u64,
     pub files_done: u64,
     pub bytes_total: u64,
+    /// With those that are passed over.
     pub bytes_done: u64,
+    /// In this run of the job.
+    pub read_bytes: u64,
     /// Rows that were not there.
     pub stored: u64,
     /// Rows that were there already.
@@ -41,6 +44,16 @@ pub enum JobState {
     Cancelled,
     /// The store could not go on.
     Failed,
+}
+
+/// A job by list that is not done. It is kept in the store, so that whoever writes next does it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PendingState {
+    pub job: String,
+    /// Null: for the whole list.
+    pub users: Option<usize>,
+    /// An earlier writer has left it, on this machine or another one.
+    pub taken_over: bool,
 }
 
 impl Report {

@@ -14,10 +14,8 @@ use super::{
 };
 use crate::event::Event;
 
-/// How often progress is written down: what is read again after a crash. It is rarer for a job of many
-/// users, whose names are written with it.
+/// How often progress is written down: what is read again after a crash.
 const SAVE: Duration = Duration::from_secs(1);
-const USERS_A_SECOND: usize = 10_000;
 
 /// How often it is told.
 const TELL: Duration = Duration::from_millis(200);
@@ -60,8 +58,6 @@ pub async fn run(
     tell: &mut dyn FnMut(&Report),
 ) -> std::io::Result<Report> {
     let begun = Instant::now();
-    let users = saved.users.as_ref().map_or(0, Vec::len);
-    let save_every = SAVE + Duration::from_secs((users / USERS_A_SECOND) as u64);
     report.state = JobState::Running;
     let (mut saved_at, mut told_at) = (begun, None::<Instant>);
     let outcome = loop {
@@ -86,7 +82,7 @@ pub async fn run(
             saved.place = pass.place();
             break Err(error);
         }
-        if saved_at.elapsed() >= save_every {
+        if saved_at.elapsed() >= SAVE {
             saved.place = pass.place();
             saved.write(keeping.state_dir, keeping.name)?;
             saved_at = Instant::now();
@@ -149,6 +145,7 @@ fn count(pass: &Pass, report: &mut Report, took: Duration) {
     report.files_done = counts.files_done;
     // A file can have grown since it was found.
     report.bytes_done = counts.read_bytes + counts.passed_bytes;
+    report.read_bytes = counts.read_bytes;
     report.bytes_total = report.bytes_total.max(report.bytes_done);
     report.refused_blocks = counts.refused_blocks;
     report.damaged_lines = counts.damaged_lines;

@@ -1,4 +1,5 @@
-//! What a job keeps in the state directory, so that it goes on after a restart.
+//! How far a job is in the files of this machine, kept in its state directory so that it goes on there
+//! after a restart. What is to be done at all is in the [books](super::books).
 //!
 //! Invariant: a file is replaced as a whole, and is on the disk when [`Saved::write`] returns.
 
@@ -13,7 +14,6 @@ use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
 use super::pass::Place;
-use crate::event::Address;
 
 /// Below the state directory.
 const DIRECTORY: &str = "backfill";
@@ -21,11 +21,9 @@ const DIRECTORY: &str = "backfill";
 /// How the names of jobs by list begin; those by hand are found by what was ordered.
 pub const BY_LIST: &str = "list-";
 
-/// A job as it is kept.
+/// How far a job is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Saved {
-    /// Of a job by list: who was added; `None`: so many that the whole list is read for.
-    pub users: Option<Vec<Address>>,
     /// Of a job by list: the files and how far they are read; `None` until it begins.
     pub bounds: Option<Vec<(PathBuf, u64)>>,
     /// Files that were read to their end, with their sizes.
@@ -111,7 +109,6 @@ mod tests {
         let state_dir = tempfile::tempdir().unwrap();
         let path = state_dir.path();
         let saved = Saved {
-            users: Some(vec![Address([7; 20])]),
             bounds: Some(vec![("/a/0".into(), 5)]),
             done: BTreeMap::from([("/a/1".into(), 9)]),
             place: Some(Place {
@@ -140,15 +137,14 @@ mod tests {
     fn a_job_that_cannot_be_understood_is_put_aside_and_begins_anew() {
         let state_dir = tempfile::tempdir().unwrap();
         let path = state_dir.path();
-        Saved { users: Some(Vec::new()), ..Saved::default() }.write(path, "list-1").unwrap();
-        fs::write(super::path(path, "list-1"), "{\"users\":[").unwrap();
+        Saved { bounds: Some(Vec::new()), ..Saved::default() }.write(path, "list-1").unwrap();
+        fs::write(super::path(path, "list-1"), "{\"bounds\":[").unwrap();
         let error = Saved::read(path, "list-1").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
 
         let aside = Saved::put_aside(path, "list-1").unwrap();
 
-        assert_eq!(fs::read_to_string(aside).unwrap(), "{\"users\":[");
-        // For the whole list: nobody knows any more who was added.
+        assert_eq!(fs::read_to_string(aside).unwrap(), "{\"bounds\":[");
         assert_eq!(Saved::read(path, "list-1").unwrap(), Saved::default());
         assert_eq!(Saved::list(path).unwrap(), ["list-1"]);
     }

@@ -16,7 +16,7 @@ use super::{
     watchdog::Stage,
 };
 use crate::{
-    backfill::{self, Backfiller, Backfills},
+    backfill::{self, Backfiller, Backfills, StoreBooks},
     config::Config,
     event::EventId,
     mirror::{self, MirrorWriter},
@@ -184,6 +184,7 @@ impl Commons {
         let backfills = Backfills::new(
             config.state_dir.clone(),
             config.backfill.enabled,
+            Arc::new(StoreBooks(writer.clone())),
             keeper.list(),
             stats.clone(),
             logger.new(o!("component" => "backfill")),

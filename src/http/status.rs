@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{ApiState, State, health, json, older::highest_block};
 use crate::{
-    backfill::Report,
+    backfill::{PendingState, Report},
     config::Reload,
     event::{Timestamp, Topic},
     router::ledger::Gap,
@@ -220,6 +220,8 @@ struct BackfillStatus {
     refused_blocks: u64,
     damaged_lines: u64,
     faults: u64,
+    /// Those by list that are not done, as the store keeps them.
+    pending: Vec<PendingState>,
     /// How far the one is that runs, with its remaining time.
     running: Option<Report>,
     /// How the last one ended.
@@ -466,6 +468,7 @@ fn backfill(state: &ApiState) -> BackfillStatus {
         refused_blocks: stats.refused_blocks.get(),
         damaged_lines: stats.damaged_lines.get(),
         faults: stats.faults.get(),
+        pending: stats.pending(),
         running,
         last,
     }

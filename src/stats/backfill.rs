@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{Counter, Gauge};
-use crate::backfill::Report;
+use crate::backfill::{PendingState, Report};
 
 /// The jobs of this run. Rows = stored + known + refused.
 #[derive(Debug, Default)]
@@ -21,6 +21,7 @@ pub struct BackfillStats {
     /// Files that could not be read to their end.
     pub faults: Counter,
     reports: Mutex<Reports>,
+    pending: Mutex<Vec<PendingState>>,
 }
 
 #[derive(Debug, Default)]
@@ -36,17 +37,25 @@ impl BackfillStats {
         (reports.running.clone(), reports.last.clone())
     }
 
+    /// The jobs by list that are not done.
+    pub fn pending(&self) -> Vec<PendingState> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_pending(&self, pending: Vec<PendingState>) {
+        *self.pending.lock().unwrap_or_else(PoisonError::into_inner) = pending;
+    }
+
     /// Notes how far a job is.
     pub fn tell(&self, report: &Report) {
         let mut reports = self.lock();
-        // Its counts may begin with what an earlier run of it has done.
         let before = match &reports.running {
             Some(before) if before.job == report.job => before.clone(),
-            _ => Report { bytes_done: report.bytes_done, ..Report::default() },
+            _ => Report::default(),
         };
         let more =
             |counter: &Counter, now: u64, before: u64| counter.add(now.saturating_sub(before));
-        more(&self.read_bytes, report.bytes_done, before.bytes_done);
+        more(&self.read_bytes, report.read_bytes, before.read_bytes);
         more(&self.stored, report.stored, before.stored);
         more(&self.known, report.known, before.known);
         more(&self.refused_rows, report.refused_rows, before.refused_rows);
@@ -77,21 +86,22 @@ mod tests {
     #[test]
     fn a_job_counts_what_it_does_itself_and_only_once() {
         let stats = BackfillStats::default();
-        let report = |bytes_done, stored| Report {
+        let report = |read_bytes, stored| Report {
             job: "a".to_owned(),
-            bytes_done,
+            // What is passed over is no reading.
+            bytes_done: 100 + 2 * read_bytes,
+            read_bytes,
             stored,
             ..Report::default()
         };
 
-        // It goes on behind 100 bytes.
-        stats.tell(&report(100, 0));
-        stats.tell(&report(150, 3));
-        stats.end(&report(180, 5));
+        stats.tell(&report(0, 0));
+        stats.tell(&report(50, 3));
+        stats.end(&report(80, 5));
         stats.tell(&report(10, 1));
 
-        assert_eq!((stats.read_bytes.get(), stats.stored.get()), (80, 6));
+        assert_eq!((stats.read_bytes.get(), stats.stored.get()), (90, 6));
         assert_eq!(stats.ended.get(), 1);
-        assert_eq!(stats.reports(), (Some(report(10, 1)), Some(report(180, 5))));
+        assert_eq!(stats.reports(), (Some(report(10, 1)), Some(report(80, 5))));
     }
 }

@@ -576,6 +576,7 @@ macro_rules! contract_tests {
             stored_tells_what_is_there
             backfilled_events_are_in_history_once_and_outside_the_order_of_arrival
             backfilled_events_of_one_block_stay_in_their_order
+            what_is_to_be_backfilled_is_kept_for_the_next_writer
             a_live_event_takes_the_place_of_a_backfilled_one
             a_refused_backfill_leaves_the_others_stored
             kept_days_outlive_the_retention_and_go_when_their_time_is_over

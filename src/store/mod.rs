@@ -8,6 +8,9 @@
 //! order of arrival, so a resume (`seq` above a cursor's) never meets them, the end of the table stays
 //! with the live ones, and neither needs a column of its own. A live event of the same identity takes
 //! the place of a back-filled one: what was cast can be resumed.
+//!
+//! What is still to be back-filled by list is here as well ([`Pending`]), so that whoever writes next does
+//! it, on whichever machine.
 
 mod backfilled;
 pub mod backup;
@@ -17,6 +20,7 @@ mod contract;
 mod holder;
 pub mod inspect;
 mod kept;
+mod pending;
 pub mod postgres;
 mod ranges;
 mod records;
@@ -30,9 +34,10 @@ use async_trait::async_trait;
 pub use self::{
     backfilled::{Backfilled, Setting, store_backfilled},
     kept::KeptDay,
+    pending::{Pending, PendingJob},
     writer::{
-        AttachReader, Backfill, DbWriter, Flush, GetCheckpoints, Hurry, NewGeneration, Reconfigure,
-        Shared, StoreFault, Stored,
+        AttachReader, Backfill, DbWriter, Flush, GetCheckpoints, GetPending, Hurry, NewGeneration,
+        Reconfigure, SavePending, Shared, StoreFault, Stored,
     },
 };
 use self::{postgres::PostgresStore, sqlite::SqliteStore};
@@ -263,6 +268,12 @@ pub trait StoreWriter: Send {
         events: &[Event],
         keep: Option<Duration>,
     ) -> Result<Committed, StoreError>;
+
+    /// Reads what is to be back-filled by list, and for which list.
+    async fn pending(&mut self) -> Result<Pending, StoreError>;
+
+    /// Replaces that as a whole, in one transaction.
+    async fn save_pending(&mut self, pending: &Pending) -> Result<(), StoreError>;
 
     /// Reads how far each stream is in the store.
     async fn checkpoints(&mut self) -> Result<Vec<StreamCheckpoint>, StoreError>;

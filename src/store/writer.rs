@@ -14,7 +14,7 @@ use actix::prelude::*;
 use slog::{Logger, error, info, o, warn};
 use tokio::time::Instant;
 
-pub use self::aside::{Backfill, GetCheckpoints, Stored};
+pub use self::aside::{Backfill, GetCheckpoints, GetPending, SavePending, Stored};
 use self::upkeep::Retention;
 use super::{
     Recovered, StoreError, StoreWriter,

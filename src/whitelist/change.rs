@@ -5,23 +5,23 @@ use std::{fmt, io, sync::Arc};
 use actix::prelude::*;
 use serde::Serialize;
 
+use super::set::Whitelist;
 use crate::event::Address;
 
 /// Most added addresses that are handed on by name: 20 bytes each. Of more, only the number is told.
 pub const MAX_NAMED: usize = 100_000;
 
+/// Which list it is, whatever sources it comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListMark {
+    pub digest: u64,
+    /// Addresses; `None`: everybody.
+    pub size: Option<u64>,
+}
+
 /// Other users are listed than before, over all sources together: an address that another source
 /// lists as well was neither added nor removed.
-///
-/// Sent by the keeper when the filters have been given the new list, and once at the start when the
-/// list differs from that of the last run. The first start of all tells nothing: nobody was added to
-/// a list that there was not.
-///
-/// The list becomes the last known one only when the message was answered with `Ok`: then whatever
-/// follows from it is on the disk. After an error it is told again later, and after a crash before
-/// the answer by the next start.
-#[derive(Clone, Message)]
-#[rtype(result = "io::Result<()>")]
+#[derive(Clone, Default)]
 pub struct ListChanged {
     /// Who is new, in ascending order; the first [`MAX_NAMED`] of them.
     pub added: Arc<[Address]>,
@@ -29,6 +29,32 @@ pub struct ListChanged {
     pub added_count: usize,
     /// How many are gone.
     pub removed: usize,
+}
+
+/// The list as it is, and how it came to be so.
+///
+/// Sent by the keeper at the start, and whenever other users are listed, each time when the filters
+/// have been given the list, and one at a time: what changes before the answer comes with the next
+/// one. The list becomes the last known one only when the message was answered with `Ok`: then
+/// whatever follows from it is kept. After an error it is told again later, together with what has
+/// changed since, and after a crash before the answer by the next start.
+#[derive(Clone, Message)]
+#[rtype(result = "io::Result<()>")]
+pub struct ListNews {
+    pub list: Arc<Whitelist>,
+    pub change: ListChanged,
+    pub since: Since,
+}
+
+/// Which list a change counts from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// The one that was told before.
+    LastTold,
+    /// At the start: the one that this state directory has kept. `None`: there was none, or it was
+    /// this same one. The first start of all changes nothing: nobody was added to a list that there
+    /// was not.
+    LastRun(Option<ListMark>),
 }
 
 /// How a new list differs from the old one, over all sources.
@@ -55,6 +81,20 @@ impl ListChanged {
         Self { added: named.into(), added_count, removed: removed.into_iter().count() }
     }
 
+    /// This change and a later one as one. Who was added and has left again stays named.
+    pub fn and(&self, later: &Self) -> Self {
+        let removed = self.removed + later.removed;
+        let mut added: Vec<_> = self.added.iter().chain(&*later.added).copied().collect();
+        added.sort_unstable();
+        added.dedup();
+        let added_count = match self.is_cut() || later.is_cut() {
+            true => self.added_count.saturating_add(later.added_count),
+            false => added.len(),
+        };
+        added.truncate(MAX_NAMED);
+        Self { added: added.into(), added_count, removed }
+    }
+
     /// Whether some of the added addresses are not named.
     pub fn is_cut(&self) -> bool {
         self.added.len() < self.added_count
@@ -67,6 +107,12 @@ impl ListChanged {
     /// The numbers alone.
     pub fn counts(&self) -> WhitelistChange {
         WhitelistChange { added: self.added_count, removed: self.removed }
+    }
+}
+
+impl fmt::Debug for ListNews {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ListNews({:?}, {:?})", self.change, self.since)
     }
 }
 
@@ -95,5 +141,26 @@ mod tests {
         assert!(cut.is_cut());
         assert_eq!(cut.added.len(), MAX_NAMED);
         assert_eq!(cut.counts(), WhitelistChange { added: MAX_NAMED + 3, removed: 2 });
+    }
+
+    #[test]
+    fn changes_that_nobody_takes_become_one_with_no_more_names_than_one_has() {
+        let address = |number: u32| {
+            let mut bytes = [0; 20];
+            bytes[16..].copy_from_slice(&number.to_be_bytes());
+            Address(bytes)
+        };
+        let of = |numbers: std::ops::Range<u32>| ListChanged::of(numbers.map(address), []);
+
+        let two = of(0..3).and(&ListChanged::of([address(2), address(9)], [address(0)]));
+        assert_eq!(*two.added, [0, 1, 2, 9].map(address));
+        assert_eq!((two.added_count, two.removed, two.is_cut()), (4, 1, false));
+
+        let mut all = ListChanged::default();
+        for begin in 0..5 {
+            all = all.and(&of(begin * 30_000..(begin + 1) * 30_000));
+        }
+        assert_eq!((all.added.len(), all.added_count), (MAX_NAMED, 150_000));
+        assert!(all.and(&of(0..1)).is_cut());
     }
 }

@@ -1,7 +1,7 @@
 //! Unites the whitelist's sources, follows them and hands every new list to the filters.
 //!
 //! Place in the pipeline: beside it. `WhitelistKeeper` -[`ReplaceWhitelist`]-> each
-//! `WhitelistFilter`, then -[`ListChanged`]-> who wants to know. Reading and building a long list
+//! `WhitelistFilter`, then -[`ListNews`]-> who wants to know. Reading and building a long list
 //! takes seconds, so it runs on a thread that serves nobody else.
 //! Invariants: each source keeps its own list when it has a fault, and the others go on; what the
 //! state directory keeps of a list is written when those who want to know of its change have heard
@@ -14,7 +14,7 @@ use inotify::{EventMask, EventOwned, Inotify, WatchMask};
 use slog::{Logger, error, info, warn};
 
 use super::{
-    change::{ListChanged, WhitelistChange},
+    change::{ListChanged, ListNews, Since, WhitelistChange},
     filter::ReplaceWhitelist,
     list::AddressList,
     redis::News,
@@ -51,11 +51,12 @@ pub struct WhitelistKeeper {
     list: Arc<Whitelist>,
     filters: Vec<Recipient<ReplaceWhitelist>>,
     /// Who wants to know of changes.
-    listener: Option<Recipient<ListChanged>>,
-    /// Changes that the filters know and the listener was not told, or could not take.
-    untold: Vec<ListChanged>,
-    /// Changes that the listener was told and has not handled.
-    unheard: usize,
+    listener: Option<Recipient<ListNews>>,
+    /// What the filters know and the listener was not told, or could not take: all of it as one
+    /// change, so that it needs no more room the longer he cannot.
+    untold: Option<(ListChanged, Since)>,
+    /// Whether the listener was told something that he has not handled.
+    is_unheard: bool,
     /// Sources that were configured in the last run and are no more.
     gone: Vec<SourceKind>,
     started: Timestamp,
@@ -120,7 +121,7 @@ impl WhitelistKeeper {
     }
 
     /// Names who is told of every change, when the filters have the new list.
-    pub fn tell(mut self, listener: Recipient<ListChanged>) -> Self {
+    pub fn tell(mut self, listener: Recipient<ListNews>) -> Self {
         self.listener = Some(listener);
         self
     }
@@ -146,7 +147,7 @@ impl WhitelistKeeper {
             "added" => counts.added, "removed" => counts.removed);
         self.warn_if_empty();
         if !change.is_empty() {
-            self.untold.push(change);
+            self.add_untold(change, Since::LastTold);
         }
         counts
     }
@@ -164,31 +165,50 @@ impl WhitelistKeeper {
         }
     }
 
+    /// Notes a change that comes behind the one that is not told.
+    fn add_untold(&mut self, change: ListChanged, since: Since) {
+        self.untold = Some(match self.untold.take() {
+            Some((earlier, since)) => (earlier.and(&change), since),
+            None => (change, since),
+        });
+    }
+
     /// Tells what happened: the status, the listener, and the state directory when he has heard it.
     fn tell_all(&mut self, ctx: &mut Context<Self>) {
-        for change in std::mem::take(&mut self.untold) {
-            let Some(listener) = &self.listener else { continue };
-            self.unheard += 1;
-            let told = listener.send(change.clone()).into_actor(self);
-            ctx.spawn(told.map(|heard, keeper, ctx| match heard {
-                Ok(Ok(())) => {
-                    keeper.unheard -= 1;
-                    keeper.tell_all(ctx);
-                }
-                // He says why himself.
-                Ok(Err(_)) => {
-                    keeper.unheard -= 1;
-                    keeper.untold.push(change);
-                    ctx.run_later(keeper.config.refresh_interval, Self::tell_all);
-                }
-                // Nobody hears any more: the next start tells it again.
-                Err(_) => {}
-            }));
+        if !self.is_unheard {
+            self.tell_listener(ctx);
         }
-        if self.unheard == 0 {
+        if !self.is_unheard && self.untold.is_none() {
             self.keep();
         }
         self.status.set(self.state());
+    }
+
+    fn tell_listener(&mut self, ctx: &mut Context<Self>) {
+        let Some((change, since)) = self.untold.take() else { return };
+        let Some(listener) = &self.listener else { return };
+        self.is_unheard = true;
+        let news = ListNews { list: self.list.clone(), change: change.clone(), since };
+        let told = listener.send(news).into_actor(self);
+        ctx.spawn(told.map(move |heard, keeper, ctx| match heard {
+            Ok(Ok(())) => {
+                keeper.is_unheard = false;
+                keeper.tell_all(ctx);
+            }
+            // He says why himself. What came meanwhile is told with it.
+            Ok(Err(_)) => {
+                keeper.is_unheard = false;
+                let later = keeper.untold.take();
+                keeper.untold = Some((change, since));
+                if let Some((later, since)) = later {
+                    keeper.add_untold(later, since);
+                }
+                keeper.status.set(keeper.state());
+                ctx.run_later(keeper.config.refresh_interval, Self::tell_all);
+            }
+            // Nobody hears any more: the next start tells it again.
+            Err(_) => {}
+        }));
     }
 
     /// Keeps the lists for the next start.

@@ -13,7 +13,7 @@ mod status;
 mod union;
 
 pub use self::{
-    change::{ListChanged, MAX_NAMED, WhitelistChange},
+    change::{ListChanged, ListMark, ListNews, MAX_NAMED, Since, WhitelistChange},
     edit::{Edit, EditFault, Edited, edit_file},
     file::{FileFault, read as read_list, read_into as read_list_into},
     filter::{ReplaceWhitelist, WhitelistFilter},

@@ -14,7 +14,7 @@ use std::{fmt, sync::Arc};
 use growable_bloom_filter::{GrowableBloom, GrowableBloomBuilder};
 use xxhash_rust::xxh3::Xxh3Default;
 
-use super::{list::AddressList, union::Union};
+use super::{change::ListMark, list::AddressList, union::Union};
 use crate::{config::WhitelistConfig, event::Address};
 
 /// Share of the configured false-positive rate that a filter is built for. The library promises the
@@ -122,12 +122,15 @@ impl Whitelist {
 
     /// The same for the same addresses, whatever sources they come from. Walks over all of them.
     pub fn digest(&self) -> u64 {
-        let Kind::Listed(listed) = &self.kind else { return 0 };
-        let mut digest = Xxh3Default::new();
-        for (address, _) in Union::of(&listed.lists) {
-            digest.update(&address.0);
+        match &self.kind {
+            Kind::All => 0,
+            Kind::Listed(listed) => mark_of(&listed.lists).digest,
         }
-        digest.digest()
+    }
+
+    /// Tells it from others. Walks over all addresses.
+    pub fn mark(&self) -> ListMark {
+        ListMark { digest: self.digest(), size: self.size().map(|size| size as u64) }
     }
 
     /// Number of listed addresses; `None`: everybody.
@@ -137,6 +140,16 @@ impl Whitelist {
             Kind::Listed(listed) => Some(listed.len),
         }
     }
+}
+
+/// Tells some lists together from others.
+pub fn mark_of<'l>(lists: impl IntoIterator<Item = &'l AddressList>) -> ListMark {
+    let (mut digest, mut size) = (Xxh3Default::new(), 0);
+    for (address, _) in Union::of(lists) {
+        digest.update(&address.0);
+        size += 1;
+    }
+    ListMark { digest: digest.digest(), size: Some(size) }
 }
 
 impl Listed {

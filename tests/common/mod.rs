@@ -105,6 +105,14 @@ impl Setup {
         self.root.path().join("whitelist")
     }
 
+    /// Whether the state directory keeps the list of a source (`file`, `redis`, `config`), as it does
+    /// when the daemon has begun to write by it.
+    pub fn knows_list_of(&self, source: &str) -> bool {
+        let kept = fs::read_dir(self.state_dir().join("whitelist")).into_iter().flatten();
+        let mut names = kept.map(|entry| entry.unwrap().file_name());
+        names.any(|name| name.to_str() == Some(&format!("{source}.list")))
+    }
+
     /// Where the daemon's standard error goes.
     pub fn log_file(&self) -> PathBuf {
         self.root.path().join("daemon.log")

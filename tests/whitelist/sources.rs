@@ -170,6 +170,7 @@ fn a_start_without_redis_goes_on_with_the_last_known_list_and_follows_when_it_is
     server.signal(Signal::CONT);
     let daemon = sources.setup.start();
     assert_eq!(listed(&daemon), 11);
+    eventually("the list is known", || sources.setup.knows_list_of("redis"));
     // As a crash would.
     daemon.kill();
     drop(server);

@@ -4,26 +4,43 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     io::Write,
+    time::Duration,
 };
 
+use ahash::HashSet;
 use lz4_flex::frame::FrameEncoder;
 use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    backfill::find,
+    backfill::{Users, edge, find},
+    event::{Address, EventId},
     generate::{Faults, Manifest, Plan, Simulator},
+    whitelist::Whitelist,
 };
 
 type Rows = BTreeMap<EventId, (Option<Address>, String)>;
 
-/// An hour of blocks with everything that a node does to its files.
+/// Seconds into an hour at which the node begins, so that it crashes in the first block of the next
+/// hour: a file then begins with a torn line.
+const CRASH_AT_HOUR: u64 = 2_495;
+
+/// More than an hour of blocks with everything that a node does to its files, which end where the
+/// hours do: how a test ends must not depend on the time of day.
 fn written(streaming: bool) -> (TempDir, Manifest) {
+    written_from(CRASH_AT_HOUR, streaming)
+}
+
+fn written_from(seconds_into_hour: u64, streaming: bool) -> (TempDir, Manifest) {
     let directory = tempfile::tempdir().unwrap();
+    let hour = Duration::from_secs(3_600);
+    let now = Timestamp::now();
+    let into_this_hour = Duration::from_micros(now.0 as u64 % hour.as_micros() as u64);
+    let start = now.minus(into_this_hour + 3 * hour).plus(Duration::from_secs(seconds_into_hour));
     let plan = Plan {
         seed: 7,
         users: 30,
-        start: Some(Timestamp::now().minus(Duration::from_secs(2 * 3_600))),
+        start: Some(start),
         block_interval: Duration::from_secs(10),
         streaming,
         faults: Faults { torn: true, crash_every: 40, rewind_every: 90, ..Faults::default() },
@@ -124,17 +141,26 @@ fn only_the_events_of_the_wanted_users_leave() {
 
 #[test]
 fn streaming_files_give_all_but_the_block_that_may_have_begun_before() {
-    let (directory, manifest) = written(true);
+    for seconds in [0, 900, CRASH_AT_HOUR, 3_595] {
+        let (directory, manifest) = written_from(seconds, true);
+        let inputs = find(&[directory.path().to_owned()]).unwrap();
 
-    let (rows, _) = run_out(&mut pass(directory.path(), everybody(), &BTreeMap::new(), None));
+        let (rows, _) = run_out(&mut pass(directory.path(), everybody(), &BTreeMap::new(), None));
 
-    let mut first = BTreeMap::new();
-    for input in find(&[directory.path().to_owned()]).unwrap() {
-        let text = fs::read_to_string(&input.path).unwrap();
-        let line: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
-        first.entry(input.topic).or_insert(line["block_number"].as_u64().unwrap());
+        let mut first = BTreeMap::new();
+        for input in &inputs {
+            // Only of the first file of a directory: later ones can begin with a torn line.
+            first.entry(input.topic).or_insert_with(|| {
+                let text = fs::read_to_string(&input.path).unwrap();
+                let line: serde_json::Value =
+                    serde_json::from_str(text.lines().next().unwrap()).unwrap();
+                line["block_number"].as_u64().unwrap()
+            });
+        }
+        assert!(inputs.len() > first.len());
+        let all_but_first = expected(&manifest, |id, _| id.position != first[&id.topic]);
+        assert!(rows == all_but_first, "from {seconds} seconds into the hour");
     }
-    assert_eq!(rows, expected(&manifest, |id, _| id.position != first[&id.topic]));
 }
 
 #[test]
@@ -197,18 +223,102 @@ fn a_file_that_has_grown_since_it_was_done_is_read_again() {
 #[test]
 fn a_place_in_a_file_that_is_another_one_now_is_not_believed() {
     let (directory, manifest) = written(false);
-    let inputs = find(&[directory.path().to_owned()]).unwrap();
-    let place = Place {
-        path: inputs[0].path.clone(),
-        offset: 100,
-        digest: 7,
-        open: Vec::new(),
-        begun_before: None,
+    let path = directory.path();
+    // The second hour: nobody goes back to write its blocks again.
+    let file = find(&[path.to_owned()]).unwrap().swap_remove(1);
+    // At its end: who believes it reads nothing of the file.
+    let digest = digest_before(&file.path, file.bytes).unwrap();
+    let rows_from = |digest| {
+        let (open, begun_before) = (Vec::new(), None);
+        let place =
+            Place { path: file.path.clone(), offset: file.bytes, digest, open, begun_before };
+        run_out(&mut pass(path, everybody(), &BTreeMap::new(), Some(place))).0
     };
+    let all = expected(&manifest, |_, _| true);
 
-    let mut pass = pass(directory.path(), everybody(), &BTreeMap::new(), Some(place));
+    assert!(rows_from(digest).len() < all.len());
+    assert!(rows_from(digest ^ 1) == all);
+}
 
-    assert_eq!(run_out(&mut pass).0, expected(&manifest, |_, _| true));
+/// Breaks a pass off behind so many steps, and gives the rows of both parts and how much of what was
+/// read the second one read again.
+fn broken_off(path: &Path, steps: usize) -> (Rows, Counts) {
+    let (mut rows, mut done) = (Rows::new(), BTreeMap::new());
+    let mut first = pass(path, everybody(), &BTreeMap::new(), None);
+    for _ in 0..steps {
+        if let Step::Events(events) = first.step() {
+            add(&mut rows, events);
+        }
+        done.extend(first.finished_file());
+    }
+    let mut second = pass(path, everybody(), &done, first.place());
+    rows.extend(run_out(&mut second).0);
+    (rows, second.counts)
+}
+
+/// A streaming file whose first block is longer than a chunk, and the hour behind it, in which the
+/// node goes back to that block and writes it from its beginning. Gives the block.
+fn with_a_long_first_block(directory: &Path) -> u64 {
+    let (hour, now) = (Duration::from_secs(3_600), Timestamp::now());
+    let into_this_hour = Duration::from_micros(now.0 as u64 % hour.as_micros() as u64);
+    let start = now.minus(into_this_hour + hour + Duration::from_secs(60));
+    let block_interval = Duration::from_secs(10);
+    let plan = Plan {
+        seed: 7,
+        users: 30,
+        start: Some(start),
+        block_interval,
+        streaming: true,
+        ..Plan::default()
+    };
+    let mut simulator = Simulator::new(plan, directory).unwrap();
+    simulator.write_blocks(12).unwrap();
+    simulator.rewind(12).unwrap();
+    simulator.finish().unwrap();
+    fs::remove_dir_all(directory.join("misc_events_streaming")).unwrap();
+    let file = find(&[directory.to_owned()]).unwrap().swap_remove(0).path;
+    let text = fs::read_to_string(&file).unwrap();
+    let block_of = |line: &str| -> u64 {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        line["block_number"].as_u64().unwrap()
+    };
+    let first = block_of(text.lines().next().unwrap());
+    let of_first: String = text
+        .lines()
+        .filter(|line| block_of(line) == first)
+        .skip(1)
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let rest: String = text
+        .lines()
+        .filter(|line| block_of(line) != first)
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let times = (600 << 10) / of_first.len() + 1;
+    fs::write(&file, of_first.repeat(times) + &rest).unwrap();
+    first
+}
+
+#[test]
+fn the_block_that_may_have_begun_before_is_passed_over_also_when_a_pass_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let first = with_a_long_first_block(path);
+    let inputs = find(&[path.to_owned()]).unwrap();
+    assert_eq!(inputs.len(), 2);
+    let again = fs::read_to_string(&inputs[1].path).unwrap();
+    assert!(again.contains(&format!("\"block_number\":{first},")), "the node went back to it");
+    let (whole, _) = run_out(&mut pass(path, everybody(), &BTreeMap::new(), None));
+    assert!(!whole.is_empty() && whole.keys().all(|id| id.position != first));
+
+    // Open, two chunks within the block, the rest of the file, its end, the next file.
+    for steps in 0..8 {
+        let (rows, counts) = broken_off(path, steps);
+
+        assert!(rows == whole, "after {steps} steps");
+        // From the first chunk on it does not begin anew.
+        assert!(steps < 2 || counts.passed_bytes > 0, "after {steps} steps");
+    }
 }
 
 #[test]

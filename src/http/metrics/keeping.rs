@@ -159,7 +159,7 @@ pub fn backfill(page: &mut Page, metrics: &Metrics) {
     );
     page.counter(
         "nodecast_backfill_read_bytes_total",
-        "Bytes read of hour files and archives.",
+        "Bytes read of hour files and archives; what is passed over does not count.",
         &stats.read_bytes,
     );
     page.counter("nodecast_backfill_stored_total", "Events that were new.", &stats.stored);

@@ -1,7 +1,7 @@
 //! What every store must do with back-filled events.
 
 use super::*;
-use crate::event::BACKFILLED_SEQ;
+use crate::{event::BACKFILLED_SEQ, whitelist::ListMark};
 
 fn plain(position: u64, index: u32) -> Event {
     event(FILLS, position, index, 0).event
@@ -43,13 +43,45 @@ pub async fn backfilled_events_are_in_history_once_and_outside_the_order_of_arri
 }
 
 pub async fn backfilled_events_of_one_block_stay_in_their_order(store: &dyn EventStore) {
+    let events: Vec<_> = (0..9).map(|index| plain(7, index)).collect();
+    // In portions, the last one of them by the next run.
     let (mut writer, _) = store.open_writer().await.unwrap();
-    let events: Vec<_> = (0..4).map(|index| plain(7, index)).collect();
-
-    writer.backfill(&events, None).await.unwrap();
+    for portion in events[..6].chunks(2) {
+        writer.backfill(portion, None).await.unwrap();
+    }
+    writer.close().await.unwrap();
+    drop(writer);
+    let (mut writer, _) = store.open_writer().await.unwrap();
+    writer.backfill(&events[6..], None).await.unwrap();
 
     let stored = store.events(page(10)).await.unwrap();
+
     assert!(stored.iter().map(|row| &row.event).eq(&events), "{stored:?}");
+}
+
+pub async fn what_is_to_be_backfilled_is_kept_for_the_next_writer(store: &dyn EventStore) {
+    let job = |name: &str, users| PendingJob { name: name.to_owned(), users };
+    let (mut writer, _) = store.open_writer().await.unwrap();
+    assert_eq!(writer.pending().await.unwrap(), Pending::default());
+    let all = job("list-1", None);
+    let some = job("list-2", Some(vec![user(3), user(200)]));
+    let nobody = job("list-3", Some(Vec::new()));
+    let list = Some(ListMark { digest: u64::MAX - 5, size: Some(2) });
+    let first = Pending { list, jobs: vec![all, some.clone(), nobody] };
+
+    writer.save_pending(&first).await.unwrap();
+    writer.close().await.unwrap();
+    drop(writer);
+    let (mut writer, _) = store.open_writer().await.unwrap();
+
+    assert_eq!(writer.pending().await.unwrap(), first);
+    // It is replaced as a whole.
+    let everybody = Some(ListMark { digest: 0, size: None });
+    let second = Pending { list: everybody, jobs: vec![some] };
+    writer.save_pending(&second).await.unwrap();
+    assert_eq!(writer.pending().await.unwrap(), second);
+    writer.save_pending(&Pending::default()).await.unwrap();
+    assert_eq!(writer.pending().await.unwrap(), Pending::default());
 }
 
 pub async fn a_live_event_takes_the_place_of_a_backfilled_one(store: &dyn EventStore) {

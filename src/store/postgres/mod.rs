@@ -17,6 +17,7 @@ mod lease;
 mod link;
 mod older;
 mod partitions;
+mod pending;
 mod pool;
 mod retention;
 mod schema;

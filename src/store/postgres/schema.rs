@@ -73,3 +73,18 @@ diesel::table! {
         closed -> Nullable<BigInt>,
     }
 }
+
+diesel::table! {
+    nodecast.backfill_jobs (name) {
+        name -> Text,
+        users -> Nullable<Binary>,
+    }
+}
+
+diesel::table! {
+    nodecast.known_list (id) {
+        id -> BigInt,
+        digest -> BigInt,
+        size -> Nullable<BigInt>,
+    }
+}

@@ -15,7 +15,7 @@ use super::{connection::Server, partitions::Day, topics::Topics, *};
 use crate::{
     event::{SequencedEvent, Timestamp},
     store::{
-        self, PageKey, RetentionLimits,
+        self, PageKey, Pending, RetentionLimits,
         contract::{Content, FILLS, MISC, block_time, contract_tests, event, history, page},
     },
 };
@@ -409,18 +409,21 @@ async fn the_older_services_table_is_a_view_and_a_name_that_is_taken_is_left_alo
 async fn migrations_run_up_down_and_up() {
     macro_rules! script {
         ($name:literal) => {
-            include_str!(concat!("../../../migrations/postgres/2026-11-21-000000_store/", $name))
+            include_str!(concat!("../../../migrations/postgres/2026-11-21-", $name))
         };
     }
     let (_store, database) = new_store().await;
 
     database.run("DROP VIEW public.events").await;
-    database.run(script!("down.sql")).await;
+    database.run(script!("180000_backfills/down.sql")).await;
+    database.run(script!("000000_store/down.sql")).await;
     database.run("SELECT 1 / (to_regclass('nodecast.events') IS NULL)::int").await;
-    database.run(script!("up.sql")).await;
+    database.run(script!("000000_store/up.sql")).await;
+    database.run(script!("180000_backfills/up.sql")).await;
 
     let (mut writer, _) = database.open().await.unwrap().open_writer().await.unwrap();
     Content::of(history(2, 1)).commit(1, &mut *writer).await.unwrap();
+    writer.save_pending(&Pending::default()).await.unwrap();
 }
 
 #[actix_rt::test]

@@ -13,14 +13,14 @@ use super::{
     lease,
     link::{Link, Opened},
     partitions::{self, Day},
-    retention, size, state,
+    pending, retention, size, state,
 };
 use crate::{
-    event::{BACKFILLED_SEQ, Event, Timestamp},
+    event::{Event, Timestamp},
     source::StreamCheckpoint,
     store::{
-        CommitBatch, Committed, Recovered, Retained, RetentionLimits, Run, StoreError, StoreSize,
-        StoreWriter, records,
+        CommitBatch, Committed, Pending, Recovered, Retained, RetentionLimits, Run, StoreError,
+        StoreSize, StoreWriter, backfilled::Numbers,
     },
 };
 
@@ -30,8 +30,8 @@ pub struct PostgresWriter {
     run: Run,
     /// Where back-filled rows may be that a live one replaces.
     reach: Reach,
-    /// The highest number of a back-filled row; see [`Self::number_backfilled`].
-    last_backfilled: i64,
+    /// Of back-filled rows. That they repeat when the clock steps back between two runs harms nobody.
+    numbers: Numbers,
     /// Latest block time of a commit: partitions are made ahead of it.
     newest: Option<Timestamp>,
     closed: bool,
@@ -57,8 +57,8 @@ impl PostgresWriter {
             .await?;
         // The writer connects anew on the thread that it works on: its socket is driven there.
         link.close();
-        let (last_backfilled, newest) = (i64::MIN, recovered.newest_time);
-        Ok((Self { link, run, reach, last_backfilled, newest, closed: false }, recovered))
+        let (numbers, newest) = (Numbers::default(), recovered.newest_time);
+        Ok((Self { link, run, reach, numbers, newest, closed: false }, recovered))
     }
 
     /// Runs a piece of work on the connection, which is opened again if the last piece failed.
@@ -75,17 +75,6 @@ impl PostgresWriter {
             false => Ok(self),
             true => Err(StoreError::Unusable("the writer is closed".into())),
         }
-    }
-
-    /// The first of so many numbers for back-filled rows: microseconds, shifted below 0. They only
-    /// tell events of one block apart, which are stored together; so that they repeat when the clock
-    /// steps back harms nobody.
-    fn number_backfilled(&mut self, count: usize) -> i64 {
-        // So that it stays in the range of back-filled ones for all that read it.
-        let lowest = BACKFILLED_SEQ as i64 - records::SHIFT;
-        let first = (lowest + Timestamp::now().0).max(self.last_backfilled.saturating_add(1));
-        self.last_backfilled = first.saturating_add(count as i64);
-        first
     }
 }
 
@@ -136,7 +125,7 @@ impl StoreWriter for PostgresWriter {
         events: &[Event],
         keep: Option<Duration>,
     ) -> Result<Committed, StoreError> {
-        let first = self.number_backfilled(events.len());
+        let first = self.numbers.take(events.len());
         // Before it is known whether they are stored: it may only be too wide.
         self.reach.widen(events);
         self.with(async |opened, run| {
@@ -145,6 +134,15 @@ impl StoreWriter for PostgresWriter {
             backfill::store(&mut opened.connection, run, events, &columns, keep).await
         })
         .await
+    }
+
+    async fn pending(&mut self) -> Result<Pending, StoreError> {
+        self.with(async |opened, run| pending::load(&mut opened.connection, run).await).await
+    }
+
+    async fn save_pending(&mut self, pending: &Pending) -> Result<(), StoreError> {
+        self.with(async |opened, run| pending::save(&mut opened.connection, run, pending).await)
+            .await
     }
 
     async fn checkpoints(&mut self) -> Result<Vec<StreamCheckpoint>, StoreError> {

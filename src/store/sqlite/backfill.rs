@@ -9,6 +9,7 @@ use crate::{
     event::{Event, Timestamp},
     store::{
         Committed, Run,
+        backfilled::Numbers,
         kept::{self, KeptDay},
     },
 };
@@ -21,18 +22,16 @@ struct Day {
     kept_until: i64,
 }
 
-/// Stores events below everything that was back-filled before, within an open transaction.
+/// Stores events outside the order of arrival, within an open transaction.
 pub fn store(
     connection: &mut SqliteConnection,
     run: Run,
     events: &[Event],
+    numbers: &mut Numbers,
     keep: Option<Duration>,
 ) -> Result<Committed, Fault> {
     state::check_lease(connection, run)?;
-    let lowest: Option<i64> =
-        events::table.select(diesel::dsl::min(events::seq)).first(connection)?;
-    // Upwards, so that the events of a block stay in their order.
-    let first = lowest.unwrap_or(0).min(0) - events.len() as i64;
+    let first = free(connection, numbers, events.len())?;
     let mut committed = Committed::default();
     for (seq, event) in (first..).zip(events) {
         let inserted = insert_backfilled(connection, seq, event)?;
@@ -49,6 +48,25 @@ pub fn store(
         .execute(connection)?;
     }
     Ok(committed)
+}
+
+/// The first of so many numbers that no row has: the clock may have stepped back since an earlier run.
+fn free(
+    connection: &mut SqliteConnection,
+    numbers: &mut Numbers,
+    count: usize,
+) -> Result<i64, Fault> {
+    loop {
+        let first = numbers.take(count);
+        let highest: Option<i64> = events::table
+            .filter(events::seq.lt(first + count as i64))
+            .select(diesel::dsl::max(events::seq))
+            .first(connection)?;
+        match highest {
+            Some(taken) if taken >= first => numbers.pass(taken),
+            _ => return Ok(first),
+        }
+    }
 }
 
 /// The days that are kept now; those that no longer are are forgotten.

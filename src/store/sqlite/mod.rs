@@ -15,6 +15,7 @@ mod history;
 mod insert;
 pub mod inspect;
 mod lease;
+mod pending;
 mod retention;
 mod schema;
 mod state;

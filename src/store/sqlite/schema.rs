@@ -63,3 +63,18 @@ diesel::table! {
         closed -> Nullable<BigInt>,
     }
 }
+
+diesel::table! {
+    backfill_jobs (name) {
+        name -> Text,
+        users -> Nullable<Binary>,
+    }
+}
+
+diesel::table! {
+    known_list (id) {
+        id -> BigInt,
+        digest -> BigInt,
+        size -> Nullable<BigInt>,
+    }
+}

@@ -1,7 +1,7 @@
 //! The writer: one connection, one transaction a batch, under the lease of its run.
 
 use std::{
-    fs, io,
+    fs, io, mem,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Duration,
@@ -17,7 +17,7 @@ use super::{
     fault::Fault,
     insert::insert,
     lease::Lock,
-    retention,
+    pending, retention,
     schema::store_state,
     state,
 };
@@ -26,8 +26,8 @@ use crate::{
     fail_point,
     source::StreamCheckpoint,
     store::{
-        CommitBatch, Committed, Recovered, Retained, RetentionLimits, Run, StoreError, StoreSize,
-        StoreWriter, records::signed,
+        CommitBatch, Committed, Pending, Recovered, Retained, RetentionLimits, Run, StoreError,
+        StoreSize, StoreWriter, backfilled::Numbers, records::signed,
     },
 };
 
@@ -43,6 +43,8 @@ pub struct SqliteWriter {
     connection: Option<SqliteConnection>,
     /// `None` once closed.
     lock: Option<Lock>,
+    /// Of back-filled rows.
+    numbers: Numbers,
 }
 
 impl SqliteWriter {
@@ -53,8 +55,8 @@ impl SqliteWriter {
         let file = FileId::of(&path).map_err(|error| gone(&path, &error.to_string()))?;
         let run = state::start_run(&mut connection, Timestamp::now())?;
         let recovered = state::recover(&mut connection, run)?;
-        let writer =
-            Self { path, file, durable, run, connection: Some(connection), lock: Some(lock) };
+        let (connection, lock, numbers) = (Some(connection), Some(lock), Numbers::default());
+        let writer = Self { path, file, durable, run, connection, lock, numbers };
         Ok((writer, recovered))
     }
 
@@ -114,8 +116,26 @@ impl StoreWriter for SqliteWriter {
         events: &[Event],
         keep: Option<Duration>,
     ) -> Result<Committed, StoreError> {
+        // Taken out for the time of the call, for the borrow.
+        let mut numbers = mem::take(&mut self.numbers);
+        let done = self.with(|connection, run| {
+            immediate(connection, |connection| {
+                backfill::store(connection, run, events, &mut numbers, keep)
+            })
+        });
+        self.numbers = numbers;
+        done
+    }
+
+    async fn pending(&mut self) -> Result<Pending, StoreError> {
         self.with(|connection, run| {
-            immediate(connection, |connection| backfill::store(connection, run, events, keep))
+            immediate(connection, |connection| pending::load(connection, run))
+        })
+    }
+
+    async fn save_pending(&mut self, pending: &Pending) -> Result<(), StoreError> {
+        self.with(|connection, run| {
+            immediate(connection, |connection| pending::save(connection, run, pending))
         })
     }
 

@@ -11,7 +11,7 @@ use super::{DbWriter, Phase, Turn};
 use crate::{
     event::Event,
     source::StreamCheckpoint,
-    store::{Backfilled, Setting, StoreError},
+    store::{Backfilled, Pending, Setting, StoreError, StoreWriter},
 };
 
 /// Stores events outside the order of arrival, between two commits.
@@ -35,6 +35,16 @@ pub enum Stored {
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Result<Vec<StreamCheckpoint>, StoreError>")]
 pub struct GetCheckpoints;
+
+/// Asks what is to be back-filled by list.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<Pending, StoreError>")]
+pub struct GetPending;
+
+/// Replaces that.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<(), StoreError>")]
+pub struct SavePending(pub Pending);
 
 impl Handler<Backfill> for DbWriter {
     type Result = AtomicResponse<Self, Result<Stored, StoreError>>;
@@ -77,22 +87,50 @@ impl Handler<Backfill> for DbWriter {
     }
 }
 
+impl DbWriter {
+    /// Runs a short piece of work on the store itself, between two commits.
+    fn aside<T: 'static>(
+        &mut self,
+        work: impl AsyncFnOnce(&mut dyn StoreWriter) -> Result<T, StoreError> + 'static,
+    ) -> AtomicResponse<Self, Result<T, StoreError>> {
+        let mut committer = self.committer.take().expect("no message is handled while it is away");
+        self.stats.store.at_work.set(1);
+        let work = async move {
+            let done = work(&mut *committer.writer).await;
+            (committer, done)
+        };
+        AtomicResponse::new(Box::pin(work.into_actor(self).map(|(committer, done), actor, _| {
+            actor.committer = Some(committer);
+            actor.stats.store.at_work.set(0);
+            done
+        })))
+    }
+}
+
 impl Handler<GetCheckpoints> for DbWriter {
     type Result = AtomicResponse<Self, Result<Vec<StreamCheckpoint>, StoreError>>;
 
     fn handle(&mut self, _: GetCheckpoints, _ctx: &mut Self::Context) -> Self::Result {
-        let mut committer = self.committer.take().expect("no message is handled while it is away");
-        self.stats.store.at_work.set(1);
-        let work = async move {
-            let checkpoints = committer.writer.checkpoints().await;
-            (committer, checkpoints)
-        };
-        AtomicResponse::new(Box::pin(work.into_actor(self).map(
-            |(committer, checkpoints), actor, _| {
-                actor.committer = Some(committer);
-                actor.stats.store.at_work.set(0);
-                checkpoints
-            },
-        )))
+        self.aside(async |writer| writer.checkpoints().await)
+    }
+}
+
+impl Handler<GetPending> for DbWriter {
+    type Result = AtomicResponse<Self, Result<Pending, StoreError>>;
+
+    fn handle(&mut self, _: GetPending, _ctx: &mut Self::Context) -> Self::Result {
+        self.aside(async |writer| writer.pending().await)
+    }
+}
+
+impl Handler<SavePending> for DbWriter {
+    type Result = AtomicResponse<Self, Result<(), StoreError>>;
+
+    fn handle(
+        &mut self,
+        SavePending(pending): SavePending,
+        _ctx: &mut Self::Context,
+    ) -> Self::Result {
+        self.aside(async move |writer| writer.save_pending(&pending).await)
     }
 }

@@ -20,7 +20,8 @@ use crate::{
     },
     source::{BatchLost, Budget, FileMark, Progress, StreamCheckpoint, StreamState},
     store::{
-        self, CommitBatch, Committed, EventStore, Retained, RetentionLimits, Run, StoreSize,
+        self, CommitBatch, Committed, EventStore, Pending, Retained, RetentionLimits, Run,
+        StoreSize,
         contract::{FILLS, block_time, event, page, range, stream},
     },
     testing::{self, Probe, ProbeHandle},
@@ -96,6 +97,14 @@ impl StoreWriter for ScriptedWriter {
     ) -> Result<Committed, StoreError> {
         self.script().backfilled.extend(events.iter().map(|event| event.id.position));
         Ok(Committed { inserted: events.len(), duplicates: 0 })
+    }
+
+    async fn pending(&mut self) -> Result<Pending, StoreError> {
+        Ok(Pending::default())
+    }
+
+    async fn save_pending(&mut self, _: &Pending) -> Result<(), StoreError> {
+        Ok(())
     }
 
     async fn checkpoints(&mut self) -> Result<Vec<StreamCheckpoint>, StoreError> {

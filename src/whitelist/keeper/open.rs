@@ -6,9 +6,9 @@ use slog::{Logger, info, o};
 
 use super::{
     super::{
-        change::ListChanged,
+        change::{ListChanged, ListMark, Since},
         list::AddressList,
-        set::Whitelist,
+        set::{Whitelist, mark_of},
         sources::{ConfigSource, FileSource, Folder, Kept, RedisSource, WhitelistError},
         status::{SourceKind, WhitelistState, WhitelistStatus},
         union::Union,
@@ -40,8 +40,9 @@ impl LastRun {
         self.0.iter().flatten().map(|kept| &kept.list).collect()
     }
 
-    /// Who was added and removed since. `None` when it is the first run, or nothing has changed.
-    fn change(&self, sources: &Sources) -> Option<ListChanged> {
+    /// Who was added and removed since, and since which list. `None` when it is the first run, or
+    /// nothing has changed.
+    fn change(&self, sources: &Sources) -> Option<(ListChanged, ListMark)> {
         let old = self.lists();
         let is_same =
             sources.held().count() == old.len() && sources.held().all(|held| held.is_kept());
@@ -51,12 +52,14 @@ impl LastRun {
         let new = sources.lists();
         let added = Union::of(&new).without(Union::of(old.iter().copied()));
         let removed = Union::of(old.iter().copied()).without(Union::of(&new));
-        Some(ListChanged::of(added, removed)).filter(|change| !change.is_empty())
+        let change = ListChanged::of(added, removed);
+        (!change.is_empty()).then(|| (change, mark_of(old)))
     }
 }
 
 impl WhitelistKeeper {
-    /// Reads the first list, from wherever it is.
+    /// Reads the first list, from wherever it is. What the state directory keeps is left alone: the
+    /// list is known only when a daemon writes by it.
     ///
     /// # Errors
     /// When a source is faulty and nothing is known of it: without a whole list nothing should
@@ -69,26 +72,22 @@ impl WhitelistKeeper {
         let logger = logger.new(o!("actor" => "whitelist_keeper"));
         let folder = Folder::of_state(state_dir);
         let started = Timestamp::now();
-        let keeper = |sources: Sources, list, untold, gone| {
+        let keeper = |sources: Sources, list, change, since, gone| {
             let state = WhitelistState { size: None, sources: Vec::new(), started };
-            let mut keeper = Self {
+            let keeper = Self {
                 config: config.clone(),
                 sources,
                 folder: folder.clone(),
                 list: Arc::new(list),
                 filters: Vec::new(),
                 listener: None,
-                untold,
-                unheard: 0,
+                untold: Some((change, Since::LastRun(since))),
+                is_unheard: false,
                 gone,
                 started,
                 status: Arc::new(WhitelistStatus::new(state)),
                 logger: logger.clone(),
             };
-            // What nobody has to hear of first is known from now on.
-            if keeper.untold.is_empty() {
-                keeper.keep();
-            }
             let state = keeper.state();
             info!(logger, "whitelist loaded"; "whitelist" => ?keeper.list,
                 "source" => state.describe());
@@ -97,7 +96,8 @@ impl WhitelistKeeper {
             keeper
         };
         if config.all {
-            return Ok(keeper(Sources::default(), Whitelist::all(), Vec::new(), Vec::new()));
+            let none = ListChanged::default();
+            return Ok(keeper(Sources::default(), Whitelist::all(), none, None, Vec::new()));
         }
         let last = LastRun::of(&folder, &logger);
         // The file and the configuration first: to ask Redis may take seconds.
@@ -118,12 +118,13 @@ impl WhitelistKeeper {
         };
         let sources = Sources { file, redis, configured };
         let change = last.change(&sources);
-        if let Some(change) = &change {
+        if let Some((change, _)) = &change {
             info!(logger, "whitelist changed since the last run";
                 "added" => change.added_count, "removed" => change.removed);
         }
         let list = Whitelist::build(sources.lists(), config);
         let gone = last.without(&sources);
-        Ok(keeper(sources, list, change.into_iter().collect(), gone))
+        let (change, since) = change.unzip();
+        Ok(keeper(sources, list, change.unwrap_or_default(), since, gone))
     }
 }

@@ -38,11 +38,15 @@ impl Actor for Listener {
     type Context = Context<Self>;
 }
 
-impl Handler<ListChanged> for Listener {
+impl Handler<ListNews> for Listener {
     type Result = io::Result<()>;
 
-    fn handle(&mut self, change: ListChanged, _ctx: &mut Self::Context) -> io::Result<()> {
-        self.told.do_send(Told(change));
+    fn handle(&mut self, news: ListNews, _ctx: &mut Self::Context) -> io::Result<()> {
+        // That there is a list is told at every start.
+        if news.change.is_empty() {
+            return Ok(());
+        }
+        self.told.do_send(Told(news.change));
         if self.refuses == 0 {
             return Ok(());
         }
@@ -61,6 +65,11 @@ struct Fixture {
 
 async fn open(config: &WhitelistConfig, state: &Path) -> Result<WhitelistKeeper, WhitelistError> {
     WhitelistKeeper::open(config, state, &log()).await
+}
+
+/// A daemon that writes, and so knows its list from then on.
+async fn write_once(config: &WhitelistConfig, state: &Path) {
+    open(config, state).await.unwrap().keep();
 }
 
 async fn start(config: &WhitelistConfig) -> Fixture {
@@ -141,7 +150,7 @@ async fn a_faulty_source_at_the_start_is_an_error_that_names_it() {
     assert!(error(bad).await.contains("\"0x12\""));
     // What an earlier run knew of the file does not help.
     fs::write(&path, text_of(1..4)).unwrap();
-    open(&config(&path, NEVER), &state).await.unwrap();
+    write_once(&config(&path, NEVER), &state).await;
     fs::write(&path, "0x12\n").unwrap();
     assert!(error(config(&path, NEVER)).await.contains("line 1: \"0x12\""));
 }
@@ -355,6 +364,74 @@ async fn who_was_added_while_the_daemon_was_away_is_told_at_the_start_until_some
     assert!(fixture.listener.take().await.is_empty());
 }
 
+#[actix_rt::test]
+async fn a_list_that_nobody_has_written_by_is_not_the_last_known_one() {
+    let state = tempfile::tempdir().unwrap();
+    let path = state.path().join("list");
+    fs::write(&path, text_of(1..4)).unwrap();
+
+    // As a standby does that never takes over, and a command.
+    open(&config(&path, NEVER), state.path()).await.unwrap();
+
+    assert!(Folder::of_state(state.path()).last(SourceKind::File, &log()).is_none());
+    let fixture = start_in(&config(&path, NEVER), state).await;
+    wait_until_kept(fixture._state.path(), SourceKind::File, 3).await;
+}
+
+/// Hears of the start, and of every change when it is let go on.
+struct Held {
+    told: Recipient<Told>,
+    go_on: std::rc::Rc<tokio::sync::Notify>,
+}
+
+impl Actor for Held {
+    type Context = Context<Self>;
+}
+
+impl Handler<ListNews> for Held {
+    type Result = ResponseFuture<io::Result<()>>;
+
+    fn handle(&mut self, news: ListNews, _ctx: &mut Self::Context) -> Self::Result {
+        self.told.do_send(Told(news.change));
+        let go_on = self.go_on.clone();
+        Box::pin(async move {
+            go_on.notified().await;
+            Err(io::Error::other("the store is away"))
+        })
+    }
+}
+
+#[actix_rt::test]
+async fn changes_that_cannot_be_taken_are_told_again_as_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("list");
+    fs::write(&path, text_of(1..4)).unwrap();
+    let keeper = open(&config(&path, NEVER), directory.path()).await.unwrap();
+    let (filter, listener) = (Probe::<ReplaceWhitelist>::start(), Probe::<Told>::start());
+    let go_on = std::rc::Rc::new(tokio::sync::Notify::new());
+    let held = Held { told: listener.recipient(), go_on: go_on.clone() }.start();
+    let keeper = keeper.feed(vec![filter.recipient()]).tell(held.recipient()).start();
+
+    let told = listener.take_at_least(1).await;
+    assert!(told.len() == 1 && told[0].0.is_empty());
+    // While he is busy with the start, four changes come.
+    for last in 5..9 {
+        fs::write(&path, text_of(1..last)).unwrap();
+        keeper.send(ReloadWhitelist).await.unwrap().unwrap();
+    }
+    assert!(listener.take().await.is_empty());
+    go_on.notify_one();
+    // What asks for another look tells it again.
+    let mut told = Vec::new();
+    while told.is_empty() {
+        keeper.send(ReloadWhitelist).await.unwrap().unwrap();
+        told = listener.take().await;
+    }
+
+    assert_eq!(told.len(), 1);
+    assert_eq!(*told[0].0.added, [4, 5, 6, 7].map(address));
+}
+
 /// Hears of a change and is never done with it.
 struct Endless;
 
@@ -362,10 +439,10 @@ impl Actor for Endless {
     type Context = Context<Self>;
 }
 
-impl Handler<ListChanged> for Endless {
+impl Handler<ListNews> for Endless {
     type Result = ResponseFuture<io::Result<()>>;
 
-    fn handle(&mut self, _: ListChanged, _ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, _: ListNews, _ctx: &mut Self::Context) -> Self::Result {
         Box::pin(std::future::pending())
     }
 }
@@ -376,6 +453,7 @@ async fn a_list_is_not_the_last_known_one_before_its_change_was_handled() {
     let path = state.path().join("list");
     let config = config(&path, NEVER);
     fs::write(&path, text_of(1..4)).unwrap();
+    write_once(&config, state.path()).await;
     let keeper = open(&config, state.path()).await.unwrap();
     let (filter, listener) = (Probe::start(), Endless.start());
     let keeper = keeper.feed(vec![filter.recipient()]).tell(listener.recipient()).start();
@@ -393,7 +471,7 @@ async fn a_change_that_could_not_be_taken_is_told_again_and_only_then_known() {
     let state = tempfile::tempdir().unwrap();
     let path = state.path().join("list");
     fs::write(&path, text_of(1..4)).unwrap();
-    open(&config(&path, NEVER), state.path()).await.unwrap();
+    write_once(&config(&path, NEVER), state.path()).await;
     fs::write(&path, text_of(1..5)).unwrap();
     // Nothing but the refusal has it told again.
     let fixture = start_refusing(&config(&path, NEVER), state, 1).await;
@@ -416,7 +494,7 @@ async fn an_address_that_moves_from_one_source_to_another_was_not_added() {
     let state = tempfile::tempdir().unwrap();
     let path = state.path().join("list");
     fs::write(&path, text_of(1..4)).unwrap();
-    open(&config(&path, NEVER), state.path()).await.unwrap();
+    write_once(&config(&path, NEVER), state.path()).await;
     let addresses = (1..4).map(|ordinal| address(ordinal).to_string()).collect();
     let moved = WhitelistConfig { addresses, ..Default::default() };
 
@@ -438,7 +516,7 @@ async fn a_file_that_shrank_while_the_daemon_was_away_waits_for_its_confirmation
     let state = tempfile::tempdir().unwrap();
     let path = state.path().join("list");
     fs::write(&path, text_of(1..11)).unwrap();
-    open(&config(&path, NEVER), state.path()).await.unwrap();
+    write_once(&config(&path, NEVER), state.path()).await;
     fs::write(&path, text_of(1..6)).unwrap();
 
     let fixture = start_in(&config(&path, NEVER), state).await;
@@ -455,7 +533,7 @@ async fn a_list_of_another_file_is_not_the_last_known_one() {
     let (path, other) = (state.path().join("list"), state.path().join("other"));
     fs::write(&path, text_of(1..11)).unwrap();
     fs::write(&other, text_of(1..3)).unwrap();
-    open(&config(&path, NEVER), state.path()).await.unwrap();
+    write_once(&config(&path, NEVER), state.path()).await;
 
     let keeper = open(&config(&other, NEVER), state.path()).await.unwrap();
 
@@ -473,14 +551,15 @@ async fn an_unchanged_file_is_not_read_again_at_the_start() {
     let folder = fixture._state.path().join("whitelist");
     // It was changed so shortly before it was read that only a second look proves anything.
     let stamp = FileStamp::of(&path).unwrap().to_bytes();
-    let kept = || AddressList::open(&folder, "file").unwrap().unwrap();
-    wait_for("the file is recognised", || kept().1.ends_with(&stamp)).await;
+    let found = || AddressList::open(&folder, "file").unwrap();
+    let is_recognised = || found().is_some_and(|(_, content)| content.ends_with(&stamp));
+    wait_for("the file is recognised", is_recognised).await;
     let Fixture { keeper, _state: state, .. } = fixture;
     drop(keeper);
 
     // What the file does not hold tells whether it was read.
     let other: AddressList = [address(9)].into_iter().collect();
-    other.keep(&folder, "file", &kept().1).unwrap();
+    other.keep(&folder, "file", &found().unwrap().1).unwrap();
     let unchanged = open(&config, state.path()).await.unwrap();
     fs::write(&path, text_of(1..4)).unwrap();
     let changed = open(&config, state.path()).await.unwrap();

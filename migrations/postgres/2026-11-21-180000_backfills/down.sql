@@ -1,0 +1,2 @@
+DROP TABLE nodecast.known_list;
+DROP TABLE nodecast.backfill_jobs;

@@ -1,0 +1,2 @@
+DROP TABLE known_list;
+DROP TABLE backfill_jobs;
