@@ -64,6 +64,7 @@ mod run;
 mod saved;
 mod sink;
 
+pub use self::queue::MAX_WAITING as MAX_WAITING_JOBS;
 pub use self::{
     actor::{Backfiller, Parts},
     command::{BackfillCommand, NAME},

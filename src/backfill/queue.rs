@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// Jobs by hand that may wait.
-const MAX_WAITING: usize = 8;
+pub const MAX_WAITING: usize = 8;
 
 /// How long a job by list waits that failed; each time twice as long, up to the most.
 const FIRST_DELAY: Duration = Duration::from_secs(10);

@@ -67,6 +67,15 @@ pub enum StoreError {
     Unusable(String),
 }
 
+/// The pool of connections for history.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadConnections {
+    /// To reads that are under way.
+    pub lent: u32,
+    /// `store.read_connections`, as the pool was made.
+    pub limit: u32,
+}
+
 /// Who writes: one per start of the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
@@ -228,6 +237,9 @@ pub trait EventStore: Send + Sync {
     fn warnings(&self) -> Vec<String> {
         Vec::new()
     }
+
+    /// Tells how many connections are lent to history reads now, and how many there may be.
+    fn read_connections(&self) -> ReadConnections;
 
     /// Takes the writer's lease and reads what a start needs.
     ///

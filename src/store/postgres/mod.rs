@@ -40,7 +40,9 @@ use self::{
     link::Link,
     pool::ReadPool,
 };
-use super::{EventQuery, EventStore, Recovered, StoreError, StoreSize, StoreWriter};
+use super::{
+    EventQuery, EventStore, ReadConnections, Recovered, StoreError, StoreSize, StoreWriter,
+};
 use crate::{
     config::StoreConfig,
     event::{EventId, SequencedEvent},
@@ -100,6 +102,10 @@ impl EventStore for PostgresStore {
 
     fn warnings(&self) -> Vec<String> {
         self.warnings.clone()
+    }
+
+    fn read_connections(&self) -> ReadConnections {
+        self.readers.connections()
     }
 
     async fn open_writer(&self) -> Result<(Box<dyn StoreWriter>, Recovered), StoreError> {

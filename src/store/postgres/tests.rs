@@ -1,5 +1,7 @@
 //! What only PostgreSQL does: partitions, leases, URLs. The rest is in `store::contract`.
 
+mod connections;
+
 use std::{
     env,
     sync::{
