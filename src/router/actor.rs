@@ -189,8 +189,11 @@ impl Router {
                     stats.router.duplicates.add(block.events.len() as u64);
                     if conflict {
                         stats.router.conflicts.add(1);
-                        error!(logger, "a block came again with other content";
-                            "stream" => %stream.name, "block" => block.position);
+                        if let Some(left_out) = track.note_conflict(now) {
+                            error!(logger, "a block came again with other content";
+                                "stream" => %stream.name, "block" => block.position,
+                                "not_logged" => left_out);
+                        }
                     }
                     continue;
                 }

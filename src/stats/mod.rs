@@ -173,9 +173,10 @@ pub struct StoreStats {
     /// Duration of the last commit, microseconds.
     pub last_commit_micros: Gauge,
     pub commit_durations: Histogram,
-    /// How often commits began to fail.
+    /// How often the store began to fail.
     pub outages: Counter,
-    /// Since when commits fail, microseconds since 1970; 0 while they succeed.
+    /// Since when commits fail, or the renewals of the lease while there is nothing to commit;
+    /// microseconds since 1970; 0 while they succeed.
     pub failing_since: Gauge,
     /// Why the last one failed; empty while they succeed.
     pub failure: Text,

@@ -223,14 +223,8 @@ impl DbWriter {
                 // By a message, so that what else has come gets its turn between two batches.
                 ctx.notify(Turn);
             }
-            Err(StoreError::Unavailable(reason)) => {
-                if self.phase != Phase::Retrying {
-                    warn!(self.logger, "store unavailable, commits are tried again";
-                        "error" => &reason);
-                    self.stats.store.failing_since.set(Timestamp::now().0);
-                    self.stats.store.outages.add(1);
-                }
-                self.stats.store.failure.set(reason);
+            Err(error @ StoreError::Unavailable(_)) => {
+                self.note_outage(error);
                 self.phase = Phase::Retrying;
                 ctx.run_later(self.retry, |actor, ctx| {
                     // A new generation or the end may have come in between.
@@ -244,11 +238,33 @@ impl DbWriter {
         }
     }
 
+    /// Whether the last that was asked of the store failed.
+    fn is_away(&self) -> bool {
+        self.stats.store.failing_since.get() != 0
+    }
+
+    /// Notes that the store is away, and says so once.
+    fn note_outage(&self, error: StoreError) {
+        let reason = match error {
+            StoreError::Unavailable(reason) => reason,
+            other => other.to_string(),
+        };
+        let stats = &self.stats.store;
+        if !self.is_away() {
+            warn!(self.logger, "store unavailable, it is tried again"; "error" => &reason);
+            stats.failing_since.set(Timestamp::now().0);
+            stats.outages.add(1);
+        }
+        stats.failure.set(reason);
+    }
+
     fn recovered_from_outage(&mut self) {
-        if self.phase == Phase::Retrying {
+        if self.is_away() {
             let since = Timestamp(self.stats.store.failing_since.get());
             let outage = Timestamp::now().since(since);
             info!(self.logger, "store available again"; "outage_ms" => outage.as_millis() as u64);
+        }
+        if self.phase == Phase::Retrying {
             self.phase = Phase::Running;
         }
         self.end_of_failures();
@@ -262,7 +278,7 @@ impl DbWriter {
 
     /// Stops committing and tells the daemon why.
     fn fail(&mut self, error: StoreError) {
-        if self.stats.store.failing_since.get() == 0 {
+        if !self.is_away() {
             self.stats.store.failing_since.set(Timestamp::now().0);
             self.stats.store.outages.add(1);
         }

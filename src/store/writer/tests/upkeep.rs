@@ -122,3 +122,50 @@ async fn a_lease_that_is_lost_with_nothing_to_commit_stops_the_daemon() {
     assert!(matches!(faults[..], [StoreFault::Fatal(StoreError::LeaseLost(_))]), "{faults:?}");
     assert_eq!(bench.script.script().renewals, 1);
 }
+
+#[actix_rt::test]
+async fn an_outage_with_nothing_to_commit_is_one_outage_however_many_renewals_fail() {
+    tokio::time::pause();
+    let bench = Bench::scripted(|script| script.is_away = true);
+    let stats = bench.stats.clone();
+    bench.pass(2_000).await;
+    let sizes = stats.store.size_bytes.get();
+
+    bench.pass(58_500).await;
+
+    assert_eq!(bench.script.script().renewals, 20);
+    assert_eq!((stats.store.outages.get(), stats.store.failures.get()), (1, 20));
+    assert_ne!(stats.store.failing_since.get(), 0);
+    assert_eq!(stats.store.failure.get(), "database is locked");
+    // A store that is away is not bothered with anything else.
+    let calls = bench.script.script().retain_calls.len();
+    assert_eq!((calls, bench.script.script().preparations), (0, 0));
+    assert_eq!(stats.store.size_bytes.get(), sizes);
+
+    bench.script.script().is_away = false;
+    bench.pass(3_500).await;
+    assert_eq!((stats.store.failing_since.get(), stats.store.failure.get().as_str()), (0, ""));
+    assert_eq!(stats.store.outages.get(), 1);
+
+    // The next one is another.
+    bench.script.script().is_away = true;
+    bench.pass(3_500).await;
+    assert_eq!(stats.store.outages.get(), 2);
+}
+
+#[actix_rt::test]
+async fn a_commit_that_fails_in_an_outage_that_is_known_is_no_second_one() {
+    tokio::time::pause();
+    let mut bench = Bench::scripted(|script| {
+        script.is_away = true;
+        script.answers.extend([away(), away()]);
+    });
+    bench.pass(4_000).await;
+
+    bench.append(1, 1);
+    bench.pass(2_000).await;
+
+    assert_eq!(bench.stored(), vec![1]);
+    assert_eq!(bench.stats.store.outages.get(), 1);
+    assert_eq!(bench.stats.store.failing_since.get(), 0);
+}
