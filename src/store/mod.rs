@@ -227,6 +227,16 @@ pub async fn open(url: &str, config: &StoreConfig) -> Result<Arc<dyn EventStore>
     }
 }
 
+/// What is said of a lease that is in the way of a migration.
+fn to_be_migrated(error: StoreError) -> StoreError {
+    match error {
+        StoreError::LeaseLost(holder) => StoreError::LeaseLost(format!(
+            "{holder}; the tables lack what this program needs, and are changed when it has ended"
+        )),
+        other => other,
+    }
+}
+
 /// A database of events. Reads go through it from any thread.
 #[async_trait]
 pub trait EventStore: Send + Sync {

@@ -1,6 +1,7 @@
 //! What only PostgreSQL does: partitions, leases, URLs. The rest is in `store::contract`.
 
 mod connections;
+mod migrations;
 
 use std::{
     env,
