@@ -142,15 +142,19 @@ fn status_tells_of_the_store_beside_a_daemon_and_who_writes() {
 }
 
 #[test]
-fn prune_deletes_what_it_said_and_never_past_a_daemon() {
+fn prune_deletes_what_it_said_as_the_only_writer() {
     for setup in both_stores() {
         let daemon = with_history(&setup);
 
-        let refused = db(&setup, &["prune", "--older-than", "20h"]);
-        assert_eq!(refused.code, Some(1));
+        // From elsewhere it does not meet the daemon, and finds the lease taken.
+        let elsewhere = Setup::new();
+        let url = format!("sqlite:{}", setup.database().display());
+        let url = setup.database_url.clone().unwrap_or(url);
+        let refused = db(&elsewhere, &["prune", "--older-than", "20h", "--database-url", &url]);
+        assert_eq!(refused.code, Some(1), "{}", refused.stdout);
         let holder = format!("process {}", daemon.pid());
         assert!(refused.stderr.contains(&holder), "{}", refused.stderr);
-        assert!(refused.stderr.contains("Stop it first"), "{}", refused.stderr);
+        assert!(refused.stderr.contains("--state-dir"), "{}", refused.stderr);
         let before = setup.stored();
         let announced = done(db(&setup, &["prune", "--older-than", "20h", "--dry-run"]));
         assert_eq!(setup.stored(), before);
@@ -181,6 +185,51 @@ fn prune_deletes_what_it_said_and_never_past_a_daemon() {
         daemon.stop();
         assert_eq!(setup.stored().len(), after.len() + 1);
     }
+}
+
+#[test]
+fn beside_a_daemon_it_is_the_daemon_that_prunes() {
+    for setup in both_stores() {
+        let daemon = with_history(&setup);
+        let before = setup.stored();
+        let announced = done(db(&setup, &["prune", "--older-than", "20h", "--dry-run"]));
+
+        let pruned = done(db(&setup, &["prune", "--older-than", "20h"]));
+
+        let after = setup.stored();
+        let gone = before.len() - after.len();
+        assert!(gone > 0 && !after.is_empty(), "{gone} of {}", before.len());
+        assert!(announced.starts_with(&format!("{gone} events before ")), "{announced}");
+        assert!(pruned.starts_with(&format!("{gone} events before ")), "{pruned}");
+        assert!(after.iter().all(|(id, row)| before.get(id) == Some(row)));
+        let status = daemon.status();
+        assert_eq!(status["store"]["deleted"], gone, "{status}");
+        assert_eq!(status["store"]["failures"], 0, "{status}");
+        // It goes on with its work, under the lease that it has had all the time.
+        let mut file = Kind::fills(setup.node()).open(30_000_101, 0);
+        append(&mut file, &format!("{}\n", fills_line(1_050_500_000, ALICE, 1)));
+        eventually("it follows its node", || setup.stored().len() == after.len() + 1);
+        assert_eq!(daemon.stop().code(), Some(0));
+    }
+}
+
+#[test]
+fn a_daemon_is_not_asked_to_prune_another_store_than_its_own() {
+    let setup = Setup::new();
+    let daemon = with_history(&setup);
+    let before = setup.stored();
+    let other = Setup::new();
+    with_history(&other).stop();
+    let rows = other.stored().len();
+
+    // Its state directory, and another database.
+    let url = format!("sqlite:{}", other.database().display());
+    let said = db(&setup, &["prune", "--older-than", "20h", "--database-url", &url]);
+
+    assert!(done(said).contains(" were deleted"));
+    assert!(other.stored().len() < rows);
+    assert_eq!(setup.stored(), before);
+    assert_eq!(daemon.status()["store"]["deleted"], 0);
 }
 
 /// The migrations that a store says it has had.

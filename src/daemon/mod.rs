@@ -58,7 +58,7 @@ use crate::{
         node::{self, FileWatcher},
     },
     stats::Stats,
-    store::DbWriter,
+    store::{DbWriter, PruneCommand},
     whitelist::WhitelistKeeper,
 };
 
@@ -163,7 +163,7 @@ impl Daemon {
 
         let topics = vec![node::FILLS, node::MISC];
         let Commons { config, store, log, stats, readers, quarantine, horizon, .. } = commons;
-        let state_dir = config.state_dir.clone();
+        let (state_dir, described) = (config.state_dir.clone(), store.describe());
         let sessions = SessionSet::new(config.session.max_sessions, stats.clone());
         let nodes = config.source.data_dirs.iter();
         let live = Live { config: Arc::new(LiveConfig::new(config.clone())), horizon };
@@ -204,8 +204,13 @@ impl Daemon {
         let handle = server.handle();
         actix_rt::spawn(server);
         info!(logger, "listening"; "address" => %address);
-        let commands: Vec<Box<dyn Command>> =
-            vec![Box::new(BackfillCommand(pipeline.backfills.clone()))];
+        let commands: Vec<Box<dyn Command>> = vec![
+            Box::new(BackfillCommand(pipeline.backfills.clone())),
+            Box::new(PruneCommand {
+                store: described,
+                writer: pipeline.writer.clone().recipient(),
+            }),
+        ];
         let control = listen_for_commands(&state_dir, commands, &mut threads, &stats, logger);
         let Pipeline {
             watchers,

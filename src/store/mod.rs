@@ -18,6 +18,7 @@ mod holder;
 pub mod inspect;
 mod kept;
 pub mod postgres;
+mod prune;
 mod ranges;
 mod records;
 pub mod sqlite;
@@ -29,6 +30,7 @@ use async_trait::async_trait;
 
 pub use self::{
     backfilled::{Backfilled, Setting, store_backfilled},
+    prune::{Deleted, OTHER_STORE, PRUNE, Prune, PruneCommand, PruneOrder, Pruned},
     writer::{
         AttachReader, Backfill, DbWriter, Flush, GetCheckpoints, Hurry, NewGeneration, Reconfigure,
         Shared, StoreFault, Stored,

@@ -169,3 +169,23 @@ async fn a_commit_that_fails_in_an_outage_that_is_known_is_no_second_one() {
     assert_eq!(bench.stats.store.outages.get(), 1);
     assert_eq!(bench.stats.store.failing_since.get(), 0);
 }
+
+#[actix_rt::test]
+async fn a_command_to_prune_waits_while_the_live_stream_has_more_than_a_few_events_waiting() {
+    let batch_delay = Duration::from_secs(3_600);
+    let config = StoreConfig { batch_events: 10, batch_delay, ..StoreConfig::default() };
+    let more = Retained { deleted: 7, more: true, ..Retained::default() };
+    let mut bench = Bench::with(config, |script| script.retained.push_back(more));
+    let prune = store::Prune { edge: block_time(5) };
+
+    bench.append(2, 0);
+    let postponed = bench.writer.send(prune).await.unwrap().unwrap();
+    assert!(matches!(postponed, store::Pruned::Postponed), "{postponed:?}");
+    bench.writer.send(Hurry).await.unwrap();
+    let done = bench.writer.send(prune).await.unwrap().unwrap();
+
+    assert!(matches!(done, store::Pruned::Done(retained) if retained == more), "{done:?}");
+    assert_eq!(bench.stored(), [1, 2]);
+    assert_eq!(bench.script.script().retain_calls[0].edge, block_time(5));
+    assert_eq!(bench.stats.store.deleted.get(), 7);
+}
