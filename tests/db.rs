@@ -323,6 +323,31 @@ fn a_newer_daemon_waits_for_the_writer_before_it_changes_the_tables() {
     }
 }
 
+/// Two versions in one pair: the newer one has changed the tables while the older one stood by.
+#[test]
+fn a_standby_that_the_tables_have_outgrown_writes_nothing_when_it_gets_the_lease() {
+    for setup in both_stores() {
+        let first = setup.start();
+        let mut second = Setup::new();
+        second.data_dirs = setup.data_dirs.clone();
+        second.config = "[store]\nstandby = true\n".to_owned();
+        let embedded = format!("sqlite:{}", setup.database().display());
+        second.database_url = Some(setup.database_url.clone().unwrap_or(embedded));
+        let mut standby = second.start();
+        assert_eq!(standby.get("/readyz").0, 503, "it stands by");
+        let newer = "INSERT INTO {}__diesel_schema_migrations (version) VALUES ('29990101000000')";
+        change(&setup, newer);
+        let mut file = Kind::fills(setup.node()).open(30_000_101, 0);
+
+        first.kill();
+        append(&mut file, &format!("{}\n", fills_line(1_050_500_000, ALICE, 1)));
+
+        assert_eq!(standby.wait_exit().unwrap().code(), Some(1), "{}", standby.log_tail());
+        assert!(standby.log().contains("newer nodecast"), "{}", standby.log_tail());
+        assert!(setup.stored().is_empty());
+    }
+}
+
 /// Keeps every day of which something is stored.
 fn keep_all_days(setup: &Setup) {
     let keep = |schema: &str| {
