@@ -6,12 +6,13 @@
 //! go back after its commit; a store that is away delays commits and never loses or reorders them.
 
 mod aside;
+mod outage;
 mod upkeep;
 
 use std::{sync::Arc, time::Duration};
 
 use actix::prelude::*;
-use slog::{Logger, error, info, o, warn};
+use slog::{Logger, o};
 use tokio::time::Instant;
 
 pub use self::aside::{Backfill, GetCheckpoints, Stored};
@@ -22,7 +23,6 @@ use super::{
 };
 use crate::{
     config::StoreConfig,
-    event::Timestamp,
     fail_point, mirror,
     roll_call::RollCall,
     router::{
@@ -236,69 +236,6 @@ impl DbWriter {
             }
             Err(error) => self.fail(error),
         }
-    }
-
-    /// Whether the last that was asked of the store failed.
-    fn is_away(&self) -> bool {
-        self.stats.store.failing_since.get() != 0
-    }
-
-    /// Notes that the store is away, and says so once.
-    fn note_outage(&self, error: StoreError) {
-        let reason = match error {
-            StoreError::Unavailable(reason) => reason,
-            other => other.to_string(),
-        };
-        let stats = &self.stats.store;
-        if !self.is_away() {
-            warn!(self.logger, "store unavailable, it is tried again"; "error" => &reason);
-            stats.failing_since.set(Timestamp::now().0);
-            stats.outages.add(1);
-        }
-        stats.failure.set(reason);
-    }
-
-    fn recovered_from_outage(&mut self) {
-        if self.is_away() {
-            let since = Timestamp(self.stats.store.failing_since.get());
-            let outage = Timestamp::now().since(since);
-            info!(self.logger, "store available again"; "outage_ms" => outage.as_millis() as u64);
-        }
-        if self.phase == Phase::Retrying {
-            self.phase = Phase::Running;
-        }
-        self.end_of_failures();
-        self.retry = RETRY.0;
-    }
-
-    fn end_of_failures(&self) {
-        self.stats.store.failing_since.set(0);
-        self.stats.store.failure.set("");
-    }
-
-    /// Stops committing and tells the daemon why.
-    fn fail(&mut self, error: StoreError) {
-        if !self.is_away() {
-            self.stats.store.failing_since.set(Timestamp::now().0);
-            self.stats.store.outages.add(1);
-        }
-        self.stats.store.failure.set(error.to_string());
-        error!(self.logger, "commit failed"; "error" => %error);
-        let fault = match error {
-            StoreError::Failed(_)
-            | StoreError::Unavailable(_)
-            | StoreError::TooSlow(_)
-            | StoreError::Refused(_) => {
-                self.phase = Phase::Halted;
-                let generation = self.committer.as_ref().map_or(0, |known| known.generation);
-                StoreFault::BatchLost { generation }
-            }
-            StoreError::LeaseLost(_) | StoreError::Unusable(_) => {
-                self.phase = Phase::Over;
-                StoreFault::Fatal(error)
-            }
-        };
-        self.faults.do_send(fault);
     }
 }
 

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    event::{Event, SequencedEvent, Topic},
+    event::{Event, SequencedEvent, Timestamp, Topic},
     router::{
         ledger::Gap,
         log::{Heads, LogEvent, NewSegment, Notice},
