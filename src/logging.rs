@@ -7,20 +7,18 @@
 
 mod journal;
 mod levels;
+mod queue;
 
-use std::{
-    io::{self, BufWriter, IsTerminal, Write},
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::io::{self, BufWriter, IsTerminal, Write};
 
-use slog::{Drain, FnValue, Level, Logger, Never, OwnedKVList, PushFnValue, Record, b, o, record};
-use slog_async::{AsyncCore, AsyncGuard};
+use slog::{Drain, FnValue, Level, Logger, Never, PushFnValue, Record, o};
+use slog_async::AsyncGuard;
 
-pub use self::levels::Levels;
 use self::{
     journal::{LineStarts, Marker},
     levels::LevelFilter,
 };
+pub use self::{levels::Levels, queue::Queued};
 use crate::{
     config::{LogConfig, LogFormat, level_name},
     event::Timestamp,
@@ -34,9 +32,15 @@ const DEPENDENCIES: log::Level = log::Level::Warn;
 pub struct LogGuard {
     _writer: AsyncGuard,
     levels: Levels,
+    queued: Queued,
 }
 
 impl LogGuard {
+    /// How full the channel is, for the metrics.
+    pub fn queued(&self) -> Queued {
+        self.queued.clone()
+    }
+
     /// To change the levels while the process runs.
     pub fn levels(&self) -> Levels {
         self.levels.clone()
@@ -124,60 +128,10 @@ fn queued<D>(config: &LogConfig, format: D) -> (Logger, LogGuard)
 where
     D: Drain<Ok = (), Err = Never> + Send + 'static,
 {
-    let (channel, guard) = AsyncCore::custom(format)
-        .chan_size(config.channel_records)
-        .thread_name("log".to_owned())
-        .build_with_guard();
-    let queue = Queue { channel, dropped: AtomicU64::new(0) };
+    let (queue, queued, guard) = queue::before(format, config.channel_records);
     let levels = Levels::new(config);
     let filter = LevelFilter { levels: levels.clone(), next: queue };
-    (Logger::root(filter, o!()), LogGuard { _writer: guard, levels })
-}
-
-/// Puts records into the channel and never waits. A record that finds it full is dropped; the next
-/// one that finds room reports how many were. `slog_async::Async` does the same, but counts its own
-/// reports that found no room as dropped records.
-struct Queue {
-    channel: AsyncCore,
-    /// Not yet reported.
-    dropped: AtomicU64,
-}
-
-impl Queue {
-    /// Tells whether there was room for the report.
-    fn report(&self, dropped: u64) -> bool {
-        let values = o!("component" => "logging").into();
-        // In one statement: the record borrows its parts.
-        let sent = self.channel.log(
-            &record!(
-                Level::Warning,
-                "",
-                &format_args!("log records dropped"),
-                b!("dropped_records" => dropped)
-            ),
-            &values,
-        );
-        sent.is_ok()
-    }
-}
-
-impl Drain for Queue {
-    type Ok = ();
-    type Err = Never;
-
-    fn log(&self, record: &Record, values: &OwnedKVList) -> Result<(), Never> {
-        let mut unreported = self.dropped.swap(0, Ordering::Relaxed);
-        if unreported > 0 && self.report(unreported) {
-            unreported = 0;
-        }
-        if self.channel.log(record, values).is_err() {
-            unreported += 1;
-        }
-        if unreported > 0 {
-            self.dropped.fetch_add(unreported, Ordering::Relaxed);
-        }
-        Ok(())
-    }
+    (Logger::root(filter, o!()), LogGuard { _writer: guard, levels, queued })
 }
 
 /// Text for people, without colours.
@@ -395,6 +349,8 @@ mod tests {
 
         // More than the channel holds, while nothing can be written.
         (0..1_000).for_each(|_| info!(log, "many"));
+        let queued = guard.queued();
+        assert_eq!((queued.records(), queued.limit()), (128, 128));
         drop(closed);
         // The next record that finds room reports what was dropped.
         let count = |text: &str| {
@@ -419,6 +375,8 @@ mod tests {
             digits.parse::<usize>().unwrap()
         });
         assert_eq!(reported.sum::<usize>(), 1_000 - passed);
+        assert_eq!(queued.dropped().get() as usize, 1_000 - passed);
+        assert_eq!(queued.records(), 0);
         assert_eq!(count("\"after\""), 1);
     }
 }

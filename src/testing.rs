@@ -4,7 +4,7 @@ pub mod samples;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use actix::prelude::*;
@@ -46,16 +46,11 @@ impl<M: Message<Result = ()> + Send + Unpin + 'static> ProbeHandle<M> {
     /// Waits until at least `count` messages have come, and takes all.
     ///
     /// # Panics
-    /// When they do not come within 30 seconds.
+    /// When they do not come within [`PATIENCE`].
     pub async fn take_at_least(&self, count: usize) -> Vec<M> {
-        for _ in 0..3_000 {
-            let enough = self.lock().len() >= count;
-            if enough {
-                return std::mem::take(&mut *self.lock());
-            }
-            actix_rt::time::sleep(Duration::from_millis(10)).await;
-        }
-        panic!("fewer than {count} messages came");
+        let what = format!("{count} messages come");
+        until(&what, async || self.lock().len() >= count).await;
+        std::mem::take(&mut *self.lock())
     }
 }
 
@@ -74,6 +69,21 @@ impl<M: Message<Result = ()> + Send + Unpin + 'static> Handler<M> for Probe<M> {
 
     fn handle(&mut self, message: M, _ctx: &mut Self::Context) {
         self.received.lock().unwrap_or_else(PoisonError::into_inner).push(message);
+    }
+}
+
+/// How long a test waits for what has to happen. Only broken code needs so long.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Asks again and again until a condition holds.
+///
+/// # Panics
+/// When it does not hold within [`PATIENCE`].
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "did not happen: {what}");
+        actix_rt::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

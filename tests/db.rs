@@ -12,7 +12,7 @@ use common::{
     node::{ALICE, Kind, append, fills_line},
     run_to_end,
 };
-use diesel::{Connection, RunQueryDsl, SqliteConnection};
+use diesel::{Connection, QueryableByName, RunQueryDsl, SqliteConnection};
 use nodecast::{
     event::Timestamp,
     generate::{Plan, Simulator},
@@ -142,15 +142,19 @@ fn status_tells_of_the_store_beside_a_daemon_and_who_writes() {
 }
 
 #[test]
-fn prune_deletes_what_it_said_and_never_past_a_daemon() {
+fn prune_deletes_what_it_said_as_the_only_writer() {
     for setup in both_stores() {
         let daemon = with_history(&setup);
 
-        let refused = db(&setup, &["prune", "--older-than", "20h"]);
-        assert_eq!(refused.code, Some(1));
+        // From elsewhere it does not meet the daemon, and finds the lease taken.
+        let elsewhere = Setup::new();
+        let url = format!("sqlite:{}", setup.database().display());
+        let url = setup.database_url.clone().unwrap_or(url);
+        let refused = db(&elsewhere, &["prune", "--older-than", "20h", "--database-url", &url]);
+        assert_eq!(refused.code, Some(1), "{}", refused.stdout);
         let holder = format!("process {}", daemon.pid());
         assert!(refused.stderr.contains(&holder), "{}", refused.stderr);
-        assert!(refused.stderr.contains("Stop it first"), "{}", refused.stderr);
+        assert!(refused.stderr.contains("--state-dir"), "{}", refused.stderr);
         let before = setup.stored();
         let announced = done(db(&setup, &["prune", "--older-than", "20h", "--dry-run"]));
         assert_eq!(setup.stored(), before);
@@ -180,6 +184,167 @@ fn prune_deletes_what_it_said_and_never_past_a_daemon() {
         eventually("it follows its node", || setup.stored().len() > after.len());
         daemon.stop();
         assert_eq!(setup.stored().len(), after.len() + 1);
+    }
+}
+
+#[test]
+fn beside_a_daemon_it_is_the_daemon_that_prunes() {
+    for setup in both_stores() {
+        let daemon = with_history(&setup);
+        let before = setup.stored();
+        let announced = done(db(&setup, &["prune", "--older-than", "20h", "--dry-run"]));
+
+        let pruned = done(db(&setup, &["prune", "--older-than", "20h"]));
+
+        let after = setup.stored();
+        let gone = before.len() - after.len();
+        assert!(gone > 0 && !after.is_empty(), "{gone} of {}", before.len());
+        assert!(announced.starts_with(&format!("{gone} events before ")), "{announced}");
+        assert!(pruned.starts_with(&format!("{gone} events before ")), "{pruned}");
+        assert!(after.iter().all(|(id, row)| before.get(id) == Some(row)));
+        let status = daemon.status();
+        assert_eq!(status["store"]["deleted"], gone, "{status}");
+        assert_eq!(status["store"]["failures"], 0, "{status}");
+        // It goes on with its work, under the lease that it has had all the time.
+        let mut file = Kind::fills(setup.node()).open(30_000_101, 0);
+        append(&mut file, &format!("{}\n", fills_line(1_050_500_000, ALICE, 1)));
+        eventually("it follows its node", || setup.stored().len() == after.len() + 1);
+        assert_eq!(daemon.stop().code(), Some(0));
+    }
+}
+
+#[test]
+fn a_daemon_is_not_asked_to_prune_another_store_than_its_own() {
+    let setup = Setup::new();
+    let daemon = with_history(&setup);
+    let before = setup.stored();
+    let other = Setup::new();
+    with_history(&other).stop();
+    let rows = other.stored().len();
+
+    // Its state directory, and another database.
+    let url = format!("sqlite:{}", other.database().display());
+    let said = db(&setup, &["prune", "--older-than", "20h", "--database-url", &url]);
+
+    assert!(done(said).contains(" were deleted"));
+    assert!(other.stored().len() < rows);
+    assert_eq!(setup.stored(), before);
+    assert_eq!(daemon.status()["store"]["deleted"], 0);
+}
+
+/// The migrations that a store says it has had.
+fn migrations(setup: &Setup) -> Vec<Version> {
+    let select = "SELECT version FROM __diesel_schema_migrations ORDER BY version";
+    match &setup.database_url {
+        Some(url) => diesel::sql_query(select.replace("FROM ", "FROM nodecast."))
+            .load(&mut database::postgres(url))
+            .unwrap(),
+        None => diesel::sql_query(select).load(&mut embedded(setup)).unwrap(),
+    }
+}
+
+#[derive(QueryableByName)]
+struct Version {
+    #[diesel(sql_type = diesel::sql_types::Text)]
+    version: String,
+}
+
+fn embedded(setup: &Setup) -> SqliteConnection {
+    let mut connection =
+        SqliteConnection::establish(&setup.database().display().to_string()).unwrap();
+    diesel::sql_query("PRAGMA busy_timeout = 10000").execute(&mut connection).unwrap();
+    connection
+}
+
+/// Runs a statement, whose tables have `{}` before their names.
+fn change(setup: &Setup, statement: &str) {
+    match &setup.database_url {
+        Some(url) => {
+            let statement = statement.replace("{}", "nodecast.");
+            diesel::sql_query(statement).execute(&mut database::postgres(url)).unwrap();
+        }
+        None => {
+            let statement = statement.replace("{}", "");
+            diesel::sql_query(statement).execute(&mut embedded(setup)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_newer_daemon_waits_for_the_writer_before_it_changes_the_tables() {
+    for setup in both_stores() {
+        let mut file = Kind::fills(setup.node()).open(30_000_101, 0);
+        let mut block = 1_050_500_000;
+        let mut write = || {
+            block += 1;
+            append(&mut file, &format!("{}\n", fills_line(block, ALICE, 1)));
+        };
+        let first = setup.start();
+        write();
+        eventually("the first writes", || setup.stored().len() == 1);
+        // To a newer program the tables would look so: they lack a migration that it has.
+        let known = migrations(&setup);
+        change(&setup, "DELETE FROM {}__diesel_schema_migrations");
+        let mut second = Setup::new();
+        second.data_dirs = setup.data_dirs.clone();
+        let embedded = format!("sqlite:{}", setup.database().display());
+        second.database_url = Some(setup.database_url.clone().unwrap_or(embedded));
+        let holder = format!("process {} on ", first.pid());
+
+        let mut refused = second.spawn();
+        assert_eq!(refused.wait_exit().unwrap().code(), Some(1), "{}", refused.log_tail());
+        let said = refused.log_tail();
+        assert!(said.contains(&holder) && said.contains("the tables lack"), "{said}");
+
+        second.config = "[store]\nstandby = true\n".to_owned();
+        let standby = second.start();
+        let (code, answer) = standby.get("/readyz");
+        let reason = answer["reasons"][0].as_str().unwrap();
+        assert!(reason.contains(&holder) && reason.contains("the tables lack"), "{reason}");
+        assert_eq!(code, 503);
+        eventually("the log says it", || {
+            let log = standby.log();
+            log.lines().any(|line| line.contains("standing by") && line.contains("tables lack"))
+        });
+
+        write();
+        eventually("the first writes on", || setup.stored().len() == 2);
+        assert!(migrations(&setup).is_empty(), "nothing was changed");
+        for Version { version } in &known {
+            let back = format!(
+                "INSERT INTO {{}}__diesel_schema_migrations (version) VALUES ('{version}')"
+            );
+            change(&setup, &back);
+        }
+        first.kill();
+        write();
+        eventually("the standby writes", || setup.stored().len() == 3);
+        assert_eq!(standby.stop().code(), Some(0));
+    }
+}
+
+/// Two versions in one pair: the newer one has changed the tables while the older one stood by.
+#[test]
+fn a_standby_that_the_tables_have_outgrown_writes_nothing_when_it_gets_the_lease() {
+    for setup in both_stores() {
+        let first = setup.start();
+        let mut second = Setup::new();
+        second.data_dirs = setup.data_dirs.clone();
+        second.config = "[store]\nstandby = true\n".to_owned();
+        let embedded = format!("sqlite:{}", setup.database().display());
+        second.database_url = Some(setup.database_url.clone().unwrap_or(embedded));
+        let mut standby = second.start();
+        assert_eq!(standby.get("/readyz").0, 503, "it stands by");
+        let newer = "INSERT INTO {}__diesel_schema_migrations (version) VALUES ('29990101000000')";
+        change(&setup, newer);
+        let mut file = Kind::fills(setup.node()).open(30_000_101, 0);
+
+        first.kill();
+        append(&mut file, &format!("{}\n", fills_line(1_050_500_000, ALICE, 1)));
+
+        assert_eq!(standby.wait_exit().unwrap().code(), Some(1), "{}", standby.log_tail());
+        assert!(standby.log().contains("newer nodecast"), "{}", standby.log_tail());
+        assert!(setup.stored().is_empty());
     }
 }
 

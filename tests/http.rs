@@ -29,7 +29,10 @@ use nodecast::{
     http::{ApiState, Exports, routes},
     router::log::{Heads, Log},
     stats::Stats,
-    store::{EventQuery, EventStore, PageKey, Recovered, Run, StoreError, StoreSize, StoreWriter},
+    store::{
+        EventQuery, EventStore, PageKey, ReadConnections, Recovered, Run, StoreError, StoreSize,
+        StoreWriter,
+    },
     whitelist::WhitelistState,
 };
 use proptest::prelude::*;
@@ -54,6 +57,10 @@ struct MemoryStore {
 impl EventStore for MemoryStore {
     fn describe(&self) -> String {
         "memory".to_owned()
+    }
+
+    fn read_connections(&self) -> ReadConnections {
+        ReadConnections::default()
     }
 
     async fn open_writer(&self) -> Result<(Box<dyn StoreWriter>, Recovered), StoreError> {

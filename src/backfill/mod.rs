@@ -76,6 +76,7 @@ mod saved;
 mod scope;
 mod sink;
 
+pub use self::queue::MAX_WAITING as MAX_WAITING_JOBS;
 pub use self::{
     actor::{Backfiller, Parts},
     books::{Books, StoreBooks},

@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// Jobs by hand that may wait.
-const MAX_WAITING: usize = 8;
+pub const MAX_WAITING: usize = 8;
 
 /// How long after a failure the books are written again; each time twice as long, up to the most.
 const BOOKS_DELAY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));

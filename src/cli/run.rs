@@ -56,7 +56,8 @@ pub fn run(args: Args, legacy: LegacyFlags) -> anyhow::Result<ExitCode> {
     let loaded = inputs.clone().load(Need::Run)?;
 
     let (root, flushed_at_exit) = logging::start(&loaded.config.log);
-    let origins = daemon::Origins { inputs, levels: flushed_at_exit.levels() };
+    let (levels, queued) = (flushed_at_exit.levels(), flushed_at_exit.queued());
+    let origins = daemon::Origins { inputs, levels, queued };
     let log = root.new(o!("component" => "main"));
     let file = loaded.file.as_deref().map_or("none".into(), |file| file.to_string_lossy());
     info!(log, "starting"; "version" => env!("CARGO_PKG_VERSION"), "config" => %file);

@@ -33,7 +33,7 @@ use tokio::sync::mpsc;
 
 pub use self::{
     client::{Answers, Client, ClientError},
-    server::{ControlServer, Socket, SocketFile},
+    server::{ControlServer, MAX_CLIENTS, Socket, SocketFile},
 };
 
 /// Name of the socket in the state directory.

@@ -8,10 +8,7 @@ use std::{
     },
     path::{Path, PathBuf},
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -32,9 +29,10 @@ use tokio::{
 use super::{
     Answer, Command, Line, MAX_REQUEST_BYTES, Refusal, Request, Told, VERSION, socket_path,
 };
+use crate::stats::Stats;
 
 /// Clients at one time; a command is typed by hand.
-const MAX_CLIENTS: usize = 16;
+pub const MAX_CLIENTS: usize = 16;
 
 /// How long a client may take to send its request, and to read a line of the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -124,15 +122,21 @@ fn remove(path: &Path) -> io::Result<()> {
 pub struct ControlServer {
     socket: Option<Socket>,
     commands: Vec<Box<dyn Command>>,
+    stats: Arc<Stats>,
     logger: Logger,
 }
 
 impl ControlServer {
-    pub fn new(socket: Socket, commands: Vec<Box<dyn Command>>, logger: &Logger) -> Self {
+    pub fn new(
+        socket: Socket,
+        commands: Vec<Box<dyn Command>>,
+        stats: Arc<Stats>,
+        logger: &Logger,
+    ) -> Self {
         let logger = logger.new(o!("actor" => "control"));
         let mut all: Vec<Box<dyn Command>> = vec![Box::new(Ping)];
         all.extend(commands);
-        Self { socket: Some(socket), commands: all, logger }
+        Self { socket: Some(socket), commands: all, stats, logger }
     }
 }
 
@@ -149,21 +153,27 @@ impl Actor for ControlServer {
             }
         };
         let commands: Rc<[Box<dyn Command>]> = std::mem::take(&mut self.commands).into();
-        ctx.spawn(accept(listener, commands, self.logger.clone()).into_actor(self));
+        ctx.spawn(
+            accept(listener, commands, self.stats.clone(), self.logger.clone()).into_actor(self),
+        );
     }
 }
 
 /// A place among the clients, free again when it is dropped.
-struct Place(Arc<AtomicUsize>);
+struct Place(Arc<Stats>);
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.control_clients.add(-1);
     }
 }
 
-async fn accept(listener: UnixListener, commands: Rc<[Box<dyn Command>]>, logger: Logger) {
-    let clients = Arc::new(AtomicUsize::new(0));
+async fn accept(
+    listener: UnixListener,
+    commands: Rc<[Box<dyn Command>]>,
+    stats: Arc<Stats>,
+    logger: Logger,
+) {
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -173,12 +183,14 @@ async fn accept(listener: UnixListener, commands: Rc<[Box<dyn Command>]>, logger
                 continue;
             }
         };
-        let others = clients.fetch_add(1, Ordering::Relaxed);
-        let place = Place(clients.clone());
+        // They are all on this thread.
+        let others = stats.control_clients.get();
+        stats.control_clients.add(1);
+        let place = Place(stats.clone());
         let (commands, logger) = (commands.clone(), logger.clone());
         actix_rt::spawn(async move {
             let _place = place;
-            let served = if others < MAX_CLIENTS {
+            let served = if others < MAX_CLIENTS as i64 {
                 serve(stream, &commands).await
             } else {
                 let busy = format!("{MAX_CLIENTS} clients are served already");

@@ -50,6 +50,7 @@ use crate::{
     control::{Command, ControlServer, Socket, SocketFile},
     delivery::{self, Casting, SessionSet},
     http::{self, ApiState, Exports, metrics::Metrics},
+    logging::Queued,
     mirror::MirrorWriter,
     router::log::{Heads, Log},
     source::{
@@ -57,7 +58,7 @@ use crate::{
         node::{self, FileWatcher},
     },
     stats::Stats,
-    store::DbWriter,
+    store::{DbWriter, PruneCommand},
     whitelist::WhitelistKeeper,
 };
 
@@ -71,7 +72,7 @@ pub fn run(config: Config, origins: Origins, logger: Logger) -> anyhow::Result<(
         let mut ground = Ground::prepare(config, &logger).await?;
         let leased = standby::take_lease(&mut ground, &mut signals, &logger).await?;
         let Some(leased) = leased else { return Ok(()) };
-        let daemon = Daemon::on(ground, leased, &logger).await?;
+        let daemon = Daemon::on(ground, leased, Some(origins.queued.clone()), &logger).await?;
         daemon.until_stopped(signals, origins).await
     })
 }
@@ -117,11 +118,16 @@ impl Daemon {
     pub async fn start(config: Config, logger: &Logger) -> anyhow::Result<Self> {
         let mut ground = Ground::prepare(config, logger).await?;
         let leased = ground.lease().await?;
-        Self::on(ground, leased, logger).await
+        Self::on(ground, leased, None, logger).await
     }
 
     /// Starts everything on ground that is known to be good.
-    async fn on(ground: Ground, leased: Leased, logger: &Logger) -> anyhow::Result<Self> {
+    async fn on(
+        ground: Ground,
+        leased: Leased,
+        queued: Option<Queued>,
+        logger: &Logger,
+    ) -> anyhow::Result<Self> {
         let address = ground.address()?;
         let Ground { config, started, listener, metrics_listener, keeper, quarantine, .. } = ground;
         let Leased { store, writer, recovered } = leased;
@@ -157,7 +163,7 @@ impl Daemon {
 
         let topics = vec![node::FILLS, node::MISC];
         let Commons { config, store, log, stats, readers, quarantine, horizon, .. } = commons;
-        let state_dir = config.state_dir.clone();
+        let (state_dir, described) = (config.state_dir.clone(), store.describe());
         let sessions = SessionSet::new(config.session.max_sessions, stats.clone());
         let nodes = config.source.data_dirs.iter();
         let live = Live { config: Arc::new(LiveConfig::new(config.clone())), horizon };
@@ -178,7 +184,7 @@ impl Daemon {
         let metrics = metrics_listener.map(|listener| {
             info!(logger, "metrics listening"; "address" => %listener.local_addr()?);
             let state = api.clone();
-            http::metrics::serve(listener, Arc::new(Metrics { state, quarantine }))
+            http::metrics::serve(listener, Arc::new(Metrics { state, quarantine, queued }))
         });
         let metrics = metrics.transpose()?.map(|server| {
             let handle = server.handle();
@@ -198,9 +204,14 @@ impl Daemon {
         let handle = server.handle();
         actix_rt::spawn(server);
         info!(logger, "listening"; "address" => %address);
-        let commands: Vec<Box<dyn Command>> =
-            vec![Box::new(BackfillCommand(pipeline.backfills.clone()))];
-        let control = listen_for_commands(&state_dir, commands, &mut threads, logger);
+        let commands: Vec<Box<dyn Command>> = vec![
+            Box::new(BackfillCommand(pipeline.backfills.clone())),
+            Box::new(PruneCommand {
+                store: described,
+                writer: pipeline.writer.clone().recipient(),
+            }),
+        ];
+        let control = listen_for_commands(&state_dir, commands, &mut threads, &stats, logger);
         let Pipeline {
             watchers,
             budgets,
@@ -296,12 +307,13 @@ fn listen_for_commands(
     state_dir: &Path,
     commands: Vec<Box<dyn Command>>,
     threads: &mut Threads,
+    stats: &Arc<Stats>,
     logger: &Logger,
 ) -> Option<SocketFile> {
     match Socket::bind(state_dir) {
         Ok(socket) => {
             let file = socket.file().clone();
-            threads.start(c"control", ControlServer::new(socket, commands, logger));
+            threads.start(c"control", ControlServer::new(socket, commands, stats.clone(), logger));
             Some(file)
         }
         Err(error) => {

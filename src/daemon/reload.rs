@@ -17,7 +17,7 @@ use crate::{
     config::{Config, Inputs, LiveConfig, Need, Reload},
     delivery::SessionSet,
     event::Timestamp,
-    logging::Levels,
+    logging::{Levels, Queued},
     source::Horizon,
     store::{DbWriter, Reconfigure},
     whitelist::{ReloadWhitelist, WhitelistKeeper},
@@ -28,6 +28,8 @@ pub struct Origins {
     /// File, environment and flags, as the start was given them.
     pub inputs: Inputs,
     pub levels: Levels,
+    /// The channel of the log, for the metrics.
+    pub queued: Queued,
 }
 
 /// Those who are told of a new configuration and are no actors.

@@ -25,14 +25,20 @@ pub struct Seat {
     id: Option<SessionId>,
     members: Rc<RefCell<Members>>,
     pub subscriptions: Subscriptions,
-    /// How many of them the gauge knows.
-    counted: i64,
+    /// How many of them, and of their users, the gauges know.
+    counted: (i64, i64),
     casting: Arc<Casting>,
 }
 
 impl Seat {
     pub fn new(members: Rc<RefCell<Members>>, casting: Arc<Casting>) -> Self {
-        Self { id: None, members, subscriptions: Subscriptions::default(), counted: 0, casting }
+        Self {
+            id: None,
+            members,
+            subscriptions: Subscriptions::default(),
+            counted: (0, 0),
+            casting,
+        }
     }
 
     pub fn take(&mut self, session: Addr<Session>, wire: Rc<Wire>, dialect: &'static dyn Dialect) {
@@ -55,21 +61,26 @@ impl Seat {
     /// Lets the shard know what a dialect has changed in `subscriptions`.
     pub fn apply(&mut self, changes: &[Change]) {
         let Some(id) = self.id else { return };
-        let before = self.counted;
         essential(|| self.members.borrow_mut().change(id, changes, &self.subscriptions));
-        self.counted = self.subscriptions.len() as i64;
-        self.casting.stats.sessions.subscriptions.add(self.counted - before);
+        self.count((self.subscriptions.len() as i64, self.subscriptions.users() as i64));
     }
 
     /// Gives the place back. A second call does nothing.
     pub fn leave(&mut self) {
         let Some(id) = self.id.take() else { return };
-        self.casting.stats.sessions.subscriptions.add(-self.counted);
+        self.count((0, 0));
         // Borrowed only when a panic passes through a turn, which ends the process.
         if let Ok(mut members) = self.members.try_borrow_mut() {
             essential(|| members.leave(id, &self.subscriptions));
         }
         self.subscriptions = Subscriptions::default();
+    }
+
+    fn count(&mut self, now: (i64, i64)) {
+        let stats = &self.casting.stats.sessions;
+        let before = std::mem::replace(&mut self.counted, now);
+        stats.subscriptions.add(now.0 - before.0);
+        stats.users.add(now.1 - before.1);
     }
 }
 

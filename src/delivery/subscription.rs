@@ -112,6 +112,11 @@ impl Subscriptions {
         self.by_id.is_empty()
     }
 
+    /// Users named in all of them together.
+    pub fn users(&self) -> usize {
+        self.users
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Subscription)> {
         self.by_id.iter().map(|(id, subscription)| (&**id, subscription))
     }

@@ -18,7 +18,7 @@ use crate::{
     },
     source::{BatchLost, Density, Form, Progress, Stream},
     stats::StreamStats,
-    store::{EventQuery, Recovered, StoreError, StoreSize, StoreWriter},
+    store::{EventQuery, ReadConnections, Recovered, StoreError, StoreSize, StoreWriter},
     testing::{Probe, log},
     whitelist::{SourceKind, SourceState},
 };
@@ -33,6 +33,10 @@ struct NamedStore;
 impl EventStore for NamedStore {
     fn describe(&self) -> String {
         "sqlite:test".to_owned()
+    }
+
+    fn read_connections(&self) -> ReadConnections {
+        ReadConnections { lent: 3, limit: 4 }
     }
 
     async fn open_writer(&self) -> Result<(Box<dyn StoreWriter>, Recovered), StoreError> {

@@ -138,6 +138,7 @@ impl Router {
         }
         self.heads = Arc::new(Heads { positions: restart.heads, ..*self.heads });
         self.publish_gaps();
+        self.count_remembered();
         info!(self.logger, "ledger loaded";
             "generation" => self.generation, "ranges" => restart.seen.len());
     }
@@ -188,8 +189,11 @@ impl Router {
                     stats.router.duplicates.add(block.events.len() as u64);
                     if conflict {
                         stats.router.conflicts.add(1);
-                        error!(logger, "a block came again with other content";
-                            "stream" => %stream.name, "block" => block.position);
+                        if let Some(left_out) = track.note_conflict(now) {
+                            error!(logger, "a block came again with other content";
+                                "stream" => %stream.name, "block" => block.position,
+                                "not_logged" => left_out);
+                        }
                     }
                     continue;
                 }
@@ -210,6 +214,7 @@ impl Router {
             }
         }
         self.tracks.insert(stream.name.clone(), track);
+        self.count_remembered();
         if !notices.is_empty() {
             self.publish_gaps();
         }
@@ -287,6 +292,15 @@ impl Router {
     fn publish_gaps(&self) {
         let gaps = self.ledgers.values().flat_map(|ledger| ledger.open_gaps().iter().cloned());
         self.stats.router.gaps.replace(gaps.collect());
+    }
+
+    fn count_remembered(&self) {
+        let stats = &self.stats.router;
+        let gauges = [&stats.ledger_runs, &stats.ledger_pieces, &stats.ledger_digests];
+        for (memory, gauge) in gauges.into_iter().enumerate() {
+            let held = self.ledgers.values().map(|ledger| ledger.remembered()[memory]).max();
+            gauge.set(held.unwrap_or(0) as i64);
+        }
     }
 
     /// Drops the events that are stored, or are on their way to the store.

@@ -16,10 +16,10 @@ use crate::{
 
 /// Ranges, pieces and digests that are remembered, each. At 14.5 blocks a second the last two
 /// hours, and 4 MB where every block is a piece.
-const MAX_REMEMBERED: usize = 100_000;
+pub const MAX_REMEMBERED: usize = 100_000;
 
 /// Gaps that can be open at one time. A node that crashes twelve times a day needs years for them.
-const MAX_OPEN_GAPS: usize = 10_000;
+pub const MAX_OPEN_GAPS: usize = 10_000;
 
 /// Consecutive blocks that were delivered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,6 +121,11 @@ impl Ledger {
 
     pub fn open_gaps(&self) -> &[Gap] {
         &self.open_gaps
+    }
+
+    /// Tells how much each memory holds: runs, pieces, digests.
+    pub fn remembered(&self) -> [usize; 3] {
+        [self.complete.len(), self.partial.len(), self.digests.len()]
     }
 
     /// Blocks below this are [`Verdict::Uncertain`] unless they are remembered.

@@ -1,9 +1,15 @@
 //! How one stream moves through the blocks, and the order of arrival.
 
+use std::time::Duration;
+
 use crate::{
     event::Timestamp,
     source::{DENSE_AFTER, Density, Stream, StreamState, consecutive},
 };
+
+/// How often a stream's blocks of other content are logged at most: a node that follows another chain
+/// brings one with every block.
+const CONFLICT_LOGGED: Duration = Duration::from_secs(60);
 
 /// The walk of one stream: where a jump in its numbers is a hole.
 #[derive(Clone, Debug)]
@@ -13,6 +19,15 @@ pub(super) struct Track {
     consecutive: u32,
     /// Lines were lost behind this block, and no later one has come since.
     lost_after: Option<u64>,
+    conflicts: Conflicts,
+}
+
+/// The blocks of a stream that came with other content than was delivered.
+#[derive(Clone, Copy, Debug, Default)]
+struct Conflicts {
+    logged_at: Option<Timestamp>,
+    /// Since then.
+    left_out: u64,
 }
 
 /// A jump in the numbers of a stream that means something. It holds the last block before it.
@@ -31,6 +46,7 @@ impl Track {
             last_position: state.and_then(|state| state.last_position),
             consecutive: state.map_or(0, |state| state.consecutive),
             lost_after: None,
+            conflicts: Conflicts::default(),
         }
     }
 
@@ -38,6 +54,19 @@ impl Track {
     /// beyond the last one comes: what comes after a rewind tells nothing of the hole.
     pub fn note_discontinuity(&mut self) {
         self.lost_after = self.lost_after.max(self.last_position);
+    }
+
+    /// Notes a block of other content. Gives whether it is to be logged, and then how many before it
+    /// were not.
+    pub fn note_conflict(&mut self, now: Timestamp) -> Option<u64> {
+        let Conflicts { logged_at, left_out } = &mut self.conflicts;
+        // A clock that stepped back silences nothing.
+        if logged_at.is_some_and(|at| at <= now && now.since(at) < CONFLICT_LOGGED) {
+            *left_out += 1;
+            return None;
+        }
+        *logged_at = Some(now);
+        Some(std::mem::take(left_out))
     }
 
     /// Goes on to a block. Gives the jump that may have skipped some: in a dense stream, or in any
@@ -84,7 +113,8 @@ mod tests {
     use super::*;
 
     fn track(density: Density) -> Track {
-        Track { density, last_position: None, consecutive: 0, lost_after: None }
+        let conflicts = Conflicts::default();
+        Track { density, last_position: None, consecutive: 0, lost_after: None, conflicts }
     }
 
     #[test]
@@ -94,6 +124,17 @@ mod tests {
         let jumps = [5, 6, 9, 7, 8, 9].map(|position| track.advance(position));
 
         assert_eq!(jumps, [None, None, Some(Jump::Dense(6)), None, None, None]);
+    }
+
+    #[test]
+    fn conflicts_are_logged_once_a_minute_with_the_number_of_those_left_out() {
+        let mut track = track(Density::Dense);
+        let at = |seconds: i64| Timestamp(seconds * 1_000_000);
+
+        let logged = [100, 101, 159, 160, 161, 400, 90].map(|now| track.note_conflict(at(now)));
+
+        let clock_stepped_back = Some(0);
+        assert_eq!(logged, [Some(0), None, None, Some(2), None, Some(1), clock_stepped_back]);
     }
 
     #[test]

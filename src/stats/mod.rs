@@ -66,6 +66,8 @@ pub struct Stats {
     pub mirror: MirrorStats,
     pub sessions: SessionStats,
     pub backfill: BackfillStats,
+    /// Commands that are connected to the control socket.
+    pub control_clients: Gauge,
 }
 
 /// One stream: its watcher, its tail and its parser. Times are microseconds since 1970, 0 = never.
@@ -143,6 +145,10 @@ pub struct RouterStats {
     /// 1 while it waits for what the store says of old blocks.
     pub asking: Gauge,
     pub gaps: OpenGaps,
+    /// What the ledger remembers, of the topic with the most: each memory is bounded by itself.
+    pub ledger_runs: Gauge,
+    pub ledger_pieces: Gauge,
+    pub ledger_digests: Gauge,
 }
 
 /// The gaps that are open now, with their bounds. Kept by the Router, which knows them anyway.
@@ -167,9 +173,10 @@ pub struct StoreStats {
     /// Duration of the last commit, microseconds.
     pub last_commit_micros: Gauge,
     pub commit_durations: Histogram,
-    /// How often commits began to fail.
+    /// How often the store began to fail.
     pub outages: Counter,
-    /// Since when commits fail, microseconds since 1970; 0 while they succeed.
+    /// Since when commits fail, or the renewals of the lease while there is nothing to commit;
+    /// microseconds since 1970; 0 while they succeed.
     pub failing_since: Gauge,
     /// Why the last one failed; empty while they succeed.
     pub failure: Text,
@@ -209,6 +216,11 @@ pub struct SessionStats {
     pub opened: Counter,
     pub closed: Counter,
     pub subscriptions: Gauge,
+    /// Users that these name; one that several name counts several times.
+    pub users: Gauge,
+    /// What sessions asked for beyond `session.max_subscriptions` and `session.max_users`.
+    pub refused_subscriptions: Counter,
+    pub refused_users: Counter,
     pub frames_queued: Counter,
     pub frames_sent: Counter,
     /// Left in outboxes when their sessions closed.

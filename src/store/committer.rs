@@ -5,11 +5,14 @@
 //! content, so that a commit whose answer was lost can be repeated; credits go back only after
 //! the commit.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+mod batch;
+
+use std::{sync::Arc, time::Duration};
 
 use slog::{Logger, error, warn};
 use tokio::time::Instant;
 
+use self::batch::{Batch, Contents, Waiting, events_of, halve, last_seq};
 use super::{
     Backfilled, CommitBatch, Committed, Recovered, Setting, StoreError, StoreWriter,
     store_backfilled,
@@ -18,12 +21,9 @@ use crate::{
     config::StoreConfig,
     event::{Event, SequencedEvent, Timestamp},
     fail_point, mirror,
-    router::{
-        ledger::{BlockRange, Gap},
-        log::{Log, Notice, Segment},
-    },
+    router::log::Log,
     source::{
-        Horizon, Progress,
+        Horizon,
         quarantine::{Quarantine, Refused},
     },
     stats::Stats,
@@ -68,24 +68,6 @@ pub struct Committer {
     number: u64,
     /// Highest `seq` that was committed or given up.
     last_seq: u64,
-}
-
-#[derive(Default)]
-struct Waiting {
-    segments: VecDeque<Arc<Segment>>,
-    events: usize,
-    /// An empty segment counts as one event, so that a batch is bounded in any case.
-    weight: usize,
-    bytes: usize,
-    /// Since when the first has waited, and the first that somebody waits for.
-    since: Option<Instant>,
-    awaited_since: Option<Instant>,
-}
-
-struct Batch {
-    segments: Vec<Arc<Segment>>,
-    /// Kept while the same content is tried again.
-    number: Option<u64>,
 }
 
 /// What the committer is made of besides the store and the log.
@@ -367,101 +349,4 @@ impl Committer {
             error!(self.logger, "quarantine failed"; "error" => %error);
         }
     }
-}
-
-impl Waiting {
-    fn push(&mut self, segment: Arc<Segment>, now: Instant) {
-        self.since.get_or_insert(now);
-        // A source reads nothing of a new stream before its starting point is in the store.
-        let is_baseline = segment.progress.state.last_position.is_none();
-        if is_baseline || !segment.events.is_empty() {
-            self.awaited_since.get_or_insert(now);
-        }
-        self.events += segment.events.len();
-        self.weight += weight(&segment);
-        self.bytes += body_bytes(&segment);
-        self.segments.push_back(segment);
-    }
-
-    /// Takes whole segments until the limits are reached, at least one if there is one. What stays
-    /// has waited long enough already.
-    fn take(&mut self, max_weight: usize, max_bytes: usize) -> Vec<Arc<Segment>> {
-        let (mut taken, mut taken_weight, mut taken_bytes) = (Vec::new(), 0, 0);
-        while taken_weight < max_weight
-            && taken_bytes < max_bytes
-            && let Some(segment) = self.segments.pop_front()
-        {
-            self.events -= segment.events.len();
-            taken_weight += weight(&segment);
-            taken_bytes += body_bytes(&segment);
-            taken.push(segment);
-        }
-        self.weight -= taken_weight;
-        self.bytes -= taken_bytes;
-        if self.segments.is_empty() {
-            *self = Self::default();
-        }
-        taken
-    }
-}
-
-/// Puts the halves of a refused part on the stack, or the row that cannot be halved aside.
-fn halve<'e>(
-    part: &'e [&'e SequencedEvent],
-    reason: String,
-    parts: &mut Vec<&'e [&'e SequencedEvent]>,
-    refused: &mut Vec<(&'e SequencedEvent, String)>,
-) {
-    match part {
-        [] => {}
-        [row] => refused.push((row, reason)),
-        rows => {
-            let (first, second) = rows.split_at(rows.len() / 2);
-            parts.extend([second, first]);
-        }
-    }
-}
-
-/// What is committed with the events of a batch.
-#[derive(Default)]
-struct Contents<'b> {
-    seen: Vec<&'b BlockRange>,
-    gaps_opened: Vec<&'b Gap>,
-    gaps_closed: Vec<&'b Gap>,
-    progress: Vec<&'b Progress>,
-    last_seq: u64,
-}
-
-impl<'b> Contents<'b> {
-    fn of(segments: &'b [Arc<Segment>]) -> Self {
-        let mut contents = Self::default();
-        for segment in segments {
-            contents.seen.extend(&segment.seen);
-            for notice in &segment.notices {
-                match notice {
-                    Notice::GapOpened(gap) => contents.gaps_opened.push(gap),
-                    Notice::GapClosed(gap) => contents.gaps_closed.push(gap),
-                }
-            }
-            contents.progress.push(&segment.progress);
-        }
-        contents.last_seq = last_seq(segments);
-        contents
-    }
-}
-
-fn events_of(segments: &[Arc<Segment>]) -> impl Iterator<Item = &SequencedEvent> {
-    segments.iter().flat_map(|segment| segment.events.iter().map(|event| &event.sequenced))
-}
-
-fn last_seq(segments: &[Arc<Segment>]) -> u64 {
-    events_of(segments).map(|event| event.seq).max().unwrap_or(0)
-}
-
-fn weight(segment: &Segment) -> usize {
-    segment.events.len().max(1)
-}
-
-fn body_bytes(segment: &Segment) -> usize {
-    segment.events.iter().map(|event| event.sequenced.event.body.len()).sum()
 }

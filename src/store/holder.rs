@@ -136,6 +136,23 @@ mod tests {
     }
 
     #[test]
+    fn what_names_no_process_is_not_taken_for_dead() {
+        let own = Holder::own();
+
+        // Nobody has these numbers; what the kernel means by 0 is our own group.
+        for process in [0, u32::MAX] {
+            assert!(!Holder { process, ..own.clone() }.is_gone(), "{process}");
+        }
+        // A row that was cut short tells less than is needed.
+        let place = own.place();
+        for words in 1..4 {
+            let cut: Vec<_> = place.split(' ').take(words).collect();
+            let holder = Holder::of(&cut.join(" "), ended().process);
+            assert_eq!((holder.life.is_none(), holder.is_gone()), (true, false), "{cut:?}");
+        }
+    }
+
+    #[test]
     fn a_process_that_cannot_be_seen_from_here_is_not_taken_for_dead() {
         let elsewhere = |change: fn(&mut Holder)| {
             let mut holder = ended();

@@ -22,6 +22,7 @@ pub mod inspect;
 mod kept;
 mod pending;
 pub mod postgres;
+mod prune;
 mod ranges;
 mod records;
 pub mod sqlite;
@@ -35,6 +36,7 @@ pub use self::{
     backfilled::{Backfilled, Setting, store_backfilled},
     kept::KeptDay,
     pending::{Pending, PendingJob},
+    prune::{Deleted, OTHER_STORE, PRUNE, Prune, PruneCommand, PruneOrder, Pruned},
     writer::{
         AttachReader, Backfill, DbWriter, Flush, GetCheckpoints, GetPending, Hurry, NewGeneration,
         Reconfigure, SavePending, Shared, StoreFault, Stored,
@@ -71,6 +73,15 @@ pub enum StoreError {
     /// The store does not hold what we expect of it, or is not ours; the daemon stops.
     #[error("the store cannot be used: {0}")]
     Unusable(String),
+}
+
+/// The pool of connections for history.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadConnections {
+    /// To reads that are under way.
+    pub lent: u32,
+    /// `store.read_connections`, as the pool was made.
+    pub limit: u32,
 }
 
 /// Who writes: one per start of the daemon.
@@ -224,6 +235,16 @@ pub async fn open(url: &str, config: &StoreConfig) -> Result<Arc<dyn EventStore>
     }
 }
 
+/// What is said of a lease that is in the way of a migration.
+fn to_be_migrated(error: StoreError) -> StoreError {
+    match error {
+        StoreError::LeaseLost(holder) => StoreError::LeaseLost(format!(
+            "{holder}; the tables lack what this program needs, and are changed when it has ended"
+        )),
+        other => other,
+    }
+}
+
 /// A database of events. Reads go through it from any thread.
 #[async_trait]
 pub trait EventStore: Send + Sync {
@@ -234,6 +255,9 @@ pub trait EventStore: Send + Sync {
     fn warnings(&self) -> Vec<String> {
         Vec::new()
     }
+
+    /// Tells how many connections are lent to history reads now, and how many there may be.
+    fn read_connections(&self) -> ReadConnections;
 
     /// Takes the writer's lease and reads what a start needs.
     ///

@@ -6,12 +6,13 @@
 //! go back after its commit; a store that is away delays commits and never loses or reorders them.
 
 mod aside;
+mod outage;
 mod upkeep;
 
 use std::{sync::Arc, time::Duration};
 
 use actix::prelude::*;
-use slog::{Logger, error, info, o, warn};
+use slog::{Logger, o};
 use tokio::time::Instant;
 
 pub use self::aside::{Backfill, GetCheckpoints, GetPending, SavePending, Stored};
@@ -22,7 +23,6 @@ use super::{
 };
 use crate::{
     config::StoreConfig,
-    event::Timestamp,
     fail_point, mirror,
     roll_call::RollCall,
     router::{
@@ -223,14 +223,8 @@ impl DbWriter {
                 // By a message, so that what else has come gets its turn between two batches.
                 ctx.notify(Turn);
             }
-            Err(StoreError::Unavailable(reason)) => {
-                if self.phase != Phase::Retrying {
-                    warn!(self.logger, "store unavailable, commits are tried again";
-                        "error" => &reason);
-                    self.stats.store.failing_since.set(Timestamp::now().0);
-                    self.stats.store.outages.add(1);
-                }
-                self.stats.store.failure.set(reason);
+            Err(error @ StoreError::Unavailable(_)) => {
+                self.note_outage(error);
                 self.phase = Phase::Retrying;
                 ctx.run_later(self.retry, |actor, ctx| {
                     // A new generation or the end may have come in between.
@@ -242,47 +236,6 @@ impl DbWriter {
             }
             Err(error) => self.fail(error),
         }
-    }
-
-    fn recovered_from_outage(&mut self) {
-        if self.phase == Phase::Retrying {
-            let since = Timestamp(self.stats.store.failing_since.get());
-            let outage = Timestamp::now().since(since);
-            info!(self.logger, "store available again"; "outage_ms" => outage.as_millis() as u64);
-            self.phase = Phase::Running;
-        }
-        self.end_of_failures();
-        self.retry = RETRY.0;
-    }
-
-    fn end_of_failures(&self) {
-        self.stats.store.failing_since.set(0);
-        self.stats.store.failure.set("");
-    }
-
-    /// Stops committing and tells the daemon why.
-    fn fail(&mut self, error: StoreError) {
-        if self.stats.store.failing_since.get() == 0 {
-            self.stats.store.failing_since.set(Timestamp::now().0);
-            self.stats.store.outages.add(1);
-        }
-        self.stats.store.failure.set(error.to_string());
-        error!(self.logger, "commit failed"; "error" => %error);
-        let fault = match error {
-            StoreError::Failed(_)
-            | StoreError::Unavailable(_)
-            | StoreError::TooSlow(_)
-            | StoreError::Refused(_) => {
-                self.phase = Phase::Halted;
-                let generation = self.committer.as_ref().map_or(0, |known| known.generation);
-                StoreFault::BatchLost { generation }
-            }
-            StoreError::LeaseLost(_) | StoreError::Unusable(_) => {
-                self.phase = Phase::Over;
-                StoreFault::Fatal(error)
-            }
-        };
-        self.faults.do_send(fault);
     }
 }
 

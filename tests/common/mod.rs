@@ -202,14 +202,13 @@ impl TestDaemon {
 
     /// The port is taken before the store is opened: an answer comes when both are done.
     fn wait_until_answering(&mut self) {
-        let start = Instant::now();
         let livez = format!("http://127.0.0.1:{}/livez", self.port);
-        while get(&livez).call().is_err() {
+        let answers = until(PATIENCE, || {
             let ended = self.child.try_wait().unwrap();
             assert!(ended.is_none(), "the daemon ended: {ended:?}\n{}", self.log_tail());
-            assert!(start.elapsed() < PATIENCE, "nobody answers\n{}", self.log_tail());
-            thread::sleep(Duration::from_millis(5));
-        }
+            get(&livez).call().is_ok()
+        });
+        assert!(answers, "nobody answers\n{}", self.log_tail());
     }
 
     /// Ends the process as a power cut would.
@@ -235,14 +234,12 @@ impl TestDaemon {
     }
 
     pub fn wait_exit_for(&mut self, patience: Duration) -> Option<ExitStatus> {
-        let start = Instant::now();
-        while start.elapsed() < patience {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return Some(status);
-            }
-            thread::sleep(Duration::from_millis(2));
-        }
-        None
+        let mut status = None;
+        until(patience, || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status
     }
 
     /// Gives the status code and the JSON of a GET request.
@@ -325,18 +322,15 @@ pub fn end_of(mut child: Child) -> Output {
         })
     }
     let (stdout, stderr) = (reader(child.stdout.take()), reader(child.stderr.take()));
-    let start = Instant::now();
-    let status = loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            break Some(status);
-        }
-        if start.elapsed() >= PATIENCE {
-            child.kill().unwrap();
-            child.wait().unwrap();
-            break None;
-        }
-        thread::sleep(Duration::from_millis(2));
-    };
+    let mut status = None;
+    let has_ended = until(PATIENCE, || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    if !has_ended {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
     let (stdout, stderr) = (stdout.join().unwrap(), stderr.join().unwrap());
     let said = String::from_utf8_lossy(&stderr);
     let status = status.unwrap_or_else(|| panic!("it does not end; it said:\n{said}"));
@@ -380,10 +374,27 @@ pub fn receive_type(client: &mut Client, wanted: &str) -> Value {
 }
 
 /// Waits until a condition holds.
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+///
+/// # Panics
+/// When it does not hold within [`PATIENCE`].
+pub fn eventually(what: &str, holds: impl FnMut() -> bool) {
+    assert!(until(PATIENCE, holds), "did not happen: {what}");
+}
+
+/// Asks until a condition holds, at first often and then more rarely. Gives whether it does, at the end
+/// of the patience too.
+pub fn until(patience: Duration, mut holds: impl FnMut() -> bool) -> bool {
     let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < PATIENCE, "did not happen: {what}");
-        thread::sleep(Duration::from_millis(10));
+    let mut pause = Duration::from_millis(1);
+    loop {
+        let over = start.elapsed() >= patience;
+        if holds() {
+            return true;
+        }
+        if over {
+            return false;
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
     }
 }

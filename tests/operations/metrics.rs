@@ -98,7 +98,8 @@ fn every_stage_counts_for_a_scraper_what_it_counts_for_status() {
     let port = free_port();
     setup.config = format!(
         "[http]\nmetrics_listen = \"127.0.0.1:{port}\"\n[session]\nmax_sessions = 77\n\
-         [source]\nbudget_bytes = \"2MiB\"\nread_bytes = \"1MiB\"\n[store]\nmax_bytes = \"5GiB\"\n"
+         [source]\nbudget_bytes = \"2MiB\"\nread_bytes = \"1MiB\"\n[store]\nmax_bytes = \"5GiB\"\n\
+         read_connections = 3\n[log]\nchannel_records = 5000\n"
     );
     let mut file = Kind::fills(setup.node()).open(DAY, 9);
     let daemon = setup.start();
@@ -175,6 +176,11 @@ fn every_stage_counts_for_a_scraper_what_it_counts_for_status() {
         ("nodecast_store_limit_bytes", 5.0 * 1_073_741_824.0),
         ("nodecast_log_limit_bytes", 64.0 * 1_048_576.0),
         ("nodecast_session_outbox_limit_bytes", 1_048_576.0),
+        ("nodecast_store_read_connections_limit", 3.0),
+        ("nodecast_session_users_limit", 100_000.0),
+        ("nodecast_logging_limit_records", 5_000.0),
+        ("nodecast_logging_dropped_records_total", 0.0),
+        ("nodecast_router_ledger_entries{memory=\"digests\"}", 2.0),
     ] {
         assert_eq!(samples.get(sample), Some(&value), "{sample}");
     }

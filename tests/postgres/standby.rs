@@ -1,5 +1,6 @@
 //! Two daemons on one database and one node directory: one writes, the other is refused or waits.
 
+use diesel::{QueryableByName, RunQueryDsl, sql_types::Double};
 use rustix::process::Signal;
 
 use crate::{
@@ -74,6 +75,25 @@ fn a_standby_takes_over_from_a_daemon_that_was_killed() {
     assert_eq!(second.stop().code(), Some(0));
 }
 
+/// How much later than the end of the lease it may be taken over.
+const TAKEN_OVER_WITHIN_SECS: f64 = 5.0;
+
+#[derive(QueryableByName)]
+struct LeaseRow {
+    /// By the server's clock.
+    #[diesel(sql_type = Double)]
+    ends: f64,
+    /// When the run that has it began, by the clock of its daemon: the same machine's here.
+    #[diesel(sql_type = Double)]
+    began: f64,
+}
+
+fn lease(url: &str) -> LeaseRow {
+    let query = "SELECT extract(epoch FROM leased_until)::float8 AS ends, \
+        (run / 1000000.0)::float8 AS began FROM nodecast.store_state";
+    diesel::sql_query(query).get_result(&mut database::postgres(url)).unwrap()
+}
+
 /// It hangs at any moment of its work.
 #[test]
 fn a_standby_takes_over_from_a_daemon_that_hangs_and_is_refused_when_it_wakes() {
@@ -85,8 +105,13 @@ fn a_standby_takes_over_from_a_daemon_that_hangs_and_is_refused_when_it_wakes() 
 
     scene.write(20);
     first.signal(Signal::STOP);
+    let left = lease(&scene.url);
     scene.write(20);
     wait_until_it_writes(&second);
+    let taken = lease(&scene.url);
+    // The beginning is noted a moment before the server looks whether the lease has ended.
+    let late = taken.began - left.ends;
+    assert!((-1.0..TAKEN_OVER_WITHIN_SECS).contains(&late), "taken {late} s after its end");
     scene.write(20);
     scene.wait_until_stored();
     first.signal(Signal::CONT);

@@ -1,7 +1,7 @@
 //! `nodecast db`: the database in the hands of an operator, beside the daemon or without it.
 //!
-//! Invariant: a running daemon is never written past: `prune` holds the writer's lease, and `migrate`
-//! refuses while somebody else does; `status`, `backup`, `--check` and `--dry-run` only read, and go
+//! Invariant: a running daemon is never written past: `prune` has it do the work, or holds the writer's
+//! lease where none runs; `migrate` refuses while somebody else does; `status`, `backup`, `--check` and `--dry-run` only read, and go
 //! well beside it. No password is printed.
 
 mod backup;
@@ -45,8 +45,8 @@ enum DbCommand {
     Status(status::Args),
     /// Delete old events now, instead of by store.retention
     ///
-    /// A daemon that runs has to be stopped before: only one writes at a time. PostgreSQL gives up
-    /// whole days.
+    /// The daemon that runs on the same state directory does it; without one the command takes the
+    /// writer's lease. PostgreSQL gives up whole days.
     Prune(prune::Args),
     /// Copy the database into a file, beside a running daemon too
     ///

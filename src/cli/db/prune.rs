@@ -1,4 +1,7 @@
-//! `nodecast db prune`: deletes old events, as the only writer.
+//! `nodecast db prune`: deletes old events.
+//!
+//! Through the daemon where one runs in the state directory, because a store has one writer; else it
+//! takes the writer's lease itself.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -12,8 +15,12 @@ use crate::{
         output::print,
     },
     config::Config,
+    control::{Client, ClientError},
     event::Timestamp,
-    store::{self, RetentionLimits, StoreError, inspect::count_before},
+    store::{
+        self, Deleted, OTHER_STORE, PRUNE, PruneOrder, RetentionLimits, StoreError,
+        inspect::count_before,
+    },
 };
 
 /// Rows that are deleted in one transaction.
@@ -54,17 +61,40 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         print(&format!("{events} events before {edge} would be deleted{whole_days}\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let deleted = delete(&config, now, edge).await?;
+    let deleted = match through_daemon(&config, &found.store, edge)? {
+        Some(deleted) => deleted,
+        None => delete(&config, now, edge).await?,
+    };
     print(&format!("{deleted} events before {edge} were deleted{whole_days}\n"))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Has the daemon of the state directory do it. `None` where there is none, or none for this store.
+///
+/// # Errors
+/// The daemon's own words, among others.
+fn through_daemon(config: &Config, store: &str, edge: Timestamp) -> anyhow::Result<Option<usize>> {
+    let Some(daemon) = Client::connect(&config.state_dir)? else { return Ok(None) };
+    let order = PruneOrder { store: store.to_owned(), before: edge.0 };
+    let answers = daemon.request(PRUNE, serde_json::to_value(order)?)?;
+    match answers.finish(|_| {}) {
+        Ok(result) => Ok(Some(serde_json::from_value::<Deleted>(result)?.deleted)),
+        // An older daemon does not know the request; who takes the lease is told whether it is free.
+        Err(ClientError::Refused { code, .. })
+            if code == OTHER_STORE || code == "unknown_request" =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn delete(config: &Config, now: Timestamp, edge: Timestamp) -> anyhow::Result<usize> {
     let store = store::open(&config.store.url, &config.store).await?;
     let (mut writer, _) = store.open_writer().await.map_err(|error| match error {
         StoreError::LeaseLost(holder) => anyhow!(
-            "{holder}: it is the only one that may write. Stop it first, or let it delete by \
-             itself: store.retention"
+            "{holder}: it is the only one that may write. Give the --state-dir that it was started \
+             with, so that it does the work, or stop it first"
         ),
         other => other.into(),
     })?;

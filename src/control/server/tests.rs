@@ -57,7 +57,7 @@ impl Command for Endless {
 fn start(commands: Vec<Box<dyn Command>>) -> (TempDir, Addr<ControlServer>) {
     let directory = tempfile::tempdir().unwrap();
     let socket = Socket::bind(directory.path()).unwrap();
-    let server = ControlServer::new(socket, commands, &log()).start();
+    let server = ControlServer::new(socket, commands, Arc::default(), &log()).start();
     (directory, server)
 }
 

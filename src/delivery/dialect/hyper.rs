@@ -118,6 +118,9 @@ impl Dialect for Hyper {
     fn receive(&self, text: &str, desk: &mut Desk<'_>) {
         let Err(error) = Self::answer(text, desk) else { return };
         desk.stats.sessions.bad_frames.add(1);
+        if let RequestError::Refused(refused) = &error {
+            desk.count_refusal(refused);
+        }
         if desk.limits.replies {
             let reply = serde_json::json!({ "error": error.to_string() });
             desk.replies

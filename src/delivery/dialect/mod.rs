@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use super::{
     close::CloseReason,
-    subscription::{Change, Subscriptions},
+    subscription::{Change, SubscribeError, Subscriptions},
 };
 use crate::{
     config::SessionConfig,
@@ -69,6 +69,16 @@ pub struct Desk<'a> {
 }
 
 impl Desk<'_> {
+    /// Counts what a session is refused because it is full.
+    fn count_refusal(&self, error: &SubscribeError) {
+        let stats = &self.stats.sessions;
+        match error {
+            SubscribeError::TooManySubscriptions(_) => stats.refused_subscriptions.add(1),
+            SubscribeError::TooManyUsers(_) => stats.refused_users.add(1),
+            SubscribeError::DuplicateId => {}
+        }
+    }
+
     /// How old the newest line of a node is: what a client has to add to its own delay. None as
     /// long as no line was read.
     fn lag_ms(&self) -> Option<u64> {

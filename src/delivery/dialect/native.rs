@@ -309,6 +309,9 @@ impl Dialect for Native {
         };
         let Err(error) = outcome else { return };
         desk.stats.sessions.bad_frames.add(1);
+        if let FrameError::Refused(refused) = &error {
+            desk.count_refusal(refused);
+        }
         let id = id.as_deref().filter(|id| check_id(id).is_ok());
         desk.say(&Say::Error { id, code: error.code(), message: error.to_string() });
     }

@@ -4,11 +4,11 @@ use super::{
     Metrics, measured,
     text::{Kind, Page, seconds},
 };
-use crate::stats::Gauge;
+use crate::{backfill::MAX_WAITING_JOBS, logging::Queued, stats::Gauge};
 
 /// What is held between the files and the store, with its bounds.
 pub fn memory(page: &mut Page, metrics: &Metrics) {
-    let Metrics { state, quarantine } = metrics;
+    let Metrics { state, quarantine, .. } = metrics;
     let config = state.config.get();
     let budgets = &state.budgets;
     let in_flight: usize = budgets.iter().map(|budget| budget.in_flight_bytes()).sum();
@@ -57,6 +57,26 @@ pub fn memory(page: &mut Page, metrics: &Metrics) {
     );
 }
 
+/// What the daemon says of itself; without samples where it does not keep the log.
+pub fn logging(page: &mut Page, metrics: &Metrics) {
+    let queued = metrics.queued.as_ref();
+    let records = queued.map(Queued::records);
+    page.family(Kind::Gauge, "nodecast_logging_records", "Log records that wait to be written.")
+        .measured(&[], records);
+    page.family(
+        Kind::Gauge,
+        "nodecast_logging_limit_records",
+        "Bound of it, above which records are dropped: log.channel_records.",
+    )
+    .measured(&[], queued.map(Queued::limit));
+    page.family(
+        Kind::Counter,
+        "nodecast_logging_dropped_records_total",
+        "Log records that found no room.",
+    )
+    .measured(&[], queued.map(|queued| queued.dropped().get()));
+}
+
 pub fn store(page: &mut Page, metrics: &Metrics) {
     let stats = &metrics.state.stats.store;
     let config = metrics.state.config.get();
@@ -98,6 +118,17 @@ pub fn store(page: &mut Page, metrics: &Metrics) {
         "nodecast_store_batch_limit_events",
         "A commit takes about this many of them: store.batch_events.",
         config.batch_events,
+    );
+    let readers = metrics.state.store.read_connections();
+    page.gauge(
+        "nodecast_store_read_connections",
+        "Connections lent to history reads.",
+        readers.lent,
+    );
+    page.gauge(
+        "nodecast_store_read_connections_limit",
+        "Bound of it, at which reads wait: store.read_connections.",
+        readers.limit,
     );
     let since = |gauge: &Gauge| measured(gauge).map(seconds);
     page.family(
@@ -152,6 +183,11 @@ pub fn backfill(page: &mut Page, metrics: &Metrics) {
     );
     jobs.sample(&[("state", "waiting")], stats.waiting.get());
     jobs.sample(&[("state", "running")], stats.running.get());
+    page.gauge(
+        "nodecast_backfill_jobs_limit",
+        "Most that wait; more by hand are refused.",
+        MAX_WAITING_JOBS,
+    );
     page.counter(
         "nodecast_backfill_jobs_ended_total",
         "Back-fills that ended, cancelled and failed ones too.",

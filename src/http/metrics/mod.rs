@@ -20,6 +20,7 @@ use self::text::{CONTENT_TYPE, Kind, Page, seconds};
 use super::{ApiState, health};
 use crate::{
     event::Timestamp,
+    logging::Queued,
     source::quarantine::Quarantine,
     stats::{Counter, Gauge},
 };
@@ -30,8 +31,9 @@ const WORKERS: usize = 1;
 /// What the metrics are made from.
 pub struct Metrics {
     pub state: Arc<ApiState>,
-    /// For the bounds.
     pub quarantine: Arc<Quarantine>,
+    /// The channel of the log; `None` where the process logs in its own way.
+    pub queued: Option<Queued>,
 }
 
 /// Serves `/metrics` on a bound listener, and nothing else. Stop it by its handle.
@@ -66,10 +68,12 @@ pub fn page(metrics: &Metrics, now: Timestamp) -> String {
     stages::whitelist(&mut page, metrics);
     stages::router(&mut page, metrics);
     keeping::memory(&mut page, metrics);
+    keeping::logging(&mut page, metrics);
     keeping::store(&mut page, metrics);
     keeping::backfill(&mut page, metrics);
     keeping::mirror(&mut page, metrics);
     sessions::sessions(&mut page, metrics);
+    sessions::commands(&mut page, metrics);
     process::process(&mut page);
     page.finish()
 }

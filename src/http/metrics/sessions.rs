@@ -4,6 +4,7 @@ use super::{
     Metrics,
     text::{Kind, Page},
 };
+use crate::control::MAX_CLIENTS;
 
 pub fn sessions(page: &mut Page, metrics: &Metrics) {
     let Metrics { state, .. } = metrics;
@@ -48,6 +49,24 @@ pub fn sessions(page: &mut Page, metrics: &Metrics) {
         "Most of one session: session.max_subscriptions.",
         config.session.max_subscriptions,
     );
+    page.gauge(
+        "nodecast_session_users",
+        "Users named by the subscriptions of all sessions.",
+        stats.users.get(),
+    );
+    page.gauge(
+        "nodecast_session_users_limit",
+        "Most of one session: session.max_users.",
+        config.session.max_users,
+    );
+    page.by_reason(
+        "nodecast_session_refusals_total",
+        "Requests of sessions that were refused because the session is full.",
+        &[
+            ("too_many_subscriptions", &stats.refused_subscriptions),
+            ("too_many_users", &stats.refused_users),
+        ],
+    );
     page.counter(
         "nodecast_delivery_queued_frames_total",
         "Frames put into outboxes.",
@@ -83,4 +102,15 @@ pub fn sessions(page: &mut Page, metrics: &Metrics) {
     );
     page.gauge("nodecast_exports", "NDJSON answers under way.", state.exports.open());
     page.gauge("nodecast_exports_limit", "Most of them at one time.", state.exports.max_open());
+}
+
+/// Commands of this program that ask the running daemon.
+pub fn commands(page: &mut Page, metrics: &Metrics) {
+    let clients = &metrics.state.stats.control_clients;
+    page.gauge(
+        "nodecast_control_clients",
+        "Commands that are connected to the control socket.",
+        clients.get(),
+    );
+    page.gauge("nodecast_control_clients_limit", "Most of them at one time.", MAX_CLIENTS);
 }

@@ -7,6 +7,7 @@ use super::{
 use crate::{
     event::Timestamp,
     http::{health, older::highest_block},
+    router::ledger::{MAX_OPEN_GAPS, MAX_REMEMBERED},
     stats::{Counter, StreamStats},
     whitelist::SourceState,
 };
@@ -216,9 +217,31 @@ pub fn router(page: &mut Page, metrics: &Metrics) {
         "Gaps whose blocks came after all.",
         &stats.gaps_closed,
     );
+    let mut remembered = page.family(
+        Kind::Gauge,
+        "nodecast_router_ledger_entries",
+        "What is remembered of delivered blocks, of the topic with the most.",
+    );
+    for (memory, gauge) in [
+        ("runs", &stats.ledger_runs),
+        ("pieces", &stats.ledger_pieces),
+        ("digests", &stats.ledger_digests),
+    ] {
+        remembered.sample(&[("memory", memory)], gauge.get());
+    }
+    page.gauge(
+        "nodecast_router_ledger_limit_entries",
+        "Most of each of them; the oldest leave, and the store is asked in their place.",
+        MAX_REMEMBERED,
+    );
     let gaps = stats.gaps.list();
     let missing: u64 = gaps.iter().map(|gap| (gap.last - gap.first).saturating_add(1)).sum();
     page.gauge("nodecast_router_gaps", "Gaps that are open.", gaps.len());
+    page.gauge(
+        "nodecast_router_gaps_limit",
+        "Most of one topic; the oldest are forgotten.",
+        MAX_OPEN_GAPS,
+    );
     page.gauge(
         "nodecast_router_missing_blocks",
         "Blocks that are missing, over all open gaps.",

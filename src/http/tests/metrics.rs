@@ -20,7 +20,7 @@ struct Declared {
 fn metrics(state: ApiState) -> (Metrics, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let quarantine = Arc::new(Quarantine::open(folder.path(), 4_096).unwrap());
-    (Metrics { state: Arc::new(state), quarantine }, folder)
+    (Metrics { state: Arc::new(state), quarantine, queued: None }, folder)
 }
 
 /// The families of a page in their order.
@@ -150,6 +150,103 @@ fn each_source_of_the_whitelist_has_its_own_figures() {
         r#"nodecast_whitelist_problem{source="file"} 0"#,
         r#"nodecast_whitelist_problem{source="redis"} 1"#,
         r#"nodecast_whitelist_skipped{source="redis"} 1"#,
+    ] {
+        assert!(page.lines().any(|written| written == line), "{line} is not in\n{page}");
+    }
+}
+
+/// Bounds whose fill has another name than theirs without `limit`.
+const FILLS: [(&str, &str); 4] = [
+    ("nodecast_store_batch_limit_events", "nodecast_store_queued_events"),
+    ("nodecast_backfill_limit_bytes_per_second", "nodecast_backfill_read_bytes_total"),
+    ("nodecast_session_subscriptions_limit", "nodecast_subscriptions"),
+    ("nodecast_session_outbox_limit_bytes", "nodecast_outbox_bytes"),
+];
+
+/// Keys that bound one line, frame, read or request, and nothing that fills: how often they were met
+/// is a counter, or an answer to who asked.
+const OF_ONE: [&str; 9] = [
+    "source.max_line_bytes",
+    "source.read_bytes",
+    "store.batch_bytes",
+    "http.max_body_bytes",
+    "http.max_page_size",
+    "http.max_limit",
+    "session.send_buffer_bytes",
+    "session.max_frame_bytes",
+    "health.max_lag",
+];
+
+#[test]
+fn every_bound_stands_beside_its_fill() {
+    let (metrics, _folder) = metrics(state(&["/data"]));
+
+    let declared = declared(&page(&metrics, NOW));
+
+    let names: Vec<_> = declared.iter().map(|(name, _)| name.as_str()).collect();
+    let bounds: Vec<_> = names.iter().filter(|name| name.contains("_limit")).collect();
+    for bound in &bounds {
+        let renamed = FILLS.iter().find(|(known, _)| known == *bound).map(|(_, fill)| *fill);
+        let fill = renamed.map_or_else(|| bound.replace("_limit", ""), str::to_owned);
+        assert!(names.contains(&&*fill), "{bound} has no {fill}");
+    }
+    assert!(bounds.len() >= 16, "only {bounds:?}");
+}
+
+#[test]
+fn every_key_that_bounds_what_fills_is_named_by_a_metric() {
+    let (metrics, _folder) = metrics(state(&["/data"]));
+    let config: toml::Table = include_str!("../../../config/nodecast.toml").parse().unwrap();
+
+    let declared = declared(&page(&metrics, NOW));
+
+    let (mut bounds, mut named) = (0, 0);
+    for (section, keys) in config.iter().filter_map(|(name, keys)| Some((name, keys.as_table()?))) {
+        for key in keys.keys() {
+            let is_bound = ["max_", "_bytes", "_events", "_records", "_connections"];
+            let key = format!("{section}.{key}");
+            if !is_bound.iter().any(|part| key.contains(part)) || key == "whitelist.max_shrink" {
+                continue;
+            }
+            bounds += 1;
+            let is_named = declared
+                .iter()
+                .any(|(name, family)| name.contains("_limit") && names_key(&family.help, &key));
+            named += usize::from(is_named);
+            assert!(is_named != OF_ONE.contains(&&*key), "{key}");
+        }
+    }
+    assert_eq!(bounds, named + OF_ONE.len());
+}
+
+/// Whether a text has a key as a whole word.
+fn names_key(text: &str, key: &str) -> bool {
+    let of_a_key = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
+    text.split(|c| !of_a_key(c)).any(|word| word.trim_end_matches('.') == key)
+}
+
+#[test]
+fn a_bound_says_what_holds_now() {
+    let state = state(&["/data"]);
+    let stats = state.stats.clone();
+    stats.sessions.users.set(7);
+    stats.sessions.refused_users.add(2);
+    stats.router.ledger_pieces.set(5);
+    stats.control_clients.set(1);
+    let (metrics, _folder) = metrics(state);
+
+    let page = page(&metrics, NOW);
+
+    for line in [
+        "nodecast_store_read_connections 3",
+        "nodecast_store_read_connections_limit 4",
+        "nodecast_session_users 7",
+        "nodecast_session_users_limit 100000",
+        r#"nodecast_session_refusals_total{reason="too_many_users"} 2"#,
+        r#"nodecast_router_ledger_entries{memory="pieces"} 5"#,
+        "nodecast_control_clients 1",
+        "nodecast_control_clients_limit 16",
+        "nodecast_backfill_jobs_limit 8",
     ] {
         assert!(page.lines().any(|written| written == line), "{line} is not in\n{page}");
     }

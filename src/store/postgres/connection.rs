@@ -1,12 +1,9 @@
-//! Connections to PostgreSQL: the address, TLS, time limits, and the tables.
+//! Connections to PostgreSQL: the address, TLS, time limits.
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use diesel::{ConnectionError, ConnectionResult};
-use diesel_async::{
-    AsyncPgConnection, SimpleAsyncConnection, async_connection_wrapper::AsyncConnectionWrapper,
-};
-use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+use diesel_async::AsyncPgConnection;
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
@@ -26,8 +23,6 @@ use crate::{
     store::StoreError,
 };
 
-pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
-
 /// How long a server may take until a new connection can be used, unless the URL has a
 /// `connect_timeout`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -45,12 +40,6 @@ const KEEPALIVE: Duration = Duration::from_secs(5);
 /// How much longer than the server we wait for what it may take its time for: its own word that
 /// the time is over says more than our clock, by which it may just be away.
 pub const GRACE: Duration = Duration::from_secs(2);
-
-/// Of all daemons at once, so that two that start together do not make the tables twice.
-pub const MIGRATION_LOCK: i64 = 0x6e6f_6465_6361_7374;
-
-/// How long a start waits for another daemon that makes the tables.
-const MIGRATION_WAIT: Duration = Duration::from_secs(300);
 
 /// Where the database is, and how it is reached.
 #[derive(Clone)]
@@ -136,7 +125,7 @@ impl Server {
     }
 
     /// Says which server it was.
-    fn within(&self, error: StoreError) -> StoreError {
+    pub fn within(&self, error: StoreError) -> StoreError {
         let at = |text: String| format!("{self}: {text}");
         match error {
             StoreError::Unavailable(text) => StoreError::Unavailable(at(text)),
@@ -144,28 +133,6 @@ impl Server {
             StoreError::Failed(text) => StoreError::Failed(at(text)),
             other => other,
         }
-    }
-
-    /// Makes the tables of a new database and brings an older store up to this program.
-    ///
-    /// # Errors
-    /// [`StoreError::Unusable`] for tables that a newer program made: nothing has changed then.
-    pub async fn migrate(&self) -> Result<(), StoreError> {
-        let mut connection = self.connect().await?;
-        let prepare = format!(
-            "SELECT pg_advisory_lock({MIGRATION_LOCK}); \
-             DO $$ BEGIN \
-                 IF to_regnamespace('nodecast') IS NULL THEN CREATE SCHEMA nodecast; END IF; \
-             END $$; \
-             SET search_path TO nodecast"
-        );
-        let preparing = async { Ok(connection.batch_execute(&prepare).await?) };
-        limited(MIGRATION_WAIT, preparing).await.map_err(|error| self.within(error))?;
-        // Without a limit: a large table takes what it takes, and half a migration helps nobody.
-        let migrated = tokio::task::spawn_blocking(move || run_migrations(connection)).await;
-        migrated
-            .unwrap_or_else(|error| Err(StoreError::Failed(error.to_string())))
-            .map_err(|error| self.within(error))
     }
 }
 
@@ -243,24 +210,4 @@ fn connector(roots: Option<&str>) -> Result<MakeRustlsConnect, StoreError> {
         .with_root_certificates(store)
         .with_no_client_auth();
     Ok(MakeRustlsConnect::new(config))
-}
-
-/// Blocks. The lock that was taken before ends with the connection.
-fn run_migrations(connection: AsyncPgConnection) -> Result<(), StoreError> {
-    let failed =
-        |error: Box<dyn std::error::Error + Send + Sync>| fault::of_text(&error.to_string());
-    let mut connection = AsyncConnectionWrapper::<AsyncPgConnection>::from(connection);
-    let known = diesel::migration::MigrationSource::<diesel::pg::Pg>::migrations(&MIGRATIONS)
-        .map_err(failed)?;
-    let applied = connection.applied_migrations().map_err(failed)?;
-    let unknown = applied
-        .iter()
-        .find(|version| !known.iter().any(|migration| migration.name().version() == **version));
-    if let Some(version) = unknown {
-        return Err(StoreError::Unusable(format!(
-            "it was made by a newer nodecast (migration {version} is unknown here)"
-        )));
-    }
-    connection.run_pending_migrations(MIGRATIONS).map_err(failed)?;
-    Ok(())
 }

@@ -8,12 +8,8 @@ use diesel::{
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
 use super::{
-    backfill,
-    connection::{MIGRATIONS, Server},
-    fault::Fault,
-    history, lease,
-    partitions::Day,
-    retention,
+    backfill, connection::Server, fault::Fault, history, lease, migrate::MIGRATIONS,
+    partitions::Day, retention,
 };
 use crate::{
     event::Timestamp,

@@ -49,6 +49,7 @@ pub struct StoreState {
     is_held: bool,
 }
 
+/// Who is to migrate reads it before: a column that a later migration adds does not belong here.
 const SELECT: &str = "SELECT epoch, run, commit_number, last_seq, newest_time, deleted_seq, \
     shortened_to, holder_host, holder_process, leased_until > clock_timestamp() AS is_held \
     FROM nodecast.store_state";

@@ -15,6 +15,7 @@ mod insert;
 pub mod inspect;
 mod lease;
 mod link;
+mod migrate;
 mod older;
 mod partitions;
 mod pending;
@@ -41,7 +42,9 @@ use self::{
     link::Link,
     pool::ReadPool,
 };
-use super::{EventQuery, EventStore, Recovered, StoreError, StoreSize, StoreWriter};
+use super::{
+    EventQuery, EventStore, ReadConnections, Recovered, StoreError, StoreSize, StoreWriter,
+};
 use crate::{
     config::StoreConfig,
     event::{EventId, SequencedEvent},
@@ -66,10 +69,11 @@ impl PostgresStore {
     ///
     /// # Errors
     /// [`StoreError::Unusable`] when the server refuses us, the database is not there or is not
-    /// ours; [`StoreError::Unavailable`] when nobody answers.
+    /// ours; [`StoreError::LeaseLost`] when its tables are to be changed while another daemon writes;
+    /// [`StoreError::Unavailable`] when nobody answers.
     pub async fn open(url: &str, config: &StoreConfig) -> Result<Self, StoreError> {
         let server = Server::parse(url)?;
-        server.migrate().await?;
+        migrate::migrate(&server).await?;
         let mut connection = server.connect().await?;
         let limit = config.write_timeout + GRACE;
         let warning = limited(limit, older::create_view(&mut connection)).await?;
@@ -101,6 +105,10 @@ impl EventStore for PostgresStore {
 
     fn warnings(&self) -> Vec<String> {
         self.warnings.clone()
+    }
+
+    fn read_connections(&self) -> ReadConnections {
+        self.readers.connections()
     }
 
     async fn open_writer(&self) -> Result<(Box<dyn StoreWriter>, Recovered), StoreError> {

@@ -5,7 +5,7 @@
 use diesel::{QueryableByName, sql_types::Bool};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
-use super::{connection::MIGRATION_LOCK, fault::Fault};
+use super::{fault::Fault, migrate::MIGRATION_LOCK};
 
 /// The comment tells our view from somebody else's.
 const CREATE: &str = "\

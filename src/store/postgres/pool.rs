@@ -15,7 +15,7 @@ use super::{
     connection::{GRACE, Server, limited},
     fault::{self, Fault},
 };
-use crate::store::StoreError;
+use crate::store::{ReadConnections, StoreError};
 
 /// How long a read waits for a connection before it is answered as unavailable.
 const WAIT: Duration = Duration::from_secs(5);
@@ -29,6 +29,8 @@ const BY_INDEX: &str = "SET enable_seqscan = off; SET enable_bitmapscan = off; \
 /// Lends connections to reads.
 pub struct ReadPool {
     pool: bb8::Pool<Connections>,
+    /// Most connections at one time.
+    limit: u32,
     query_timeout: Duration,
 }
 
@@ -47,13 +49,21 @@ struct Lent {
 impl ReadPool {
     /// Makes a pool that connects when it is used, and whose statements end after `query_timeout`.
     pub fn new(server: Server, connections: u32, query_timeout: Duration) -> Self {
+        let limit = connections.max(1);
         let pool = bb8::Pool::builder()
-            .max_size(connections.max(1))
+            .max_size(limit)
             .connection_timeout(WAIT)
             // A query for each read costs a round trip; what is broken is seen by its state.
             .test_on_check_out(false)
             .build_unchecked(Connections { server, query_timeout });
-        Self { pool, query_timeout }
+        Self { pool, limit, query_timeout }
+    }
+
+    /// Tells how many are lent now, and how many there may be.
+    pub fn connections(&self) -> ReadConnections {
+        let state = self.pool.state();
+        let lent = state.connections.saturating_sub(state.idle_connections);
+        ReadConnections { lent, limit: self.limit }
     }
 
     /// Lends a connection to a read.

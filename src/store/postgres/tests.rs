@@ -1,5 +1,8 @@
 //! What only PostgreSQL does: partitions, leases, URLs. The rest is in `store::contract`.
 
+mod connections;
+mod migrations;
+
 use std::{
     env,
     sync::{

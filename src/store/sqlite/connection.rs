@@ -17,7 +17,7 @@ use super::{
     fault::{Fault, classify_text},
     lease::Lock,
 };
-use crate::store::StoreError;
+use crate::store::{StoreError, to_be_migrated};
 
 pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 
@@ -152,7 +152,7 @@ pub fn migrate(path: &Path, durable: bool) -> Result<(), StoreError> {
     if is_current(path)? {
         return Ok(());
     }
-    let _lock = Lock::take(path)?;
+    let _lock = Lock::take(path).map_err(to_be_migrated)?;
     let mut connection = connect(path, durable)?;
     connection
         .run_pending_migrations(MIGRATIONS)

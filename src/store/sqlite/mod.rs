@@ -34,7 +34,9 @@ use diesel::prelude::*;
 
 pub use self::writer::SqliteWriter;
 use self::{connection::ReadPool, fault::Fault};
-use super::{EventQuery, EventStore, Recovered, StoreError, StoreSize, StoreWriter};
+use super::{
+    EventQuery, EventStore, ReadConnections, Recovered, StoreError, StoreSize, StoreWriter,
+};
 use crate::{
     config::StoreConfig,
     event::{EventId, SequencedEvent},
@@ -94,6 +96,12 @@ pub(super) async fn blocking<T: Send + 'static>(
 impl EventStore for SqliteStore {
     fn describe(&self) -> String {
         format!("sqlite:{}", self.path.display())
+    }
+
+    fn read_connections(&self) -> ReadConnections {
+        let state = self.readers.state();
+        let lent = state.connections.saturating_sub(state.idle_connections);
+        ReadConnections { lent, limit: self.readers.max_size() }
     }
 
     async fn open_writer(&self) -> Result<(Box<dyn StoreWriter>, Recovered), StoreError> {

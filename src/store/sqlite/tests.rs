@@ -43,6 +43,23 @@ fn connection_to(directory: &TempDir) -> SqliteConnection {
     connect(&directory.path().join("nodecast.db"), true).unwrap()
 }
 
+#[actix_rt::test]
+async fn a_connection_that_is_lent_is_counted_until_it_is_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("nodecast.db");
+    let config = StoreConfig { read_connections: 2, ..StoreConfig::default() };
+    let store = SqliteStore::open(&path, &config).unwrap();
+    let before = store.read_connections();
+
+    let lent = store.readers.get().unwrap();
+    let meanwhile = store.read_connections();
+    drop(lent);
+
+    assert_eq!(before, ReadConnections { lent: 0, limit: 2 });
+    assert_eq!(meanwhile, ReadConnections { lent: 1, limit: 2 });
+    assert_eq!(store.read_connections(), before);
+}
+
 contract_tests!(new_store);
 row_retention_tests!(new_store);
 

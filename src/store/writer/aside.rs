@@ -1,5 +1,5 @@
 //! What `DbWriter` does for others than the log, between two commits: it stores what back-fills bring,
-//! and tells how far the streams are.
+//! deletes what a command names, and tells how far the streams are.
 //!
 //! Place in the pipeline: beside the commits, on the same thread and the same `Committer`. Invariant:
 //! the live stream comes first: while more than a few of its events wait, nothing is stored here.
@@ -7,11 +7,13 @@
 use actix::prelude::*;
 use tokio::time::Instant;
 
-use super::{DbWriter, Phase, Turn};
+use super::{DbWriter, Phase, Turn, upkeep::PORTION};
 use crate::{
-    event::Event,
+    event::{Event, Timestamp},
     source::StreamCheckpoint,
-    store::{Backfilled, Pending, Setting, StoreError, StoreWriter},
+    store::{
+        Backfilled, Pending, Prune, Pruned, RetentionLimits, Setting, StoreError, StoreWriter,
+    },
 };
 
 /// Stores events outside the order of arrival, between two commits.
@@ -69,19 +71,52 @@ impl Handler<Backfill> for DbWriter {
             |(committer, stored), actor, ctx| {
                 actor.committer = Some(committer);
                 actor.stats.store.at_work.set(0);
-                if let Err(error @ (StoreError::LeaseLost(text) | StoreError::Unusable(text))) =
-                    &stored
-                    && actor.phase != Phase::Over
-                {
-                    let text = text.clone();
-                    actor.fail(match error {
-                        StoreError::LeaseLost(_) => StoreError::LeaseLost(text),
-                        _ => StoreError::Unusable(text),
-                    });
-                }
+                actor.heed(stored.as_ref().err());
                 // What came meanwhile has waited.
                 ctx.notify(Turn);
                 stored
+            },
+        )))
+    }
+}
+
+impl Handler<Prune> for DbWriter {
+    type Result = AtomicResponse<Self, Result<Pruned, StoreError>>;
+
+    fn handle(&mut self, Prune { edge }: Prune, _ctx: &mut Self::Context) -> Self::Result {
+        let mut committer = self.committer.take().expect("no message is handled while it is away");
+        let phase = self.phase;
+        committer.collect(Instant::now());
+        let limits = RetentionLimits {
+            now: Timestamp::now(),
+            edge,
+            max_bytes: None,
+            min_free_bytes: 0,
+            portion: PORTION,
+        };
+        let work = async move {
+            let pruned = match phase {
+                Phase::Over => Err(StoreError::Unusable("the writer is closed".to_owned())),
+                Phase::Running if committer.is_busy() => Ok(Pruned::Postponed),
+                Phase::Running => committer.writer.retain(limits).await.map(Pruned::Done),
+                Phase::Retrying | Phase::Halted => {
+                    Err(StoreError::Unavailable("its last commit has failed".to_owned()))
+                }
+            };
+            (committer, pruned)
+        };
+        self.stats.store.at_work.set(1);
+        AtomicResponse::new(Box::pin(work.into_actor(self).map(
+            |(committer, pruned), actor, ctx| {
+                actor.committer = Some(committer);
+                actor.stats.store.at_work.set(0);
+                if let Ok(Pruned::Done(retained)) = &pruned {
+                    actor.stats.store.deleted.add(retained.deleted as u64);
+                }
+                actor.heed(pruned.as_ref().err());
+                // What came meanwhile has waited.
+                ctx.notify(Turn);
+                pruned
             },
         )))
     }
@@ -104,6 +139,18 @@ impl DbWriter {
             actor.stats.store.at_work.set(0);
             done
         })))
+    }
+
+    /// Stops where work for others has shown that the store is not ours any more.
+    fn heed(&mut self, error: Option<&StoreError>) {
+        let fatal = match error {
+            Some(StoreError::LeaseLost(text)) => StoreError::LeaseLost(text.clone()),
+            Some(StoreError::Unusable(text)) => StoreError::Unusable(text.clone()),
+            _ => return,
+        };
+        if self.phase != Phase::Over {
+            self.fail(fatal);
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    event::{Event, SequencedEvent, Topic},
+    event::{Event, SequencedEvent, Timestamp, Topic},
     router::{
         ledger::Gap,
         log::{Heads, LogEvent, NewSegment, Notice},
@@ -53,6 +53,8 @@ struct Script {
     compactions: usize,
     preparations: usize,
     renewals: usize,
+    /// Whether renewals find nobody.
+    is_away: bool,
     /// Whether another run holds the lease.
     is_overtaken: bool,
     closed: bool,
@@ -150,6 +152,9 @@ impl StoreWriter for ScriptedWriter {
     async fn renew(&mut self) -> Result<(), StoreError> {
         let mut script = self.script();
         script.renewals += 1;
+        if script.is_away {
+            return Err(away());
+        }
         match script.is_overtaken {
             false => Ok(()),
             true => Err(StoreError::LeaseLost("run 2".into())),

@@ -2,8 +2,9 @@
 //! the next days, and compaction.
 //!
 //! Place in the pipeline: beside the commits, on the same thread and the same `Committer`.
-//! Invariants: commits go first, so retention works in portions with a pause between them; nothing
-//! of this runs while the store is away; a failure costs nothing but the try, unless the store is
+//! Invariants: commits go first, so retention works in portions with a pause between them; while the
+//! store is away nothing of this runs but the renewal of the lease, where there is nothing to commit; an
+//! outage is logged once, however many tries it takes; a failure costs nothing but the try, unless the store is
 //! not ours any more.
 
 use std::time::Duration;
@@ -81,7 +82,7 @@ impl DbWriter {
 
     fn retain_portion(&mut self, ctx: &mut Context<Self>) {
         // A store that is away is not bothered; the next timer comes back.
-        self.retention.under_way = self.phase == Phase::Running;
+        self.retention.under_way = self.is_well();
         if !self.retention.under_way {
             return;
         }
@@ -144,7 +145,7 @@ impl DbWriter {
     }
 
     fn check_disk(&mut self, ctx: &mut Context<Self>) {
-        if self.phase == Phase::Running {
+        if self.is_well() {
             self.run(ctx, async |committer| committer.writer.size().await, Self::disk_checked);
         }
     }
@@ -164,18 +165,32 @@ impl DbWriter {
 
     fn renew(&mut self, ctx: &mut Context<Self>) {
         if self.phase == Phase::Running {
-            self.run(
-                ctx,
-                async |committer| committer.writer.renew().await,
-                |actor, result, _| {
-                    actor.upkeep("the lease could not be renewed", result);
-                },
-            );
+            self.run(ctx, async |committer| committer.writer.renew().await, Self::renewed);
         }
     }
 
+    /// With nothing to commit this is what finds out that the store is away, and that it is back.
+    fn renewed(&mut self, result: Result<(), StoreError>, ctx: &mut Context<Self>) {
+        match result {
+            Ok(()) => {
+                self.recovered_from_outage();
+                self.turn(ctx);
+            }
+            Err(error @ (StoreError::LeaseLost(_) | StoreError::Unusable(_))) => self.fail(error),
+            Err(error) => {
+                self.stats.store.failures.add(1);
+                self.note_outage(error);
+            }
+        }
+    }
+
+    /// Whether there is a store to look after.
+    fn is_well(&self) -> bool {
+        self.phase == Phase::Running && !self.is_away()
+    }
+
     fn prepare(&mut self, ctx: &mut Context<Self>) {
-        if self.phase == Phase::Running {
+        if self.is_well() {
             self.run(
                 ctx,
                 async |committer| committer.writer.prepare().await,
@@ -187,7 +202,7 @@ impl DbWriter {
     }
 
     fn compact(&mut self, ctx: &mut Context<Self>) {
-        if self.phase == Phase::Running {
+        if self.is_well() {
             self.run(
                 ctx,
                 async |committer| committer.writer.compact().await,

@@ -4,7 +4,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    testing::{Probe, ProbeHandle, log},
+    testing::{Probe, ProbeHandle, log, until},
     whitelist::{Verdict, file::FileStamp},
 };
 
@@ -99,13 +99,8 @@ impl Fixture {
     }
 
     async fn wait_for_problem(&self, part: &str) {
-        for _ in 0..3_000 {
-            if self.problem().is_some_and(|problem| problem.contains(part)) {
-                return;
-            }
-            actix_rt::time::sleep(Duration::from_millis(10)).await;
-        }
-        panic!("no problem with {part:?}: {:?}", self.status.get());
+        let what = format!("a problem with {part:?}");
+        until(&what, async || self.problem().is_some_and(|problem| problem.contains(part))).await;
     }
 }
 
@@ -295,20 +290,10 @@ async fn everybody_is_listed_with_all_and_a_reload_changes_nothing() {
     assert!(fixture.filter.take().await.is_empty());
 }
 
-async fn wait_for(what: &str, holds: impl Fn() -> bool) {
-    for _ in 0..3_000 {
-        if holds() {
-            return;
-        }
-        actix_rt::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("did not happen: {what}");
-}
-
 /// Waits until the state directory has so many addresses of a source.
 async fn wait_until_kept(state: &Path, kind: SourceKind, size: usize) {
     let kept = || Folder::of_state(state).last(kind, &log()).map_or(0, |kept| kept.list.len());
-    wait_for("it is kept", || kept() == size).await;
+    until("it is kept", async || kept() == size).await;
 }
 
 #[actix_rt::test]
@@ -553,7 +538,7 @@ async fn an_unchanged_file_is_not_read_again_at_the_start() {
     let stamp = FileStamp::of(&path).unwrap().to_bytes();
     let found = || AddressList::open(&folder, "file").unwrap();
     let is_recognised = || found().is_some_and(|(_, content)| content.ends_with(&stamp));
-    wait_for("the file is recognised", is_recognised).await;
+    until("the file is recognised", async || is_recognised()).await;
     let Fixture { keeper, _state: state, .. } = fixture;
     drop(keeper);
 

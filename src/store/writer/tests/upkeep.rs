@@ -122,3 +122,70 @@ async fn a_lease_that_is_lost_with_nothing_to_commit_stops_the_daemon() {
     assert!(matches!(faults[..], [StoreFault::Fatal(StoreError::LeaseLost(_))]), "{faults:?}");
     assert_eq!(bench.script.script().renewals, 1);
 }
+
+#[actix_rt::test]
+async fn an_outage_with_nothing_to_commit_is_one_outage_however_many_renewals_fail() {
+    tokio::time::pause();
+    let bench = Bench::scripted(|script| script.is_away = true);
+    let stats = bench.stats.clone();
+    bench.pass(2_000).await;
+    let sizes = stats.store.size_bytes.get();
+
+    bench.pass(58_500).await;
+
+    assert_eq!(bench.script.script().renewals, 20);
+    assert_eq!((stats.store.outages.get(), stats.store.failures.get()), (1, 20));
+    assert_ne!(stats.store.failing_since.get(), 0);
+    assert_eq!(stats.store.failure.get(), "database is locked");
+    // A store that is away is not bothered with anything else.
+    let calls = bench.script.script().retain_calls.len();
+    assert_eq!((calls, bench.script.script().preparations), (0, 0));
+    assert_eq!(stats.store.size_bytes.get(), sizes);
+
+    bench.script.script().is_away = false;
+    bench.pass(3_500).await;
+    assert_eq!((stats.store.failing_since.get(), stats.store.failure.get().as_str()), (0, ""));
+    assert_eq!(stats.store.outages.get(), 1);
+
+    // The next one is another.
+    bench.script.script().is_away = true;
+    bench.pass(3_500).await;
+    assert_eq!(stats.store.outages.get(), 2);
+}
+
+#[actix_rt::test]
+async fn a_commit_that_fails_in_an_outage_that_is_known_is_no_second_one() {
+    tokio::time::pause();
+    let mut bench = Bench::scripted(|script| {
+        script.is_away = true;
+        script.answers.extend([away(), away()]);
+    });
+    bench.pass(4_000).await;
+
+    bench.append(1, 1);
+    bench.pass(2_000).await;
+
+    assert_eq!(bench.stored(), vec![1]);
+    assert_eq!(bench.stats.store.outages.get(), 1);
+    assert_eq!(bench.stats.store.failing_since.get(), 0);
+}
+
+#[actix_rt::test]
+async fn a_command_to_prune_waits_while_the_live_stream_has_more_than_a_few_events_waiting() {
+    let batch_delay = Duration::from_secs(3_600);
+    let config = StoreConfig { batch_events: 10, batch_delay, ..StoreConfig::default() };
+    let more = Retained { deleted: 7, more: true, ..Retained::default() };
+    let mut bench = Bench::with(config, |script| script.retained.push_back(more));
+    let prune = store::Prune { edge: block_time(5) };
+
+    bench.append(2, 0);
+    let postponed = bench.writer.send(prune).await.unwrap().unwrap();
+    assert!(matches!(postponed, store::Pruned::Postponed), "{postponed:?}");
+    bench.writer.send(Hurry).await.unwrap();
+    let done = bench.writer.send(prune).await.unwrap().unwrap();
+
+    assert!(matches!(done, store::Pruned::Done(retained) if retained == more), "{done:?}");
+    assert_eq!(bench.stored(), [1, 2]);
+    assert_eq!(bench.script.script().retain_calls[0].edge, block_time(5));
+    assert_eq!(bench.stats.store.deleted.get(), 7);
+}

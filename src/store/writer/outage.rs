@@ -1,0 +1,77 @@
+//! What `DbWriter` makes of a store that does not do what it is asked for.
+//!
+//! Place in the pipeline: beside commits and upkeep, which both find it out. Invariants: an outage is
+//! logged and counted once, however many tries it takes; what mends itself is waited for, a lost batch
+//! starts a new generation, and a store that is not ours any more ends the daemon.
+
+use slog::{error, info, warn};
+
+use super::{DbWriter, Phase, RETRY, StoreFault};
+use crate::{event::Timestamp, store::StoreError};
+
+impl DbWriter {
+    /// Whether the last that was asked of the store failed.
+    pub(super) fn is_away(&self) -> bool {
+        self.stats.store.failing_since.get() != 0
+    }
+
+    /// Notes that the store is away, and says so once.
+    pub(super) fn note_outage(&self, error: StoreError) {
+        let reason = match error {
+            StoreError::Unavailable(reason) => reason,
+            other => other.to_string(),
+        };
+        let stats = &self.stats.store;
+        if !self.is_away() {
+            warn!(self.logger, "store unavailable, it is tried again"; "error" => &reason);
+            stats.failing_since.set(Timestamp::now().0);
+            stats.outages.add(1);
+        }
+        stats.failure.set(reason);
+    }
+
+    /// Notes that the store has done what it was asked for.
+    pub(super) fn recovered_from_outage(&mut self) {
+        if self.is_away() {
+            let since = Timestamp(self.stats.store.failing_since.get());
+            let outage = Timestamp::now().since(since);
+            info!(self.logger, "store available again"; "outage_ms" => outage.as_millis() as u64);
+        }
+        if self.phase == Phase::Retrying {
+            self.phase = Phase::Running;
+        }
+        self.end_of_failures();
+        self.retry = RETRY.0;
+    }
+
+    /// A new generation begins without failures, too.
+    pub(super) fn end_of_failures(&self) {
+        self.stats.store.failing_since.set(0);
+        self.stats.store.failure.set("");
+    }
+
+    /// Stops committing and tells the daemon why.
+    pub(super) fn fail(&mut self, error: StoreError) {
+        if !self.is_away() {
+            self.stats.store.failing_since.set(Timestamp::now().0);
+            self.stats.store.outages.add(1);
+        }
+        self.stats.store.failure.set(error.to_string());
+        error!(self.logger, "commit failed"; "error" => %error);
+        let fault = match error {
+            StoreError::Failed(_)
+            | StoreError::Unavailable(_)
+            | StoreError::TooSlow(_)
+            | StoreError::Refused(_) => {
+                self.phase = Phase::Halted;
+                let generation = self.committer.as_ref().map_or(0, |known| known.generation);
+                StoreFault::BatchLost { generation }
+            }
+            StoreError::LeaseLost(_) | StoreError::Unusable(_) => {
+                self.phase = Phase::Over;
+                StoreFault::Fatal(error)
+            }
+        };
+        self.faults.do_send(fault);
+    }
+}
