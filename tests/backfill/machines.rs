@@ -33,9 +33,16 @@ fn start_standby(setup: &Setup) -> TestDaemon {
     standby
 }
 
+/// Waits until it has taken over. It is not asked before: the port changes hands meanwhile.
+fn wait_until_it_writes(standby: &TestDaemon) {
+    eventually("it has taken over", || {
+        let log = standby.log();
+        log.contains("taking over") && log.contains("\"listening\"")
+    });
+}
+
 /// Waits until it has read what its node writes now.
 fn wait_until_it_follows(daemon: &TestDaemon, node: &mut Simulator) {
-    eventually("it has taken over", || daemon.status()["nodes"].is_array());
     node.write_blocks(10).unwrap();
     caught_up(daemon, node.manifest().totals.highest_block);
 }
@@ -76,6 +83,7 @@ fn what_one_machine_has_begun_another_one_completes() {
         assert!(was_killed(daemon.wait_exit().unwrap()), "{}", daemon.log_tail());
         assert_eq!(progress_files(&first).len(), 1);
 
+        wait_until_it_writes(&standby);
         eventually("its job is taken over", || {
             let pending = standby.status()["backfill"]["pending"][0].clone();
             pending["taken_over"] == true && pending["users"] == 3
@@ -122,6 +130,7 @@ fn a_machine_with_another_list_reads_for_all_of_it_when_it_takes_over() {
 
         daemon.signal(Signal::KILL);
 
+        wait_until_it_writes(&standby);
         eventually("it reads for its list", || standby.status()["backfill"]["jobs_ended"] == 1);
         wait_until_it_follows(&standby, &mut node);
         let mut expected = rows_of(node.manifest(), &users[1..3]);
