@@ -12,6 +12,7 @@ use crate::{
     mirror::Finish,
     source::node::StopReading,
     store::{Flush, Hurry, StoreError},
+    whitelist::Settle,
 };
 
 /// How long what was read may take to be committed. A store that is away does not hold the end up:
@@ -21,6 +22,9 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(3);
 /// How long the writer may go on behind that. A store that is away is tried once more in any case,
 /// and waits two seconds for a lock: with the clients' time all of it is within 10 seconds.
 const FLUSH_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long the whitelist may take to be kept for the next start.
+const SETTLE_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long watchers may take to say that they have stopped.
 const STOP_READING_WITHIN: Duration = Duration::from_secs(1);
@@ -50,6 +54,8 @@ impl Daemon {
             // Nobody shall wait for an answer of ours. A socket that stays is replaced at the next start.
             control.remove().ok();
         }
+        // What an operator has confirmed holds after the next start too, unless the store is away.
+        drop(timeout(SETTLE_WITHIN, self.keeper.send(Settle)).await);
         self.backfills.stop();
         let stop_reading = self.watchers.iter().map(|watcher| watcher.send(StopReading));
         // A watcher that is gone reads no further either; one that hangs in a read of a dead disk

@@ -12,6 +12,7 @@ use std::{io, path::Path, sync::Arc};
 use actix::prelude::*;
 use inotify::{EventMask, EventOwned, Inotify, WatchMask};
 use slog::{Logger, error, info, warn};
+use tokio::sync::oneshot;
 
 use super::{
     change::{ListChanged, ListNews, Since, WhitelistChange},
@@ -37,6 +38,11 @@ const EVENT_BUFFER_BYTES: usize = 16 << 10;
 #[rtype(result = "Result<WhitelistChange, Unread>")]
 pub struct ReloadWhitelist;
 
+/// Asks for an answer when everything is told and kept for the next start. Sent on stopping.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Settle;
+
 /// Why some sources keep the lists they had; the others were read.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", self.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
@@ -57,6 +63,8 @@ pub struct WhitelistKeeper {
     untold: Option<(ListChanged, Since)>,
     /// Whether the listener was told something that he has not handled.
     is_unheard: bool,
+    /// Who waits for all to be told and kept.
+    settling: Vec<oneshot::Sender<()>>,
     /// Sources that were configured in the last run and are no more.
     gone: Vec<SourceKind>,
     started: Timestamp,
@@ -180,6 +188,8 @@ impl WhitelistKeeper {
         }
         if !self.is_unheard && self.untold.is_none() {
             self.keep();
+            // Dropped, they say so.
+            self.settling.clear();
         }
         self.status.set(self.state());
     }
@@ -341,6 +351,18 @@ impl StreamHandler<io::Result<EventOwned>> for WhitelistKeeper {
 
     /// The timer goes on looking when the watch ends.
     fn finished(&mut self, _ctx: &mut Self::Context) {}
+}
+
+impl Handler<Settle> for WhitelistKeeper {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: Settle, ctx: &mut Self::Context) -> Self::Result {
+        let (settling, settled) = oneshot::channel();
+        self.settling.push(settling);
+        self.tell_all(ctx);
+        // It ends by the loss of the other end.
+        Box::pin(async move { drop(settled.await) })
+    }
 }
 
 impl Handler<ReloadWhitelist> for WhitelistKeeper {

@@ -17,7 +17,7 @@ pub use self::{
     edit::{Edit, EditFault, Edited, edit_file},
     file::{FileFault, read as read_list, read_into as read_list_into},
     filter::{ReplaceWhitelist, WhitelistFilter},
-    keeper::{ReloadWhitelist, Unread, WhitelistKeeper},
+    keeper::{ReloadWhitelist, Settle, Unread, WhitelistKeeper},
     list::{AddressList, ListBuilder},
     redis::{RedisFault, RedisList, found_within},
     set::{Verdict, Whitelist},

@@ -209,7 +209,7 @@ fn a_key_that_was_deleted_on_purpose_is_confirmed_by_sighup_and_stays_so() {
     eventually("nothing is wrong", || each(&daemon, "problem") == [Value::Null, Value::Null]);
 
     // Also after a restart, and a list that comes back is followed.
-    daemon.kill();
+    assert_eq!(daemon.stop().code(), Some(0));
     let daemon = sources.setup.start();
     assert_eq!((listed(&daemon), each(&daemon, "problem")[1].clone()), (1, Value::Null));
     redis.list("users", &users(100..103, 1_773_532_800));

@@ -83,6 +83,7 @@ impl WhitelistKeeper {
                 listener: None,
                 untold: Some((change, Since::LastRun(since))),
                 is_unheard: false,
+                settling: Vec::new(),
                 gone,
                 started,
                 status: Arc::new(WhitelistStatus::new(state)),
