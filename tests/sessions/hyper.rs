@@ -176,8 +176,9 @@ fn what_a_full_session_is_refused_is_counted() {
 
     client.say(r#"{"action":"subscribe","event":"fill"}"#);
     client.say(r#"{"action":"subscribe","event":"misc"}"#);
-    client.sync();
+    let refused = client.json();
 
+    assert_eq!(refused["error"], "a session may have at most 1 subscriptions");
     assert_eq!(server.stats.sessions.refused_subscriptions.get(), 1);
     assert_eq!(server.stats.sessions.refused_users.get(), 0);
 }
