@@ -5,7 +5,15 @@
 
 mod common;
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command, time::Duration};
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    os::unix::{fs::PermissionsExt, net::UnixListener},
+    path::Path,
+    process::Command,
+    thread,
+    time::Duration,
+};
 
 use common::{
     Setup, TestDaemon, database, eventually,
@@ -168,6 +176,8 @@ fn prune_deletes_what_it_said_as_the_only_writer() {
         assert!(announced.starts_with(&format!("{gone} events before ")), "{announced}");
         assert!(pruned.starts_with(&format!("{gone} events before ")), "{pruned}");
         assert!(after.iter().all(|(id, row)| before.get(id) == Some(row)));
+        // Also a daemon of another machine need not wait for the lease.
+        assert!(done(db(&setup, &["status"])).contains("writer     nobody"));
         // What went is the oldest.
         for topic in ["fills", "misc"] {
             let of = |rows: &std::collections::BTreeMap<nodecast::event::EventId, _>| {
@@ -230,6 +240,30 @@ fn a_daemon_is_not_asked_to_prune_another_store_than_its_own() {
     assert!(other.stored().len() < rows);
     assert_eq!(setup.stored(), before);
     assert_eq!(daemon.status()["store"]["deleted"], 0);
+}
+
+#[test]
+fn beside_a_daemon_that_knows_no_such_request_the_lease_decides() {
+    let setup = Setup::new();
+    with_history(&setup).stop();
+    let before = setup.stored();
+    // In the place of an older daemon, which does not write to this store any more.
+    let older = UnixListener::bind(setup.state_dir().join("control.sock")).unwrap();
+    let answering = thread::spawn(move || {
+        let (mut stream, _) = older.accept().unwrap();
+        let mut line = String::new();
+        BufReader::new(&stream).read_line(&mut line).unwrap();
+        let answer = r#"{"version":1,"type":"error","code":"unknown_request","message":"what?"}"#;
+        writeln!(stream, "{answer}").unwrap();
+        line
+    });
+
+    let pruned = done(db(&setup, &["prune", "--older-than", "20h"]));
+
+    let asked: Value = serde_json::from_str(&answering.join().unwrap()).unwrap();
+    assert_eq!(asked["request"], "prune");
+    let gone = before.len() - setup.stored().len();
+    assert!(gone > 0 && pruned.starts_with(&format!("{gone} events before ")), "{pruned}");
 }
 
 /// The migrations that a store says it has had.

@@ -124,6 +124,9 @@ mod tests {
             ("postgres://h/", "no database"),
             ("postgres://h/d?connect_timeout=soon", "`connect_timeout`"),
             ("postgres://h/d?sslmod=require", "option sslmod"),
+            ("postgres://h/d?port=1,2", "a port"),
+            // No option has such a name: it can be a part of a password.
+            ("postgres://u:12/a?4ret=x", "is not understood"),
         ] {
             let read = PostgresUrl::parse(url);
 
@@ -143,6 +146,7 @@ mod tests {
             "postgres://%2Frun%2Fpostgresql/d",
             "postgres:///d?host=/run/postgresql",
             "postgres://127.0.0.1/d?sslmode=disable",
+            "postgres://h/d?connect_timeout=3&sslmode=require&application_name=a",
         ] {
             let read = PostgresUrl::parse(url);
             assert!(read.is_ok(), "{url}: {:?}", read.err());

@@ -60,13 +60,7 @@ impl Service {
             if is_given {
                 continue;
             }
-            let why = match fs::read_dir(&self.credentials) {
-                Ok(_) => "got none of this name: systemctl restart nodecast",
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                    "shows it to its own user alone: sudo -u nodecast nodecast .."
-                }
-                Err(_) => "does not run: systemctl start nodecast",
-            };
+            let why = why_missing(fs::read_dir(&self.credentials).map(drop));
             let message = format!(
                 "{name} is a credential of nodecast.service, which {why}; or give {} here",
                 key.variable()
@@ -87,12 +81,24 @@ impl Service {
     }
 }
 
+/// Why the service has no such credential for us, and the remedy. `found`: its directory.
+fn why_missing(found: io::Result<()>) -> &'static str {
+    match found {
+        Ok(()) => "got none of this name: systemctl restart nodecast",
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            "shows it to its own user alone: sudo -u nodecast nodecast .."
+        }
+        Err(_) => "does not run: systemctl start nodecast",
+    }
+}
+
 fn named_in(file: &Path) -> Vec<(String, Origin)> {
     // One that this user may not read says nothing: what it names may be missing unsaid.
     let text = fs::read_to_string(file).unwrap_or_default();
     let name = |line: &str| {
         let value = SETTINGS.iter().find_map(|setting| line.trim().strip_prefix(setting))?;
-        Some(value.split(':').next()?.trim().to_owned()).filter(|name| !name.is_empty())
+        // An empty one takes back what was named before; no key has its name.
+        Some(value.split(':').next()?.trim().to_owned())
     };
     let named = text.lines().zip(1..).filter_map(|(line, number)| {
         let place = Origin::File { path: file.to_owned(), line: number, column: 1 };
@@ -121,6 +127,9 @@ mod tests {
         let unit = "[Service]\n# LoadCredential=redis.url:/old\nLoadCredential=store.url:/etc/url\n\
                     LoadCredential=tls.key:/etc/key\n";
         fs::write(path("nodecast.service.d/override.conf"), unit).unwrap();
+        // systemd reads no other names.
+        let backup = path("nodecast.service.d/override.conf~");
+        fs::write(backup, "LoadCredential=redis.url:/etc/other\n").unwrap();
         if let Some(given) = given {
             fs::create_dir(path("credentials")).unwrap();
             fs::write(path("credentials/store.url"), given).unwrap();
@@ -166,6 +175,38 @@ mod tests {
         assert!(said.contains("does not run: systemctl start nodecast"), "{said}");
         assert!(said.contains("or give NODECAST_STORE__URL here"), "{said}");
         assert_eq!(replaced.config.store.url, "sqlite:/n.db");
+    }
+
+    #[test]
+    fn the_remedy_fits_what_is_seen_of_the_service() {
+        let of = |kind: io::ErrorKind| why_missing(Err(kind.into()));
+
+        assert!(why_missing(Ok(())).contains("systemctl restart nodecast"));
+        assert!(of(io::ErrorKind::PermissionDenied).contains("sudo -u nodecast"));
+        assert!(of(io::ErrorKind::NotFound).contains("systemctl start nodecast"));
+    }
+
+    #[test]
+    fn the_service_says_nothing_of_a_file_that_is_not_its_own() {
+        let folder = TempDir::new().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("own.toml"), "state_dir = \"/var/lib/nodecast\"\n").unwrap();
+        fs::create_dir(path("credentials")).unwrap();
+        fs::write(path("credentials/store.url"), "sqlite:/service.db").unwrap();
+        let unit = "[Service]\nLoadCredential=whitelist.redis_url:/etc/url\n";
+        fs::write(path("nodecast.service"), unit).unwrap();
+        let service =
+            Service { credentials: path("credentials"), drop_ins: path("nodecast.service.d") };
+
+        let inputs = Inputs {
+            config_flag: Some(path("own.toml")),
+            system_file: Some(path("nodecast.toml")),
+            service: Some(service),
+            ..Inputs::default()
+        };
+        let loaded = inputs.load(Need::Nothing).unwrap();
+
+        assert_ne!(loaded.config.store.url, "sqlite:/service.db");
     }
 
     #[test]

@@ -112,7 +112,7 @@ pub trait Command: Send {
 }
 
 /// Takes what a command tells while it works.
-pub struct Told(mpsc::Sender<Value>);
+pub struct Told(pub mpsc::Sender<Value>);
 
 impl Told {
     /// Tells one line of progress. It waits while the client does not read.

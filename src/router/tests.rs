@@ -9,6 +9,7 @@ use std::{
 use actix::prelude::*;
 use async_trait::async_trait;
 use bytes::Bytes;
+use slog::Logger;
 
 use super::{
     Restart, Router, StoredIds,
@@ -23,7 +24,7 @@ use crate::{
         StreamState,
     },
     stats::Stats,
-    testing::{Probe, ProbeHandle, log},
+    testing::{Probe, ProbeHandle, log, recorded_log},
 };
 
 const FILLS: Topic = Topic::new("fills");
@@ -60,12 +61,16 @@ struct Bench {
 
 impl Bench {
     fn new(known: Arc<Known>) -> Self {
+        Self::logging(known, &log())
+    }
+
+    fn logging(known: Arc<Known>, logger: &Logger) -> Self {
         let lost = Probe::start();
         let budget = Budget::new(1 << 20, lost.recipient());
         let heads = Heads { epoch: 1, run: 2, positions: Vec::new() };
         let (journal, stats) = (Log::new(1 << 20, 1_000, heads), Arc::new(Stats::default()));
         let readers = Arc::new(Readers::default());
-        let router = Router::new(journal.clone(), readers, known, stats.clone(), &log()).start();
+        let router = Router::new(journal.clone(), readers, known, stats.clone(), logger).start();
         Self { router, log: journal, stats, budget, lost }
     }
 
@@ -154,6 +159,22 @@ async fn other_content_for_a_block_is_counted_and_not_delivered() {
 
     assert_eq!(bench.cast(), [(5, false)]);
     assert_eq!(bench.stats.router.conflicts.get(), 1);
+}
+
+#[actix_rt::test]
+async fn of_a_stream_with_other_content_in_every_block_the_first_is_logged_and_all_are_counted() {
+    let (logger, records) = recorded_log();
+    let bench = Bench::logging(Arc::default(), &logger);
+    bench.restart(1, Vec::new()).await;
+
+    bench.router.send(bench.batch("a", 1, vec![block(5), block(6)])).await.unwrap();
+    let others = [5, 6].map(|position| Block { digest: 1_000, ..block(position) });
+    bench.router.send(bench.batch("b", 1, others.into())).await.unwrap();
+
+    assert_eq!(bench.stats.router.conflicts.get(), 2);
+    assert_eq!(records.with("a block came again with other content").len(), 1);
+    // The digests of both blocks, of the only topic.
+    assert_eq!(bench.stats.router.ledger_digests.get(), 2);
 }
 
 #[actix_rt::test]

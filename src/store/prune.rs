@@ -104,3 +104,106 @@ impl Command for PruneCommand {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    /// In the place of `DbWriter`: what it answers next, and the edges that it was given.
+    #[derive(Default)]
+    struct Script {
+        answers: VecDeque<Result<Pruned, StoreError>>,
+        edges: Vec<Timestamp>,
+    }
+
+    impl Actor for Script {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<Prune> for Script {
+        type Result = Result<Pruned, StoreError>;
+
+        fn handle(&mut self, Prune { edge }: Prune, _ctx: &mut Self::Context) -> Self::Result {
+            self.edges.push(edge);
+            self.answers.pop_front().expect("it is asked no more than there is to do")
+        }
+    }
+
+    #[derive(Message)]
+    #[rtype(result = "Vec<Timestamp>")]
+    struct GetEdges;
+
+    impl Handler<GetEdges> for Script {
+        type Result = Vec<Timestamp>;
+
+        fn handle(&mut self, _: GetEdges, _ctx: &mut Self::Context) -> Self::Result {
+            self.edges.clone()
+        }
+    }
+
+    fn portion(deleted: usize, more: bool) -> Result<Pruned, StoreError> {
+        Ok(Pruned::Done(Retained { deleted, more, ..Retained::default() }))
+    }
+
+    /// What is answered, what is told before, and with which edges the writer was asked.
+    async fn prune(
+        parameters: Value,
+        answers: impl IntoIterator<Item = Result<Pruned, StoreError>>,
+    ) -> (Result<Value, Refusal>, Vec<Value>, Vec<Timestamp>) {
+        let writer = Script { answers: answers.into_iter().collect(), edges: Vec::new() }.start();
+        let command =
+            PruneCommand { store: "sqlite:a".to_owned(), writer: writer.clone().recipient() };
+        let (told, mut lines) = mpsc::channel(8);
+        let answer = command.run(parameters, &Told(told)).await;
+        let mut progress = Vec::new();
+        while let Ok(line) = lines.try_recv() {
+            progress.push(line);
+        }
+        (answer, progress, writer.send(GetEdges).await.unwrap())
+    }
+
+    #[actix_rt::test]
+    async fn portions_go_on_behind_the_live_stream_until_nothing_is_left_and_tell_how_far_they_are()
+    {
+        let answers =
+            [Ok(Pruned::Postponed), portion(3, true), Ok(Pruned::Postponed), portion(2, false)];
+        let order = json!({"store": "sqlite:a", "before": 7});
+
+        let (answer, told, edges) = prune(order, answers).await;
+
+        assert_eq!(answer, Ok(json!({"deleted": 5})));
+        assert_eq!(told, [json!({"deleted": 3})]);
+        assert_eq!(edges, [Timestamp(7); 4]);
+    }
+
+    #[actix_rt::test]
+    async fn a_store_that_fails_in_between_ends_it_with_what_was_done() {
+        let away = Err(StoreError::Unavailable("away".to_owned()));
+        let order = json!({"store": "sqlite:a", "before": 7});
+
+        let (answer, ..) = prune(order, [portion(3, true), away]).await;
+
+        let refusal = answer.unwrap_err();
+        assert_eq!(refusal.code, "store");
+        assert!(refusal.message.starts_with("stopped after 3 events: "), "{refusal}");
+    }
+
+    #[actix_rt::test]
+    async fn the_writer_is_asked_for_nothing_that_the_daemon_may_not_delete() {
+        let future = Timestamp::now().0 + 3_600_000_000;
+        for (order, code) in [
+            (json!({"store": "sqlite:b", "before": 7}), OTHER_STORE),
+            (json!({"store": "sqlite:a", "before": future}), "bad_request"),
+            (json!({"store": "sqlite:a", "before": 7, "but": 1}), "bad_request"),
+        ] {
+            let (answer, _, edges) = prune(order, [portion(1, false)]).await;
+
+            assert_eq!(answer.unwrap_err().code, code);
+            assert!(edges.is_empty());
+        }
+    }
+}

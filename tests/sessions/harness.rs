@@ -198,6 +198,7 @@ impl Server {
             stats.frames_sent.get() + stats.frames_dropped.get(),
             "queued = sent + dropped"
         );
+        assert_eq!((stats.subscriptions.get(), stats.users.get()), (0, 0));
         assert_eq!(stats.outbox_bytes.get(), 0);
         assert_eq!(stats.subscriptions.get(), 0);
         assert_eq!(stats.opened.get(), stats.closed.get());

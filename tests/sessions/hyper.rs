@@ -170,6 +170,20 @@ fn without_replies_mistakes_are_passed_over_in_silence() {
 }
 
 #[test]
+fn what_a_full_session_is_refused_is_counted() {
+    let server = Server::start(|session| session.max_subscriptions = 1);
+    let mut client = server.connect("/ws");
+
+    client.say(r#"{"action":"subscribe","event":"fill"}"#);
+    client.say(r#"{"action":"subscribe","event":"misc"}"#);
+    let refused = client.json();
+
+    assert_eq!(refused["error"], "a session may have at most 1 subscriptions");
+    assert_eq!(server.stats.sessions.refused_subscriptions.get(), 1);
+    assert_eq!(server.stats.sessions.refused_users.get(), 0);
+}
+
+#[test]
 fn at_shutdown_clients_are_told_so_with_code_1000() {
     // H32.
     let server = Server::start(|_| {});

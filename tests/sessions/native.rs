@@ -208,6 +208,8 @@ fn every_mistake_has_its_code_and_the_connection_stays() {
     client.ask(r#"{"type":"subscribe","id":"b","topic":"misc"}"#);
     let error = client.ask(r#"{"type":"subscribe","id":"c","topic":"misc"}"#);
     assert_eq!(error["code"], "too_many_subscriptions");
+    let stats = &server.stats.sessions;
+    assert_eq!((stats.refused_users.get(), stats.refused_subscriptions.get()), (1, 1));
     let message = client.ask(r#"{"type":"subscribe","id":"q","topic":"fill"}"#)["message"].clone();
     assert_eq!(message, "unknown topic \"fill\": fills, misc are known");
     let message = client.ask(r#"{"type":"ping","more":1}"#)["message"].clone();

@@ -104,6 +104,23 @@ fn who_stays_listed_by_another_source_and_a_large_shrink_are_told() {
     // The key goes with its last member.
     let said = sources.command(&["remove", "--redis", &user(1), &user(2)]);
     assert!(said.err.contains("until SIGHUP") && said.err.contains("2 of 2"), "{}", said.err);
+    // It went before: nothing is to be confirmed now.
+    let said = sources.command(&["remove", "--redis", &user(1)]);
+    assert!(!said.err.contains("SIGHUP"), "{}", said.err);
+}
+
+#[test]
+fn that_a_key_goes_with_its_last_member_is_told_whatever_may_be_lost() {
+    let (url, mut server) = shared();
+    server.ask(&["DEL", "last"]);
+    server.list("last", &users(1..3, 1_773_532_800));
+    let sources = Sources::new(&[], &(redis(&url, "last") + "max_shrink = 1.0\n"));
+
+    let one = sources.command(&["remove", "--redis", &user(1)]);
+    let last = sources.command(&["remove", "--redis", &user(2)]);
+
+    assert!(!one.err.contains("SIGHUP"), "{}", one.err);
+    assert!(last.err.contains("until SIGHUP") && last.err.contains("1 of 1"), "{}", last.err);
 }
 
 #[test]

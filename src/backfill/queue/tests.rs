@@ -96,6 +96,10 @@ async fn additions_during_a_job_wait_for_one_next_job() {
     let taken_over: Vec<_> =
         again.stats.backfill.pending().iter().map(|job| (job.users, job.taken_over)).collect();
     assert_eq!(taken_over, [(Some(1), true), (Some(3), true), (Some(1), false)]);
+    // The one that ran last is done: the others are owed as before.
+    finish(&again, &jobs[2], JobState::Done).await;
+    let left: Vec<_> = book.pending().jobs.into_iter().map(|job| job.name).collect();
+    assert_eq!(left, [&*jobs[0].name, &*jobs[1].name]);
 }
 
 #[actix_rt::test]
@@ -145,6 +149,28 @@ async fn so_many_that_they_are_not_named_are_the_whole_list() {
 }
 
 #[actix_rt::test]
+async fn names_that_come_one_after_the_other_are_no_more_than_one_change_has() {
+    let (book, backfills) = backfills();
+    let many = |begin: usize, end: usize| {
+        let address = |number: usize| {
+            let mut bytes = [0; 20];
+            bytes[12..].copy_from_slice(&(number as u64).to_be_bytes());
+            Address(bytes)
+        };
+        news(ListChanged::of((begin..end).map(address), []))
+    };
+
+    backfills.list_changed(&many(0, 60_000)).await.unwrap();
+    backfills.list_changed(&many(50_000, MAX_NAMED)).await.unwrap();
+    let all_fit = book.pending().jobs[0].users.as_ref().map(Vec::len);
+    backfills.list_changed(&many(MAX_NAMED, MAX_NAMED + 1)).await.unwrap();
+
+    assert_eq!(all_fit, Some(MAX_NAMED));
+    let jobs = book.pending().jobs;
+    assert_eq!((jobs.len(), &jobs[0].users), (1, &None));
+}
+
+#[actix_rt::test]
 async fn nothing_is_to_do_for_everybody_for_nobody_or_when_it_is_switched_off() {
     let (book, backfills) = backfills();
     let removed = news(ListChanged::of([], [address(1)]));
@@ -159,6 +185,22 @@ async fn nothing_is_to_do_for_everybody_for_nobody_or_when_it_is_switched_off() 
     assert_eq!(backfills.stats.backfill.waiting.get(), 0);
     assert_eq!(off.stats.backfill.waiting.get(), 0);
     assert_eq!(book.pending(), Pending { list: Some(added(&[1]).list.mark()), jobs: Vec::new() });
+}
+
+#[actix_rt::test]
+async fn what_an_earlier_writer_has_left_stays_in_the_books_where_it_is_switched_off() {
+    let (book, backfills) = backfills();
+    backfills.list_changed(&added(&[1])).await.unwrap();
+    let left = book.pending();
+
+    let books: Arc<dyn Books> = book.clone();
+    let off =
+        Backfills::new("gone".into(), false, books, list_of(&[]).into(), Arc::default(), log());
+    off.take_up().await.unwrap();
+
+    assert_eq!(off.stats.backfill.waiting.get(), 0);
+    assert_eq!(off.stats.backfill.pending().len(), 1);
+    assert_eq!(book.pending(), left);
 }
 
 #[actix_rt::test]
@@ -250,11 +292,15 @@ async fn news_that_cannot_be_kept_are_not_taken() {
     book.is_away.store(true, Ordering::Relaxed);
     assert!(backfills.list_changed(&added(&[1])).await.is_err());
     assert_eq!(backfills.stats.backfill.waiting.get(), 0);
+    assert!(backfills.stats.backfill.pending().is_empty());
     assert_eq!(book.pending(), Pending::default());
 
     book.is_away.store(false, Ordering::Relaxed);
     backfills.list_changed(&added(&[1])).await.unwrap();
-    assert_eq!(backfills.users(&backfills.next().await.name), Some(vec![address(1)]));
+    let name = backfills.next().await.name.clone();
+    let users = Some(vec![address(1)]);
+    assert_eq!(backfills.users(&name), users);
+    assert_eq!(book.pending().jobs, [PendingJob { name, users }]);
 }
 
 /// Notes how loud each line is.
@@ -289,6 +335,35 @@ async fn that_news_cannot_be_kept_is_said_once_and_that_they_can_again_too() {
 
     let said: Vec<_> = levels.0.lock().unwrap().iter().map(slog::Level::as_str).collect();
     assert_eq!(said, ["ERROR", "DEBUG", "DEBUG", "INFO"]);
+}
+
+#[actix_rt::test]
+async fn that_a_job_is_done_is_kept_as_soon_as_it_can_be_or_left_to_the_next_start() {
+    tokio::time::pause();
+    let levels = Levels::default();
+    let logger = Logger::root(levels.clone(), slog::o!());
+    let book: Arc<Book> = Arc::default();
+    let books: Arc<dyn Books> = book.clone();
+    let list = list_of(&[]).into();
+    let backfills = Backfills::new("gone".into(), true, books, list, Arc::default(), logger);
+    backfills.list_changed(&added(&[1])).await.unwrap();
+    let job = backfills.next().await;
+    book.is_away.store(true, Ordering::Relaxed);
+
+    job.tell(&Report { state: JobState::Done, ..Report::default() });
+    let stop = async {
+        sleep(Duration::from_secs(60)).await;
+        let waits = backfills.inner.lock().unwrap().running.is_some();
+        backfills.stop();
+        waits
+    };
+    let day = Duration::from_secs(86_400);
+    let (ended, waits) = tokio::join!(tokio::time::timeout(day, backfills.finished()), stop);
+
+    assert_eq!((ended, waits), (Ok(()), true));
+    assert_eq!(book.pending().jobs.len(), 1);
+    let said = levels.0.lock().unwrap();
+    assert_eq!(said.iter().filter(|level| **level == slog::Level::Warning).count(), 1);
 }
 
 #[actix_rt::test]

@@ -128,6 +128,9 @@ impl StoreWriter for ScriptedWriter {
     async fn retain(&mut self, limits: RetentionLimits) -> Result<Retained, StoreError> {
         let mut script = self.script();
         script.retain_calls.push(limits);
+        if script.is_overtaken {
+            return Err(StoreError::LeaseLost("another run".to_owned()));
+        }
         if script.retain_failures > 0 {
             script.retain_failures -= 1;
             return Err(away());

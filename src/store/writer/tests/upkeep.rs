@@ -189,3 +189,19 @@ async fn a_command_to_prune_waits_while_the_live_stream_has_more_than_a_few_even
     assert_eq!(bench.script.script().retain_calls[0].edge, block_time(5));
     assert_eq!(bench.stats.store.deleted.get(), 7);
 }
+
+#[actix_rt::test]
+async fn a_command_to_prune_that_finds_the_lease_lost_stops_the_daemon_and_no_other_one_is_done() {
+    let bench = Bench::scripted(|script| script.is_overtaken = true);
+    let prune = store::Prune { edge: block_time(5) };
+
+    let lost = bench.writer.send(prune).await.unwrap();
+    let after = bench.writer.send(prune).await.unwrap();
+
+    assert!(matches!(lost, Err(StoreError::LeaseLost(_))), "{lost:?}");
+    assert!(matches!(after, Err(StoreError::Unusable(_))), "{after:?}");
+    let faults = bench.faults.take().await;
+    assert!(matches!(faults[..], [StoreFault::Fatal(StoreError::LeaseLost(_))]), "{faults:?}");
+    assert_eq!(bench.script.script().retain_calls.len(), 1);
+    assert_eq!(bench.stats.store.at_work.get(), 0);
+}
