@@ -79,8 +79,8 @@ impl Backfiller {
 }
 
 impl Runner {
+    /// The first job comes with the first news of the list, by which the books are read.
     async fn run(self) {
-        self.take_up().await;
         loop {
             let job = self.0.backfills.next().await;
             let ended = match self.saved(&job.name) {
@@ -102,19 +102,6 @@ impl Runner {
                 self.0.stats.backfill.end(&report);
             }
             self.0.backfills.finished().await;
-        }
-    }
-
-    /// Takes up what earlier writers have left. News of the list do it as well, so it may be done.
-    async fn take_up(&self) {
-        let parts = &self.0;
-        let mut said = false;
-        while let Err(error) = parts.backfills.take_up().await {
-            if parts.backfills.is_stopping() {
-                return;
-            }
-            self.say_away(&mut said, &error);
-            actix_rt::time::sleep(AWAY).await;
         }
     }
 

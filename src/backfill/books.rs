@@ -6,9 +6,10 @@
 use actix::prelude::*;
 use async_trait::async_trait;
 
+use super::saved::BY_LIST;
 use crate::{
-    event::Address,
-    store::{DbWriter, GetPending, Pending, SavePending, StoreError},
+    event::{Address, Timestamp},
+    store::{DbWriter, GetPending, Pending, PendingJob, SavePending, StoreError},
     whitelist::{ListMark, ListNews, Since},
 };
 
@@ -69,10 +70,40 @@ pub fn owed(knew: Option<ListMark>, now: ListMark, news: &ListNews) -> Owed {
     }
 }
 
+/// Takes out the jobs before the last one for the whole list, but the one that `runs`: whatever they
+/// would read is read by that one, which has later bounds. Gives how many they were.
+pub fn absorb(pending: &mut Pending, runs: Option<&str>) -> usize {
+    let jobs = &mut pending.jobs;
+    let does_run = |job: &PendingJob| Some(job.name.as_str()) == runs;
+    let last = jobs.iter().rposition(|job| job.users.is_none() && !does_run(job)).unwrap_or(0);
+    let behind = jobs.split_off(last);
+    let before = jobs.len();
+    jobs.retain(does_run);
+    let absorbed = before - jobs.len();
+    jobs.extend(behind);
+    absorbed
+}
+
+/// The name of a new job. Names sort as the jobs came, whatever the clocks of the machines say.
+pub fn name_behind(jobs: &[PendingJob], now: Timestamp) -> String {
+    let times = jobs.iter().filter_map(|job| job.name.strip_prefix(BY_LIST)?.parse::<i64>().ok());
+    let time = times.map(|time| time.saturating_add(1)).fold(now.0, i64::max);
+    format!("{BY_LIST}{time:020}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::whitelist::{ListChanged, Whitelist};
+
+    #[test]
+    fn a_new_job_sorts_behind_all_others_when_the_clock_of_another_machine_is_ahead() {
+        let name = |time| name_behind(&[], Timestamp(time));
+        let jobs = [50, 20].map(|time| PendingJob { name: name(time), users: None });
+
+        assert_eq!(name_behind(&jobs, Timestamp(30)), name(51));
+        assert_eq!(name_behind(&jobs, Timestamp(60)), name(60));
+    }
 
     fn mark(digest: u64) -> ListMark {
         ListMark { digest, size: Some(3) }

@@ -5,7 +5,6 @@
 
 use std::{
     collections::VecDeque,
-    io,
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -21,11 +20,11 @@ use tokio::{
 };
 
 use super::{
-    books::{Books, Owed, owed},
+    books::{Books, Owed, absorb, name_behind, owed},
     input::Input,
     job::{Job, Order, What},
     report::{JobState, PendingState},
-    saved::{BY_LIST, Saved},
+    saved::Saved,
 };
 use crate::{
     control::Refusal,
@@ -91,26 +90,17 @@ impl Backfills {
         Arc::new(Self { state_dir, enabled, books, turn, inner, work, stopping, stats, logger })
     }
 
-    /// Takes up the jobs by list that an earlier writer has left, on this machine or another one,
-    /// unless that was done.
-    ///
-    /// # Errors
-    /// When the books cannot be read.
-    pub async fn take_up(&self) -> Result<(), StoreError> {
-        let _turn = self.turn.lock().await;
-        self.read_books().await.map(drop)
-    }
-
-    /// What the books say. They are read once: nobody else writes them while the lease is ours.
+    /// What the books say. They are read once: nobody else writes them while the lease is ours. The
+    /// jobs that an earlier writer has left, on this machine or another one, are taken up then.
     async fn read_books(&self) -> Result<Pending, StoreError> {
         if let Some(pending) = self.lock().pending.clone() {
             return Ok(pending);
         }
-        let pending = self.books.load().await?;
-        if let Err(error) = self.forget_others(&pending) {
-            warn!(self.logger, "the progress of back-fills that are done stays in the state directory";
-                "error" => %error);
+        let mut pending = self.books.load().await?;
+        if absorb(&mut pending, None) > 0 {
+            self.books.save(&pending).await?;
         }
+        self.forget_others(&pending);
         let mut inner = self.lock();
         for job in &pending.jobs {
             inner.taken_over.push(job.name.clone());
@@ -125,14 +115,12 @@ impl Backfills {
         Ok(pending)
     }
 
-    /// Forgets the progress of jobs that another machine has done.
-    fn forget_others(&self, pending: &Pending) -> io::Result<()> {
-        for name in Saved::list(&self.state_dir)? {
-            if pending.jobs.iter().all(|job| job.name != name) {
-                Saved::remove(&self.state_dir, &name)?;
-            }
+    /// Forgets the progress of jobs that are owed no more.
+    fn forget_others(&self, pending: &Pending) {
+        if let Err(error) = Saved::forget_others(&self.state_dir, pending) {
+            warn!(self.logger, "the progress of back-fills that are done stays in the state directory";
+                "error" => %error);
         }
-        Ok(())
     }
 
     fn note_pending(&self, inner: &mut Inner, pending: Pending) {
@@ -198,12 +186,25 @@ impl Backfills {
         };
         let mut new = Pending { list: Some(now), ..old.clone() };
         let job = users.map(|users| self.enter(&mut new, users));
+        let running = self.lock().running.clone();
+        let absorbed = absorb(&mut new, running.as_ref().map(|job| job.name.as_str()));
         if new != old {
             self.books.save(&new).await?;
         }
+        if absorbed > 0 {
+            self.forget_others(&new);
+        }
         let mut inner = self.lock();
+        inner.waiting.retain(|job| {
+            matches!(job.what, What::Order(..)) || new.jobs.iter().any(|owed| owed.name == job.name)
+        });
         self.note_pending(&mut inner, new);
+        self.count(&inner);
         let Some((name, is_new)) = job else { return Ok(()) };
+        if absorbed > 0 {
+            info!(self.logger, "a back-fill of the whole list takes in those that wait";
+                "job" => &name, "absorbed" => absorbed);
+        }
         match is_unknown {
             true => {
                 info!(self.logger, "the last writer knew another list, and this machine does not know \
@@ -227,7 +228,7 @@ impl Backfills {
         let waits = inner.waiting.iter().find(with_room).map(|job| &job.name);
         let known = pending.jobs.iter_mut().find(|job| Some(&job.name) == waits);
         let Some(job) = known else {
-            let name = format!("{BY_LIST}{:020}", Timestamp::now().0);
+            let name = name_behind(&pending.jobs, Timestamp::now());
             pending.jobs.push(PendingJob { name: name.clone(), users });
             return (name, true);
         };
@@ -258,8 +259,12 @@ impl Backfills {
             let text = "the same back-fill is under way, see /v1/status".to_owned();
             return Err(Refusal::new("busy", text));
         }
-        if inner.waiting.len() >= MAX_WAITING {
-            return Err(Refusal::new("busy", format!("{MAX_WAITING} back-fills wait already")));
+        // Those by list are no more than one for the whole list and a few for named users, and
+        // nobody can do anything about them.
+        let by_hand = inner.waiting.iter().filter(|job| matches!(job.what, What::Order(..)));
+        if by_hand.count() >= MAX_WAITING {
+            let text = format!("{MAX_WAITING} back-fills given by hand wait already");
+            return Err(Refusal::new("busy", text));
         }
         let job = Arc::new(Job::new(name, What::Order(order, inputs, list)));
         self.push(&mut inner, job.clone());

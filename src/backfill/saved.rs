@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
 use super::pass::Place;
+use crate::store::Pending;
 
 /// Below the state directory.
 const DIRECTORY: &str = "backfill";
@@ -76,6 +77,16 @@ impl Saved {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Forgets the jobs by list that are not pending.
+    pub fn forget_others(state_dir: &Path, pending: &Pending) -> io::Result<()> {
+        for name in Self::list(state_dir)? {
+            if pending.jobs.iter().all(|job| job.name != name) {
+                Self::remove(state_dir, &name)?;
+            }
+        }
+        Ok(())
     }
 
     /// The names of the jobs by list, the oldest first.

@@ -87,7 +87,7 @@ async fn additions_during_a_job_wait_for_one_next_job() {
     assert_eq!(backfills.stats.backfill.waiting.get(), 1);
     // A kill, and another machine: both are there again, and none of them takes in somebody else.
     let again = with_book(&book);
-    again.take_up().await.unwrap();
+    again.read_books().await.unwrap();
     again.list_changed(&added(&[9])).await.unwrap();
     let jobs = [again.next().await, again.next().await, again.next().await];
     let users = jobs.each_ref().map(|job| again.users(&job.name).unwrap());
@@ -118,7 +118,7 @@ async fn a_job_by_list_leaves_the_books_when_it_is_done_and_not_before() {
     assert_eq!(book.pending(), Pending { list: Some(mark), jobs: vec![expected] });
 
     let third = with_book(&book);
-    third.take_up().await.unwrap();
+    third.read_books().await.unwrap();
     let job = third.next().await;
     // The store is away when it is done: it goes on trying.
     book.is_away.store(true, Ordering::Relaxed);
@@ -196,7 +196,7 @@ async fn what_an_earlier_writer_has_left_stays_in_the_books_where_it_is_switched
     let books: Arc<dyn Books> = book.clone();
     let off =
         Backfills::new("gone".into(), false, books, list_of(&[]).into(), Arc::default(), log());
-    off.take_up().await.unwrap();
+    off.read_books().await.unwrap();
 
     assert_eq!(off.stats.backfill.waiting.get(), 0);
     assert_eq!(off.stats.backfill.pending().len(), 1);
@@ -229,6 +229,86 @@ async fn whoever_takes_over_reads_for_the_whole_list_only_when_it_cannot_know_wh
 }
 
 #[actix_rt::test]
+async fn takeovers_between_different_lists_leave_one_job_for_the_whole_list() {
+    let book: Arc<Book> = Arc::default();
+    let state_dir = tempfile::tempdir().unwrap();
+    let machine = |numbers: &[u8]| {
+        let books: Arc<dyn Books> = book.clone();
+        let path = state_dir.path().to_owned();
+        Backfills::new(path, true, books, list_of(numbers).into(), Arc::default(), log())
+    };
+    let start = |numbers: &[u8]| ListNews {
+        list: list_of(numbers).into(),
+        change: ListChanged::default(),
+        since: Since::LastRun(None),
+    };
+    machine(&[1]).list_changed(&start(&[1])).await.unwrap();
+    machine(&[1]).list_changed(&added(&[7])).await.unwrap();
+
+    for takeover in 0..11 {
+        let numbers: &[u8] = if takeover % 2 == 0 { &[1, 2] } else { &[1, 3] };
+        let last = machine(numbers);
+        last.list_changed(&start(numbers)).await.unwrap();
+        assert_eq!(last.stats.backfill.waiting.get(), 1);
+        // It has begun here: what is new with the next takeover needs another one.
+        let name = last.next().await.name.clone();
+        Saved::default().write(state_dir.path(), &name).unwrap();
+    }
+
+    let jobs = book.pending().jobs;
+    assert_eq!(jobs.iter().map(|job| &job.users).collect::<Vec<_>>(), [&None]);
+    assert_eq!(Saved::list(state_dir.path()).unwrap(), [jobs[0].name.clone()]);
+}
+
+#[actix_rt::test]
+async fn a_job_for_the_whole_list_absorbs_all_that_wait_but_not_the_one_that_runs() {
+    let (book, backfills) = backfills();
+    let job = |number: u8, users: Option<&[u8]>| PendingJob {
+        name: format!("list-{number:020}"),
+        users: users.map(|users| users.iter().copied().map(address).collect()),
+    };
+    let left = vec![job(1, None), job(2, Some(&[5])), job(3, None), job(4, Some(&[6]))];
+    book.pending.lock().unwrap().jobs = left.clone();
+
+    // Rows that were left before one absorbed the others.
+    backfills.read_books().await.unwrap();
+    assert_eq!(book.pending().jobs, left[2..]);
+    let running = backfills.next().await;
+    let unknown = ListNews { since: Since::LastRun(None), ..added(&[9]) };
+    book.pending.lock().unwrap().list = Some(list_of(&[1]).mark());
+    backfills.lock().pending.as_mut().unwrap().list = Some(list_of(&[1]).mark());
+    backfills.list_changed(&unknown).await.unwrap();
+
+    let next = backfills.next().await;
+    assert_eq!(running.name, left[2].name);
+    let expected = [left[2].clone(), PendingJob { name: next.name.clone(), users: None }];
+    assert_eq!(book.pending().jobs, expected);
+    assert_eq!(backfills.stats.backfill.waiting.get(), 0);
+}
+
+#[actix_rt::test]
+async fn jobs_by_list_take_no_room_from_those_by_hand() {
+    let (book, backfills) = backfills();
+    let owed = |number: usize| PendingJob {
+        name: format!("list-{number:020}"),
+        users: Some(vec![address(1)]),
+    };
+    book.pending.lock().unwrap().jobs = (0..=MAX_WAITING).map(owed).collect();
+    backfills.read_books().await.unwrap();
+    let order = |number: usize| Order {
+        paths: vec![number.to_string().into()],
+        users: None,
+        keep_ms: None,
+        broadcast: false,
+    };
+
+    for number in 0..MAX_WAITING {
+        backfills.submit(order(number), Vec::new()).await.unwrap();
+    }
+    assert_eq!(backfills.submit(order(99), Vec::new()).await.err().unwrap().code, "busy");
+}
+
+#[actix_rt::test]
 async fn the_progress_of_what_another_machine_has_done_is_forgotten() {
     let state_dir = tempfile::tempdir().unwrap();
     let (book, backfills) = backfills();
@@ -241,7 +321,7 @@ async fn the_progress_of_what_another_machine_has_done_is_forgotten() {
     let books: Arc<dyn Books> = book.clone();
     let path = state_dir.path().to_owned();
     let again = Backfills::new(path, true, books, backfills.list(), Arc::default(), log());
-    again.take_up().await.unwrap();
+    again.read_books().await.unwrap();
 
     assert_eq!(Saved::list(state_dir.path()).unwrap(), [name]);
     assert!(state_dir.path().join("backfill/order-0.json").exists());
@@ -288,7 +368,7 @@ async fn news_that_cannot_be_kept_are_not_taken() {
     // Before the books were read, and behind it.
     assert!(backfills.list_changed(&added(&[1])).await.is_err());
     book.is_away.store(false, Ordering::Relaxed);
-    backfills.take_up().await.unwrap();
+    backfills.read_books().await.unwrap();
     book.is_away.store(true, Ordering::Relaxed);
     assert!(backfills.list_changed(&added(&[1])).await.is_err());
     assert_eq!(backfills.stats.backfill.waiting.get(), 0);
