@@ -105,6 +105,16 @@ fn check_refuses_what_run_refuses() {
         (["--whitelist", "all", "--database-url", "postgres://h/d?sslmode=bogus"], "an sslmode"),
         (["--whitelist", "all", "--database-url", "postgres:///d"], "names no host"),
         (["--whitelist", "all", "--database-url", "postgres://h:70000/d"], "has a port"),
+        (["--whitelist", "all", "--database-url", "postgres://u:%zz@h/d"], "written as %25"),
+        // On this machine a server is reached in plain; a file that is named is read all the same.
+        (
+            ["--whitelist", "all", "--database-url", "postgres://[::1]/d?sslrootcert=/nope"],
+            "sslrootcert /nope: ",
+        ),
+        (
+            ["--whitelist", "all", "--database-url", "postgres://[::1]/d?sslrootcert=/dev/null"],
+            "sslrootcert /dev/null holds no certificate",
+        ),
     ] {
         let command = |words: &[&str]| {
             let args = [words, &["--data-dir", "/nowhere"], &faulty].concat();

@@ -106,7 +106,7 @@ pub fn run(args: Args, legacy: LegacyFlags) -> anyhow::Result<ExitCode> {
     };
     flags.add_to(&mut inputs);
     legacy.add_to(&mut inputs);
-    let config = inputs.load(Need::Nothing)?.config;
+    let config = inputs.load(Need::Credentials)?.config;
     let order = Order {
         paths: args.from.iter().map(std::path::absolute).collect::<io::Result<_>>()?,
         users: users_of(&args.users)?,

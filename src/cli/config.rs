@@ -6,7 +6,8 @@ use clap::Subcommand;
 
 use crate::{
     cli::{flags::Flags, legacy::LegacyFlags, output::print, preflight},
-    config::{DEFAULT_FILE, Inputs, Need},
+    config::{DEFAULT_FILE, Inputs, Loaded, Need},
+    logging::complain,
 };
 
 const EXAMPLES: &str = "\
@@ -50,15 +51,25 @@ enum ConfigCommand {
 pub fn run(args: Args, legacy: LegacyFlags) -> anyhow::Result<ExitCode> {
     match args.command {
         ConfigCommand::Check { flags } => {
-            inputs(flags, legacy).load_and_look(Need::Nothing, preflight::look)?;
+            let loaded = inputs(flags, legacy).load_and_look(Need::Nothing, preflight::look)?;
+            warn_of_missing(&loaded);
             print("ok\n")?;
         }
         ConfigCommand::Show { origin, flags } => {
-            print(&inputs(flags, legacy).load(Need::Nothing)?.to_toml(origin))?;
+            let loaded = inputs(flags, legacy).load(Need::Nothing)?;
+            warn_of_missing(&loaded);
+            print(&loaded.to_toml(origin))?;
         }
         ConfigCommand::Default => print(DEFAULT_FILE)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Names what only the running service has: the rest is looked at without it.
+fn warn_of_missing(loaded: &Loaded) {
+    for missing in &loaded.missing {
+        complain(&format!("nodecast: warning: not checked: {missing}"));
+    }
 }
 
 fn inputs(flags: Flags, legacy: LegacyFlags) -> Inputs {

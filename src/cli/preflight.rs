@@ -25,11 +25,21 @@ pub fn look(config: &Config) -> Vec<Finding> {
         }),
         state_dir(&config.state_dir)
             .map(|why| ("state_dir", format!("state_dir = {}: {why}", config.state_dir.display()))),
-        database(config).map(|why| {
-            ("store.url", format!("store.url = {}: {why}", without_password(&config.store.url)))
-        }),
+        database(config).map(|why| of_store(config, &why)),
     ];
     found.into_iter().flatten().map(|(key, message)| Finding { key, message }).collect()
+}
+
+/// Looks at what a server is trusted by, before a run that would try it again and again.
+pub(super) fn look_at_trust(config: &Config) -> Vec<Finding> {
+    let url = PostgresUrl::parse(&config.store.url);
+    let why = url.ok().and_then(|url| url.trusted().err());
+    let found = why.map(|why| of_store(config, &why));
+    found.into_iter().map(|(key, message)| Finding { key, message }).collect()
+}
+
+fn of_store(config: &Config, why: &str) -> (&'static str, String) {
+    ("store.url", format!("store.url = {}: {why}", without_password(&config.store.url)))
 }
 
 /// Why the file of the whitelist cannot be used.
@@ -51,8 +61,7 @@ pub(super) fn state_dir(directory: &Path) -> Option<String> {
 /// itself is not opened.
 pub(super) fn database(config: &Config) -> Option<String> {
     let Some(path) = sqlite_path(&config.store.url) else {
-        let roots = PostgresUrl::parse(&config.store.url).ok()?.roots?;
-        return Some(format!("sslrootcert {roots}: {}", fs::File::open(&roots).err()?));
+        return PostgresUrl::parse(&config.store.url).ok()?.trusted().err();
     };
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

@@ -9,6 +9,7 @@ use crate::{
         EXIT_CONFIG,
         flags::{self, Flags},
         legacy::LegacyFlags,
+        preflight,
     },
     config::{Inputs, Need},
     daemon, logging,
@@ -53,7 +54,7 @@ pub fn run(args: Args, legacy: LegacyFlags) -> anyhow::Result<ExitCode> {
         inputs.flags.push(flags::text("--standby", "store.standby", true.to_string()));
     }
     legacy.add_to(&mut inputs);
-    let loaded = inputs.clone().load(Need::Run)?;
+    let loaded = inputs.clone().load_and_look(Need::Run, preflight::look_at_trust)?;
 
     let (root, flushed_at_exit) = logging::start(&loaded.config.log);
     let (levels, queued) = (flushed_at_exit.levels(), flushed_at_exit.queued());

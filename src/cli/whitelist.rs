@@ -118,7 +118,7 @@ fn load(flags: Flags, legacy: LegacyFlags) -> anyhow::Result<Loaded> {
     let mut inputs = Inputs::of_process();
     flags.add_to(&mut inputs);
     legacy.add_to(&mut inputs);
-    let loaded = inputs.load(Need::Nothing)?;
+    let loaded = inputs.load(Need::Whitelist)?;
     if !loaded.config.whitelist.is_given() {
         bail!(
             "no whitelist is configured: give --config FILE or --whitelist FILE, or set \

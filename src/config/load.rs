@@ -53,9 +53,28 @@ pub struct Inputs {
 /// What a command needs besides a valid configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
+    /// Credentials of the service that are not there are told as [`Loaded::missing`].
     Nothing,
-    /// A data directory and a whitelist.
+    /// The credentials of the whitelist; those of others may be missing.
+    Whitelist,
+    /// The credentials of the database; those of others may be missing.
+    Store,
+    /// Every credential.
+    Credentials,
+    /// Every credential, a data directory and a whitelist.
     Run,
+}
+
+impl Need {
+    /// Whether a command can do nothing without the credential that gives a key.
+    fn needs(self, key: &Key) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Whitelist => key.section() == "whitelist",
+            Self::Store => key.section() == "store",
+            Self::Credentials | Self::Run => true,
+        }
+    }
 }
 
 /// What somebody who looked at the machine found wrong with a value.
@@ -74,6 +93,9 @@ pub struct Loaded {
     pub(super) origins: BTreeMap<&'static str, Origin>,
     /// The file that was read.
     pub file: Option<PathBuf>,
+    /// Credentials of the service that are not there and that the command can do without. Their keys
+    /// have the values of a lower layer.
+    pub missing: Vec<Fault>,
 }
 
 /// The layers while they are laid.
@@ -187,8 +209,12 @@ impl Inputs {
         };
         self.read_environment(&mut layers);
         self.read_flags(&mut layers);
-        if let Some(service) = service {
-            service.missing(&mut layers);
+        let mut missing = Vec::new();
+        for (at, fault) in service.map(|service| service.missing(&layers)).unwrap_or_default() {
+            let key = &layers.keys[at];
+            // What stands in its place is nobody's word.
+            layers.refused.insert(key.path);
+            if need.needs(key) { &mut layers.faults } else { &mut missing }.push(fault);
         }
         self.fill_in(&mut layers);
         check::no_conflicts(&mut layers);
@@ -203,7 +229,7 @@ impl Inputs {
             }
         }
         if layers.faults.is_empty() {
-            Ok(Loaded { config: layers.config, origins: layers.origins, file })
+            Ok(Loaded { config: layers.config, origins: layers.origins, file, missing })
         } else {
             Err(Faults(layers.faults))
         }

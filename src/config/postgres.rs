@@ -6,6 +6,7 @@
 
 use std::{error::Error, net::IpAddr};
 
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use tokio_postgres::{Config, config::Host};
 
 /// A server, and how it wants to be reached.
@@ -33,6 +34,13 @@ impl PostgresUrl {
     /// # Errors
     /// With what the URL does wrong: `names no host`.
     pub fn parse(url: &str) -> Result<Self, String> {
+        if !is_encoded(url) {
+            return Err(
+                "has a % that is not followed by two hexadecimal digits (a % in a password is \
+                        written as %25)"
+                    .to_owned(),
+            );
+        }
         let (url, mode, roots) = take_tls_parameters(url)?;
         let config: Config = url.parse().map_err(|error| refusal(&error))?;
         if config.get_hosts().is_empty() {
@@ -52,6 +60,21 @@ impl PostgresUrl {
         }
         Ok(Self { config, mode, roots })
     }
+
+    /// Reads the certificates of the file that is named, if one is: also where the server is reached
+    /// in plain, for who names a file means it.
+    ///
+    /// # Errors
+    /// With the file, and what is wrong with it.
+    pub fn trusted(&self) -> Result<Option<Vec<CertificateDer<'static>>>, String> {
+        let Some(path) = &self.roots else { return Ok(None) };
+        let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+        let found: Vec<_> = read.map_err(|error| format!("sslrootcert {path}: {error}"))?;
+        match found.is_empty() {
+            true => Err(format!("sslrootcert {path} holds no certificate")),
+            false => Ok(Some(found)),
+        }
+    }
 }
 
 const BAD_PORT: &str = "has a port that is not a whole number from 1 to 65535";
@@ -68,6 +91,12 @@ fn refusal(error: &tokio_postgres::Error) -> String {
         (_, cause) if cause.starts_with("invalid value for option") => format!("has an {cause}"),
         _ => "is not understood".to_owned(),
     }
+}
+
+/// Whether every `%` begins a byte; the driver would take another one as it stands.
+fn is_encoded(url: &str) -> bool {
+    let is_byte = |part: &str| part.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
+    url.split('%').skip(1).all(is_byte)
 }
 
 fn is_possible(host: &Host) -> bool {
@@ -117,6 +146,9 @@ mod tests {
             ("postgres://:5432/d", "a host"),
             ("postgres://h h/d", "a host"),
             ("postgres://u:sec@ret@h/d", "%40"),
+            ("postgres://u:%zzret@h/d", "%25"),
+            ("postgres://u:ret%@h/d", "%25"),
+            ("postgres://u:ret%2@h/d", "%25"),
             ("postgres://h:0/d", "a port"),
             ("postgres://h:70000/d", "a port"),
             ("postgres://h:x/d", "a port"),

@@ -6,7 +6,7 @@
 //!
 //! Place: only where the configuration is the system's file and nobody gave a directory. Invariant:
 //! what the unit gives is there, or replaced by the environment or a flag, or a fault says how to
-//! come by it.
+//! come by it; a command that can do without it warns of it.
 
 use std::{
     fs, io,
@@ -49,24 +49,27 @@ impl Service {
         }
     }
 
-    /// Finds what the unit gives and nothing here replaces. Called when all layers are laid.
-    pub(super) fn missing(&self, layers: &mut Layers) {
-        for (name, place) in self.named() {
-            let Some(key) = layers.keys.iter().find(|key| key.path == name) else { continue };
+    /// Finds what the unit gives and nothing here replaces: which key, and what to do. Called when all
+    /// layers are laid.
+    pub(super) fn missing(&self, layers: &Layers) -> Vec<(usize, Fault)> {
+        let missing = self.named().into_iter().filter_map(|(name, place)| {
+            let at = layers.keys.iter().position(|key| key.path == name)?;
+            let key = &layers.keys[at];
             let is_given = matches!(
                 layers.origins.get(key.path),
                 Some(Origin::Credential(_) | Origin::Environment(_) | Origin::Flag(_))
             );
             if is_given {
-                continue;
+                return None;
             }
             let why = why_missing(fs::read_dir(&self.credentials).map(drop));
             let message = format!(
                 "{name} is a credential of nodecast.service, which {why}; or give {} here",
                 key.variable()
             );
-            layers.faults.push(Fault { origin: Some(place), message });
-        }
+            Some((at, Fault { origin: Some(place), message }))
+        });
+        missing.collect()
     }
 
     /// The credentials that the operator's files of the unit name, with the place of each.
@@ -118,6 +121,14 @@ mod tests {
 
     /// An installed host: its file, the unit's drop-in, and what the running service was given.
     fn load(given: Option<&str>, environment: &[(&str, &str)]) -> Result<Loaded, String> {
+        load_for(Need::Credentials, given, environment)
+    }
+
+    fn load_for(
+        need: Need,
+        given: Option<&str>,
+        environment: &[(&str, &str)],
+    ) -> Result<Loaded, String> {
         let folder = TempDir::new().unwrap();
         let path = |name: &str| folder.path().join(name);
         fs::write(path("nodecast.toml"), "state_dir = \"/var/lib/nodecast\"\n").unwrap();
@@ -146,7 +157,7 @@ mod tests {
             }),
             ..Inputs::default()
         };
-        inputs.load(Need::Nothing).map_err(|faults| faults.to_string())
+        inputs.load(need).map_err(|faults| faults.to_string())
     }
 
     #[test]
@@ -175,6 +186,29 @@ mod tests {
         assert!(said.contains("does not run: systemctl start nodecast"), "{said}");
         assert!(said.contains("or give NODECAST_STORE__URL here"), "{said}");
         assert_eq!(replaced.config.store.url, "sqlite:/n.db");
+    }
+
+    #[test]
+    fn a_command_is_refused_for_the_credentials_that_it_needs_alone() {
+        let told = |need| load_for(need, None, &[]).map(|loaded| loaded.missing);
+        let keys = |faults: &[Fault]| {
+            let key = |fault: &Fault| fault.message.split(' ').next().map(str::to_owned);
+            faults.iter().filter_map(key).collect::<Vec<_>>()
+        };
+
+        let missing = told(Need::Nothing).unwrap();
+        assert_eq!(keys(&missing), ["whitelist.redis_url", "store.url"]);
+        assert!(missing[1].to_string().contains("systemctl start nodecast"), "{}", missing[1]);
+        for (need, refused_for) in
+            [(Need::Store, "store.url is a"), (Need::Whitelist, "whitelist.redis_url is a")]
+        {
+            let said = told(need).unwrap_err();
+            assert!(said.contains("1 fault") && said.contains(refused_for), "{said}");
+        }
+        // One that is there is needed no more.
+        let url = [("NODECAST_WHITELIST__REDIS_URL", "redis://other")];
+        let loaded = load_for(Need::Whitelist, None, &url).unwrap();
+        assert_eq!(keys(&loaded.missing), ["store.url"]);
     }
 
     #[test]

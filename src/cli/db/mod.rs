@@ -71,7 +71,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 fn load(flags: StoreFlags) -> anyhow::Result<Config> {
     let mut inputs = Inputs::of_process();
     flags.add_to(&mut inputs);
-    Ok(inputs.load(Need::Nothing)?.config)
+    Ok(inputs.load(Need::Store)?.config)
 }
 
 /// Looks at a database that has to be there.

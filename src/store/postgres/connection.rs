@@ -4,10 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use diesel::{ConnectionError, ConnectionResult};
 use diesel_async::AsyncPgConnection;
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject},
-};
+use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer};
 use tokio_postgres::{
     Config, NoTls,
     config::{Host, SslMode, SslNegotiation},
@@ -57,8 +54,10 @@ impl Server {
     /// [`StoreError::Unusable`] for a URL that cannot be understood, without repeating it: it may
     /// hold a password.
     pub fn parse(url: &str) -> Result<Self, StoreError> {
-        let PostgresUrl { mut config, mode, roots } = PostgresUrl::parse(url)
+        let url = PostgresUrl::parse(url)
             .map_err(|why| StoreError::Unusable(format!("the database URL {why}")))?;
+        let roots = url.trusted().map_err(StoreError::Unusable)?;
+        let PostgresUrl { mut config, mode, .. } = url;
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(CONNECT_TIMEOUT);
         }
@@ -71,7 +70,7 @@ impl Server {
             TlsMode::ByPlace => !config.get_hosts().iter().all(is_local),
         };
         config.ssl_mode(if encrypted { SslMode::Require } else { SslMode::Disable });
-        let tls = encrypted.then(|| connector(roots.as_deref())).transpose()?;
+        let tls = encrypted.then(|| connector(roots)).transpose()?;
         Ok(Self { config, tls })
     }
 
@@ -184,18 +183,15 @@ fn is_local(host: &Host) -> bool {
     }
 }
 
-/// Trusts the certificates of a file, else those of the system.
-fn connector(roots: Option<&str>) -> Result<MakeRustlsConnect, StoreError> {
+/// Trusts these certificates, else those of the system.
+fn connector(roots: Option<Vec<CertificateDer<'_>>>) -> Result<MakeRustlsConnect, StoreError> {
     let unusable = |text: String| StoreError::Unusable(text);
     let mut store = RootCertStore::empty();
     match roots {
-        Some(path) => {
-            let certificates = CertificateDer::pem_file_iter(path)
-                .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-                .map_err(|error| unusable(format!("sslrootcert {path}: {error}")))?;
+        Some(certificates) => {
             let (added, _) = store.add_parsable_certificates(certificates);
             if added == 0 {
-                return Err(unusable(format!("sslrootcert {path} holds no certificate")));
+                return Err(unusable("sslrootcert: no certificate is understood".to_owned()));
             }
         }
         None => {
