@@ -11,9 +11,9 @@ mod machines;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    io::Write,
+    io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
     time::Duration,
 };
 
@@ -553,6 +553,11 @@ fn a_damaged_archive_is_named_with_its_place_and_the_others_are_done() {
     assert_eq!(setup.stored(), rows_of(&archive.manifest, &[user]));
 }
 
+fn interrupt(child: &Child) {
+    let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
+    rustix::process::kill_process(pid, Signal::INT).unwrap();
+}
+
 #[test]
 fn a_command_that_is_ended_cancels_its_job_and_the_next_one_goes_on() {
     let mut setup = Setup::new();
@@ -568,8 +573,17 @@ fn a_command_that_is_ended_cancels_its_job_and_the_next_one_goes_on() {
     eventually("it stores", || {
         daemon.status()["backfill"]["running"]["stored"].as_u64().is_some_and(|stored| stored > 0)
     });
-    let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
-    rustix::process::kill_process(pid, Signal::INT).unwrap();
+    // Another one says at once that it waits, and for how many files.
+    let mut command = backfill_command(&setup, &[archive.path()], &["--users", common::node::BOB]);
+    let mut waiting = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    let mut stderr = BufReader::new(waiting.stderr.take().unwrap());
+    stderr.read_line(&mut line).unwrap();
+    assert_eq!(line, "waits for another back-fill\n");
+    interrupt(&waiting);
+    let (told, _) = said(&common::end_of(waiting));
+    assert!(told.contains("; 0 of ") && !told.contains("of 0 files"), "{told}");
+    interrupt(&child);
     let output = common::end_of(child);
 
     assert_eq!(output.status.code(), Some(130), "{:?}", said(&output));

@@ -406,6 +406,9 @@ fn a_server_that_knows_another_password_or_no_such_database_is_told() {
     });
     let refused = ask(&mut patient, &with_password);
     refused.assert_fails_only_by("password authentication failed", "correct user and password");
+    let without = ask(&mut patient, &server.url);
+    without.assert_fails_only_by("asks for a password", "correct user and password");
+    assert!(!without.report.to_string().contains("not available"), "{:#}", without.report);
 }
 
 #[test]

@@ -184,6 +184,8 @@ fn a_key_that_is_missing_or_of_the_wrong_type_refuses_the_start_and_later_change
         // Not 78, at which a service manager does not try again.
         assert_eq!(status.code(), Some(1), "{}", daemon.log_tail());
         assert!(daemon.log().contains(said), "{}", daemon.log_tail());
+        // There is no old one.
+        assert!(!daemon.log().contains("the old one stays"), "{}", daemon.log_tail());
     }
 
     redis.run(&["DEL", "type"]);

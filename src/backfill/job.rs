@@ -79,7 +79,11 @@ pub enum What {
 
 impl Job {
     pub fn new(name: String, what: What) -> Self {
-        let report = Report { job: name.clone(), ..Report::default() };
+        let mut report = Report { job: name.clone(), ..Report::default() };
+        if let What::Order(_, inputs, _) = &what {
+            report.files_total = inputs.len() as u64;
+            report.bytes_total = inputs.iter().map(|input| input.bytes).sum();
+        }
         let (report, cancelled) = (watch::Sender::new(report), AtomicBool::new(false));
         Self { name, what, failures: 0, is_new: true, due: Instant::now(), cancelled, report }
     }

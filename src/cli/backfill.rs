@@ -161,6 +161,8 @@ fn through_daemon(
             return Ok(Report { state: JobState::Cancelled, ..last });
         }
         match answers.next_line() {
+            // Nothing more than that it was taken, for a while.
+            Ok(None) if last.state == JobState::Waiting => shown.show_waiting(&last),
             Ok(None) => {}
             Ok(Some(Answer::Progress { progress })) => {
                 last = serde_json::from_value(progress)?;
@@ -283,6 +285,8 @@ impl Sink for Stoppable {
 struct Shown {
     bar: Option<ProgressBar>,
     line_at: Instant,
+    /// Whether it was said that the job waits.
+    is_waiting: bool,
 }
 
 impl Shown {
@@ -295,7 +299,7 @@ impl Shown {
             );
             bar
         });
-        Self { bar, line_at: Instant::now() }
+        Self { bar, line_at: Instant::now(), is_waiting: false }
     }
 
     fn show(&mut self, report: &Report) {
@@ -313,6 +317,13 @@ impl Shown {
                 writeln!(io::stderr(), "{done} of {total}, {text}").ok();
             }
             None => {}
+        }
+    }
+
+    /// Says once, and not only after a while, that nothing is done yet.
+    fn show_waiting(&mut self, report: &Report) {
+        if self.bar.is_none() && !std::mem::replace(&mut self.is_waiting, true) {
+            writeln!(io::stderr(), "{}", progress_text(report)).ok();
         }
     }
 
@@ -341,9 +352,13 @@ fn progress_text(report: &Report) -> String {
 fn tell_outcome(report: &Report) -> io::Result<ExitCode> {
     let Report { stored, known, files_done, files_total, .. } = report;
     let bytes = HumanBytes(report.bytes_done);
-    print(&format!(
-        "{stored} events stored, {known} were there already; {files_done} of {files_total} files, {bytes}\n"
-    ))?;
+    if *files_total == 0 {
+        print("nothing was done: it had not begun\n")?;
+    } else {
+        print(&format!(
+            "{stored} events stored, {known} were there already; {files_done} of {files_total} files, {bytes}\n"
+        ))?;
+    }
     let mut stderr = io::stderr().lock();
     if report.refused_blocks > 0 {
         writeln!(

@@ -129,14 +129,16 @@ fn load(flags: Flags, legacy: LegacyFlags) -> anyhow::Result<Loaded> {
 }
 
 impl Addresses {
-    /// Reads all of them, or names every bad one and gives the exit code.
-    fn read(&self) -> Result<BTreeSet<Address>, ExitCode> {
+    /// Reads all of them, once each in the order given, or names every bad one and gives the exit code.
+    fn read(&self) -> Result<Vec<Address>, ExitCode> {
         let read: Vec<Result<Address, _>> =
             self.addresses.iter().map(|text| text.trim().parse()).collect();
         let bad: Vec<_> =
             self.addresses.iter().zip(&read).filter(|(_, read)| read.is_err()).collect();
         if bad.is_empty() {
-            return Ok(read.into_iter().flatten().collect());
+            let mut known = BTreeSet::new();
+            let addresses = read.into_iter().flatten();
+            return Ok(addresses.filter(|address| known.insert(*address)).collect());
         }
         for (text, _) in bad {
             eprintln!("nodecast: {text:?} is not an address: 0x and 40 hexadecimal digits");
@@ -214,14 +216,15 @@ fn joined<'k>(kinds: impl Iterator<Item = &'k SourceKind>) -> String {
     kinds.map(|kind| kind.as_str()).collect::<Vec<_>>().join(",")
 }
 
-fn check(config: &WhitelistConfig, asked: &BTreeSet<Address>) -> anyhow::Result<ExitCode> {
+fn check(config: &WhitelistConfig, asked: &[Address]) -> anyhow::Result<ExitCode> {
     if config.all {
         print_lines(asked.iter().map(|address| format!("{address} listed by whitelist.all")))?;
         return Ok(ExitCode::SUCCESS);
     }
+    let set = asked.iter().copied().collect();
     let (mut found, mut unread) = (Vec::new(), Vec::new());
     for kind in SourceKind::ALL {
-        match find(config, kind, asked) {
+        match find(config, kind, &set) {
             Ok(listed) => found.push((kind, listed)),
             Err(error) => {
                 complain(&error);
@@ -288,7 +291,7 @@ fn in_redis(url: &RedisUrl, config: &WhitelistConfig, fault: RedisFault) -> Whit
 fn change(loaded: &Loaded, edit: Edit, target: Target) -> anyhow::Result<ExitCode> {
     let config = &loaded.config.whitelist;
     let asked = match target.addresses.read() {
-        Ok(asked) => asked,
+        Ok(asked) => asked.into_iter().collect(),
         Err(code) => return Ok(code),
     };
     if config.all {

@@ -61,7 +61,8 @@ pub struct Content {
     pub bytes: u64,
     /// `None` where the file system of the store cannot be seen from here.
     pub free_disk_bytes: Option<u64>,
-    pub rows: u64,
+    /// `None` where a server has not estimated them yet.
+    pub rows: Option<u64>,
     /// Whether the rows are an estimate of the server.
     pub rows_estimated: bool,
     /// Of the first event, back-filled ones too.

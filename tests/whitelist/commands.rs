@@ -38,8 +38,9 @@ fn an_address_is_listed_once_with_every_source_that_has_it() {
         format!("{} config", user(9)),
     ];
     assert_eq!(with_origin.lines(), origins);
+    // In the order in which they were asked for.
     let listed =
-        [format!("{} listed by file", user(1)), format!("{} listed by file,redis,config", user(3))];
+        [format!("{} listed by file,redis,config", user(3)), format!("{} listed by file", user(1))];
     assert_eq!((checked.code, checked.lines()), (0, listed.iter().map(String::as_str).collect()));
     assert_eq!(missing.code, 1);
     assert_eq!(missing.lines()[1], format!("{} not listed", user(4)));

@@ -7,7 +7,10 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
 
-use super::{current, load};
+use super::{
+    current, load,
+    status::{DAY_MICROS, kept as kept_days},
+};
 use crate::{
     cli::{
         flags::StoreFlags,
@@ -18,7 +21,7 @@ use crate::{
     control::{Client, ClientError},
     event::Timestamp,
     store::{
-        self, Deleted, OTHER_STORE, PRUNE, PruneOrder, RetentionLimits, StoreError,
+        self, Deleted, KeptDay, OTHER_STORE, PRUNE, PruneOrder, RetentionLimits, StoreError,
         inspect::count_before,
     },
 };
@@ -27,10 +30,10 @@ use crate::{
 const PORTION: usize = 10_000;
 
 #[derive(Clone, Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("edge").required(true).args(["older_than", "before"]))]
 pub struct Args {
     /// Delete events that are older, by event time, such as 36h or 7d
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration,
-        required_unless_present = "before", conflicts_with = "before")]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     older_than: Option<Duration>,
     /// Delete events before this time in UTC, such as 2026-03-15T00:00:00
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
@@ -54,19 +57,29 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         bail!("{edge} lies in the future");
     }
     let found = current(&config).await?;
-    let days = found.content.and_then(|content| content.partitions);
-    let whole_days = if days.is_some() { ", as whole days" } else { "" };
+    let content = found.content.unwrap_or_default();
+    let whole_days = if content.partitions.is_some() { ", as whole days" } else { "" };
+    let kept = kept_before(&content.kept, edge);
     if args.dry_run {
         let events = count_before(&config.store.url, edge).await?;
-        print(&format!("{events} events before {edge} would be deleted{whole_days}\n"))?;
+        print(&format!("{events} events before {edge} would be deleted{whole_days}\n{kept}"))?;
         return Ok(ExitCode::SUCCESS);
     }
     let deleted = match through_daemon(&config, &found.store, edge)? {
         Some(deleted) => deleted,
         None => delete(&config, now, edge).await?,
     };
-    print(&format!("{deleted} events before {edge} were deleted{whole_days}\n"))?;
+    print(&format!("{deleted} events before {edge} were deleted{whole_days}\n{kept}"))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says which days before a time stay all the same; nothing where there are none.
+fn kept_before(kept: &[KeptDay], edge: Timestamp) -> String {
+    let day_begins = |(day, _): &&KeptDay| Timestamp(day.saturating_mul(DAY_MICROS)) < edge;
+    let before: Vec<KeptDay> = kept.iter().filter(day_begins).copied().collect();
+    kept_days(&before).map_or_else(String::new, |days| {
+        format!("not those of kept days (backfill --keep): {days}\n")
+    })
 }
 
 /// Has the daemon of the state directory do it. `None` where there is none, or none for this store.

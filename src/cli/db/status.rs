@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Of a [`KeptDay`].
-const DAY_MICROS: i64 = 86_400_000_000;
+pub(super) const DAY_MICROS: i64 = 86_400_000_000;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -44,7 +44,7 @@ fn to_json(found: &Inspection) -> String {
             json!({ "host": holder.host, "process": holder.process })
         }),
         "bytes": content.map(|content| content.bytes),
-        "rows": content.map(|content| content.rows),
+        "rows": content.and_then(|content| content.rows),
         "rows_estimated": content.map(|content| content.rows_estimated),
         "oldest": content.and_then(|content| content.oldest),
         "newest": content.and_then(|content| content.newest),
@@ -65,11 +65,17 @@ fn to_text(found: &Inspection) -> String {
         ("writer", found.holder.as_ref().map_or("nobody".to_owned(), ToString::to_string)),
     ];
     if let Some(content) = &found.content {
-        let about = if content.rows_estimated { "about " } else { "" };
+        let rows = match (content.rows, content.rows_estimated) {
+            (None, _) => {
+                "not known before the first ANALYZE, which the server does by itself".into()
+            }
+            (Some(rows), true) => format!("about {rows}"),
+            (Some(rows), false) => rows.to_string(),
+        };
         let time =
             |time: Option<Timestamp>| time.map_or("none".to_owned(), |time| time.to_string());
         lines.push(("size", units::bytes(content.bytes)));
-        lines.push(("rows", format!("{about}{}", content.rows)));
+        lines.push(("rows", rows));
         lines.push(("oldest", time(content.oldest)));
         lines.push(("newest", time(content.newest)));
         lines.extend(kept(&content.kept).map(|kept| ("kept days", kept)));
@@ -80,7 +86,7 @@ fn to_text(found: &Inspection) -> String {
 }
 
 /// What `backfill --keep` gave its own time.
-fn kept(days: &[KeptDay]) -> Option<String> {
+pub(super) fn kept(days: &[KeptDay]) -> Option<String> {
     let ((first, _), (last, _)) = (days.first()?, days.last()?);
     let until = days.iter().map(|(_, until)| *until).max()?;
     let until = Timestamp(until);

@@ -219,15 +219,20 @@ fn buffering(looked: &[(&Surveyed, Option<FileEnd>)], report: &mut Report) {
     seen.delays.sort();
     let Some(median) = seen.delays.get(seen.delays.len() / 2) else { return };
     let delay = units::span(*median);
-    if seen.is_torn || *median > BUFFERED {
-        let torn = if seen.is_torn { ", some in pieces" } else { "" };
-        report.warn(
-            format!("the node buffers: lines reach the file {delay} after they were made{torn}"),
-            "start the node with --disable-output-file-buffering",
-        );
-    } else {
-        report.ok(format!("the node does not buffer: lines reach the file after {delay}"));
-    }
+    let how = match (seen.is_torn, *median > BUFFERED) {
+        (false, false) => {
+            return report
+                .ok(format!("the node does not buffer: lines reach the file after {delay}"));
+        }
+        // The lines that are whole are quick then, and no sign of anything.
+        (true, false) => "in pieces".to_owned(),
+        (true, true) => format!("{delay} after they were made, some in pieces"),
+        (false, true) => format!("{delay} after they were made"),
+    };
+    report.warn(
+        format!("the node buffers: lines reach the file {how}"),
+        "start the node with --disable-output-file-buffering",
+    );
 }
 
 /// What some looks at growing files saw.

@@ -150,7 +150,12 @@ pub fn of_connecting(error: &ConnectionError) -> StoreError {
             SqlState::INVALID_CATALOG_NAME,
             SqlState::INSUFFICIENT_PRIVILEGE,
         ];
-        if error.code().is_some_and(|code| ours.contains(code)) {
+        // What the driver misses in the URL, as the server asks for it.
+        if text.ends_with("password missing") {
+            let missing = "the server asks for a password, and the database URL names none \
+                           (postgres://USER:PASSWORD@HOST/DATABASE)";
+            StoreError::Unusable(missing.to_owned())
+        } else if error.code().is_some_and(|code| ours.contains(code)) {
             StoreError::Unusable(text)
         } else {
             StoreError::Unavailable(text)

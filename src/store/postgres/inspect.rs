@@ -58,6 +58,10 @@ struct Version {
 struct Extent {
     #[diesel(sql_type = BigInt)]
     rows: i64,
+    #[diesel(sql_type = Bool)]
+    is_unknown: bool,
+    #[diesel(sql_type = BigInt)]
+    bytes: i64,
     #[diesel(sql_type = BigInt)]
     partitions: i64,
     #[diesel(sql_type = BigInt)]
@@ -69,6 +73,9 @@ struct Count {
     #[diesel(sql_type = BigInt)]
     count: i64,
 }
+
+/// As many bytes of rows are counted one by one, which takes a fraction of a second.
+const COUNTED_BYTES: i64 = 32 << 20;
 
 /// Each function on its own line: what we ask for is what the daemon will need.
 const FACTS: &str = "SELECT \
@@ -182,9 +189,11 @@ async fn content(
     connection: &mut AsyncPgConnection,
     newest: Option<Timestamp>,
 ) -> Result<Content, Fault> {
-    // A partition that was never analysed has no estimate; -1 says so.
+    // A partition that was never analysed has no estimate; -1 says so. Until then it may be any number.
     let extent: Extent = diesel::sql_query(
         "SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint AS rows, \
+            coalesce(max(c.reltuples), 0) < 0 AS is_unknown, \
+            coalesce(sum(pg_relation_size(c.oid)), 0)::bigint AS bytes, \
             count(*) AS partitions, \
             (SELECT count(*) FROM nodecast.gaps WHERE closed IS NULL) AS open_gaps \
          FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid \
@@ -192,6 +201,15 @@ async fn content(
     )
     .get_result(connection)
     .await?;
+    let is_small = extent.bytes <= COUNTED_BYTES;
+    let rows = match (is_small, extent.is_unknown) {
+        (true, _) => {
+            let counting = "SELECT count(*) AS count FROM nodecast.events";
+            Some(diesel::sql_query(counting).get_result::<Count>(connection).await?.count)
+        }
+        (false, true) => None,
+        (false, false) => Some(extent.rows),
+    };
     let newest = match newest {
         None => history::newest(connection).await?,
         newest => newest,
@@ -200,8 +218,8 @@ async fn content(
     Ok(Content {
         bytes: retention::size_bytes(connection).await?,
         free_disk_bytes: None,
-        rows: extent.rows.max(0) as u64,
-        rows_estimated: true,
+        rows: rows.map(|rows| rows.max(0) as u64),
+        rows_estimated: !is_small,
         oldest: history::oldest(connection).await?.map(|(_, time)| time),
         newest,
         kept: backfill::still_kept(connection, now).await?,

@@ -107,13 +107,17 @@ async fn take_in_transaction(
 pub async fn check(connection: &mut AsyncPgConnection, run: Run) -> Result<StoreState, Fault> {
     let state = locked(connection).await?;
     if state.run as u64 != run.id || state.epoch as u64 != run.epoch {
-        return Err(Fault(StoreError::LeaseLost(format!(
-            "{} has taken over from this one since {}",
-            state.holder(),
-            state.since(),
-        ))));
+        return Err(taken_over(&state));
     }
     Ok(state)
+}
+
+fn taken_over(state: &StoreState) -> Fault {
+    Fault(StoreError::LeaseLost(format!(
+        "{} has taken over from this one since {}",
+        state.holder(),
+        state.since(),
+    )))
 }
 
 /// Gives the lease back, or keeps it for a while longer.
@@ -123,13 +127,22 @@ pub async fn set(connection: &mut AsyncPgConnection, run: Run, is_held: bool) ->
     let updated =
         diesel::sql_query(update).bind::<BigInt, _>(run.id as i64).execute(connection).await?;
     if updated == 0 {
-        return Err(lost(run));
+        return Err(lost(connection).await);
     }
     Ok(())
 }
 
-pub fn lost(run: Run) -> Fault {
-    Fault(StoreError::LeaseLost(format!("another run followed {}", run.id)))
+/// Says who has the lease now that a run has lost.
+pub async fn lost(connection: &mut AsyncPgConnection) -> Fault {
+    match load(connection).await {
+        Ok(Some(state)) => taken_over(&state),
+        Ok(None) => gone(),
+        Err(fault) => fault,
+    }
+}
+
+fn gone() -> Fault {
+    Fault(StoreError::Unusable("the row of the store's state is gone".to_owned()))
 }
 
 /// The end of a lease that is taken or renewed now, in SQL.
@@ -139,9 +152,7 @@ pub fn until() -> String {
 
 async fn locked(connection: &mut AsyncPgConnection) -> Result<StoreState, Fault> {
     let row = diesel::sql_query(format!("{SELECT} FOR UPDATE")).load(connection).await?.pop();
-    row.ok_or_else(|| {
-        Fault(StoreError::Unusable("the row of the store's state is gone".to_owned()))
-    })
+    row.ok_or_else(gone)
 }
 
 /// Refuses a lease that somebody else holds, as far as can be known.

@@ -135,7 +135,7 @@ fn content(connection: &mut SqliteConnection, path: &Path) -> Result<Content, Fa
     Ok(Content {
         bytes: size.bytes,
         free_disk_bytes: size.free_disk_bytes,
-        rows: rows.max(0) as u64,
+        rows: Some(rows.max(0) as u64),
         rows_estimated: false,
         oldest: extent.oldest.map(Timestamp),
         newest,
@@ -244,7 +244,7 @@ mod tests {
 
         assert_eq!(names(), before);
         assert_eq!(looked.schema.pending, [] as [String; 0]);
-        assert_eq!((looked.content.unwrap().rows, looked.holder), (0, None));
+        assert_eq!((looked.content.unwrap().rows, looked.holder), (Some(0), None));
         assert!(inspect(&folder.path().join("absent.db")).unwrap().is_none());
         assert_eq!(names(), before);
     }

@@ -135,7 +135,10 @@ impl RedisSource {
             Err(RedisFault::Missing) if self.is_known => self.take_gone(max_shrink.is_none()),
             Err(fault) => {
                 let error = fault_of(&self.url, &self.key, fault);
-                self.held.note_fault(&error);
+                // Else there is no old list that stays, and whoever starts says why nothing does.
+                if self.is_known {
+                    self.held.note_fault(&error);
+                }
                 Err(error)
             }
             // What a scan refused is still refused: only the next one can say that all is well.
