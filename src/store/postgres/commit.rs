@@ -87,7 +87,7 @@ async fn look_and_commit(
             match write(connection, run, batch, columns, reach, i64::MAX).await {
                 Ok(committed) => Ok(committed),
                 Err(Stop::Failed(fault)) => Err(fault),
-                Err(Stop::NotAdvanced) => Err(lease::lost(connection).await),
+                Err(Stop::NotAdvanced) => Err(lease::lost(run)),
             }
         })
         .await

@@ -127,22 +127,15 @@ pub async fn set(connection: &mut AsyncPgConnection, run: Run, is_held: bool) ->
     let updated =
         diesel::sql_query(update).bind::<BigInt, _>(run.id as i64).execute(connection).await?;
     if updated == 0 {
-        return Err(lost(connection).await);
+        let successor = load(connection).await?;
+        return Err(successor.map_or_else(|| lost(run), |state| taken_over(&state)));
     }
     Ok(())
 }
 
-/// Says who has the lease now that a run has lost.
-pub async fn lost(connection: &mut AsyncPgConnection) -> Fault {
-    match load(connection).await {
-        Ok(Some(state)) => taken_over(&state),
-        Ok(None) => gone(),
-        Err(fault) => fault,
-    }
-}
-
-fn gone() -> Fault {
-    Fault(StoreError::Unusable("the row of the store's state is gone".to_owned()))
+/// Where nobody can be named.
+pub fn lost(run: Run) -> Fault {
+    Fault(StoreError::LeaseLost(format!("run {} does not hold the lease any more", run.id)))
 }
 
 /// The end of a lease that is taken or renewed now, in SQL.
@@ -152,7 +145,9 @@ pub fn until() -> String {
 
 async fn locked(connection: &mut AsyncPgConnection) -> Result<StoreState, Fault> {
     let row = diesel::sql_query(format!("{SELECT} FOR UPDATE")).load(connection).await?.pop();
-    row.ok_or_else(gone)
+    row.ok_or_else(|| {
+        Fault(StoreError::Unusable("the row of the store's state is gone".to_owned()))
+    })
 }
 
 /// Refuses a lease that somebody else holds, as far as can be known.
