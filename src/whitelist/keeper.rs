@@ -186,7 +186,8 @@ impl WhitelistKeeper {
         if !self.is_unheard {
             self.tell_listener(ctx);
         }
-        if !self.is_unheard && self.untold.is_none() {
+        // Else the listener is busy, and is told the rest when he answers.
+        if !self.is_unheard {
             self.keep();
             // Dropped, they say so.
             self.settling.clear();

@@ -26,7 +26,7 @@ fn config(path: &Path, refresh_interval: Duration) -> WhitelistConfig {
 /// What a listener was told.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Told(ListChanged);
+struct Told(ListChanged, Since);
 
 /// Hands on what it is told, and cannot take the first so many changes.
 struct Listener {
@@ -46,7 +46,7 @@ impl Handler<ListNews> for Listener {
         if news.change.is_empty() {
             return Ok(());
         }
-        self.told.do_send(Told(news.change));
+        self.told.do_send(Told(news.change, news.since));
         if self.refuses == 0 {
             return Ok(());
         }
@@ -377,7 +377,7 @@ impl Handler<ListNews> for Held {
     type Result = ResponseFuture<io::Result<()>>;
 
     fn handle(&mut self, news: ListNews, _ctx: &mut Self::Context) -> Self::Result {
-        self.told.do_send(Told(news.change));
+        self.told.do_send(Told(news.change, news.since));
         let go_on = self.go_on.clone();
         Box::pin(async move {
             go_on.notified().await;
@@ -415,6 +415,47 @@ async fn changes_that_cannot_be_taken_are_told_again_as_one() {
 
     assert_eq!(told.len(), 1);
     assert_eq!(*told[0].0.added, [4, 5, 6, 7].map(address));
+    // With the start in it, it counts from where the start does: it would hide who is new there.
+    assert_eq!(told[0].1, Since::LastRun(None));
+}
+
+#[actix_rt::test]
+async fn what_a_start_tells_counts_from_the_list_that_was_kept_and_later_changes_from_the_last() {
+    let state = tempfile::tempdir().unwrap();
+    let path = state.path().join("list");
+    let config = config(&path, NEVER);
+    fs::write(&path, text_of(1..4)).unwrap();
+    write_once(&config, state.path()).await;
+    let kept = open(&config, state.path()).await.unwrap().list().mark();
+    fs::write(&path, text_of(1..6)).unwrap();
+
+    let fixture = start_in(&config, state).await;
+    let at_start = fixture.listener.take_at_least(1).await;
+    fs::write(&path, text_of(1..7)).unwrap();
+    fixture.keeper.send(ReloadWhitelist).await.unwrap().unwrap();
+    let later = fixture.listener.take_at_least(1).await;
+
+    assert_eq!(kept.size, Some(3));
+    assert_eq!(at_start[0].1, Since::LastRun(Some(kept)));
+    assert_eq!(later[0].1, Since::LastTold);
+}
+
+#[actix_rt::test]
+async fn what_was_refused_is_told_again_where_nothing_else_asks() {
+    // Without a file no timer looks.
+    let with = |ordinals: std::ops::Range<u8>| WhitelistConfig {
+        addresses: ordinals.map(|ordinal| address(ordinal).to_string()).collect(),
+        refresh_interval: Duration::from_millis(20),
+        ..Default::default()
+    };
+    let state = tempfile::tempdir().unwrap();
+    write_once(&with(1..4), state.path()).await;
+
+    let fixture = start_refusing(&with(1..5), state, 1).await;
+
+    let told = fixture.listener.take_at_least(2).await;
+    assert!(told.iter().all(|told| *told.0.added == [address(4)]));
+    wait_until_kept(fixture._state.path(), SourceKind::Config, 4).await;
 }
 
 /// Hears of a change and is never done with it.
