@@ -33,8 +33,9 @@ use crate::{
     stats::Stats,
 };
 
-/// Delay before a failed commit is tried again: it doubles from the first to the second.
-const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// Delay before a failed commit is tried again: it doubles from the first to the second. Who stands by
+/// asks as often, so that a holder is not the later one to find the server back.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// Tells the writer how it is woken, before the first [`Appended`] comes.
 #[derive(Message)]
