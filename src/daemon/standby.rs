@@ -68,7 +68,7 @@ pub async fn take_lease(
     info!(waiting.logger, "the lease is ours, taking over"; "last_seq" => leased.recovered.last_seq);
     match ground.open_store().await {
         // The lease is ours all the same, and the writer waits for its server.
-        Ok(_) | Err(StoreError::Unavailable(_)) => Ok(Some(leased)),
+        Ok(_) | Err(StoreError::Unavailable(_) | StoreError::Denied(_)) => Ok(Some(leased)),
         // A newer program has changed the tables meanwhile.
         Err(error) => Err(error.into()),
     }
@@ -119,7 +119,8 @@ impl Waiting {
             sleep(QUESTIONS).await;
             let reason = match ask(ground, &mut head_start).await {
                 Err(StoreError::LeaseLost(reason)) => reason,
-                Err(error @ StoreError::Unavailable(_)) => {
+                // It was asked before, so that it refuses us is an outage, too.
+                Err(error @ (StoreError::Unavailable(_) | StoreError::Denied(_))) => {
                     head_start.failed();
                     error.to_string()
                 }

@@ -39,8 +39,8 @@ pub use self::{
     pending::{Pending, PendingJob},
     prune::{Deleted, OTHER_STORE, PRUNE, Prune, PruneCommand, PruneOrder, Pruned},
     writer::{
-        AttachReader, Backfill, DbWriter, Flush, GetCheckpoints, GetPending, Hurry, NewGeneration,
-        Reconfigure, SavePending, Shared, StoreFault, Stored,
+        ANSWER_WITHIN, AttachReader, Backfill, DbWriter, Flush, GetCheckpoints, GetPending, Hurry,
+        NewGeneration, Reconfigure, SavePending, Shared, StoreFault, Stored,
     },
 };
 use self::{holder::Holder, postgres::PostgresStore, sqlite::SqliteStore};
@@ -74,6 +74,21 @@ pub enum StoreError {
     /// The store does not hold what we expect of it, or is not ours; the daemon stops.
     #[error("the store cannot be used: {0}")]
     Unusable(String),
+    /// The server does not let us in or to our tables, or they are not there: a wrong password, a
+    /// database of another name, a right that is missing. A start ends with it. In a store that was
+    /// open before, it is an outage as any other: a password is changed, a backup is being restored.
+    #[error("the store cannot be used: {0}")]
+    Denied(String),
+}
+
+impl StoreError {
+    /// What it means for a store that was open before.
+    pub fn once_open(self) -> Self {
+        match self {
+            Self::Denied(text) => Self::Unavailable(text),
+            other => other,
+        }
+    }
 }
 
 /// The pool of connections for history.

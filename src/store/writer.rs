@@ -9,11 +9,11 @@ mod aside;
 mod outage;
 mod upkeep;
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use actix::prelude::*;
-use slog::{Logger, o};
-use tokio::time::Instant;
+use slog::{Logger, info, o, warn};
+use tokio::time::{Instant, timeout};
 
 pub use self::aside::{Backfill, GetCheckpoints, GetPending, SavePending, Stored};
 use self::upkeep::Retention;
@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     config::StoreConfig,
+    event::Timestamp,
     fail_point, mirror,
     roll_call::RollCall,
     router::{
@@ -36,6 +37,10 @@ use crate::{
 /// Delay before a failed commit is tried again: it doubles from the first to the second. Who stands by
 /// asks as often, so that a holder is not the later one to find the server back.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// A store that has not answered for so long is told, long before its time limit ends: commits wait for
+/// it. Half as long as a lease.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Tells the writer how it is woken, before the first [`Appended`] comes.
 #[derive(Message)]
@@ -107,6 +112,10 @@ pub struct DbWriter {
     /// The timer of the next commit and its time.
     timer: Option<(SpawnHandle, Instant)>,
     retention: Retention,
+    /// When the store last did what it was asked for.
+    well_at: Timestamp,
+    /// Reasons of the outage that were logged.
+    told: Vec<String>,
     config: StoreConfig,
     horizon: Arc<Horizon>,
     stats: Arc<Stats>,
@@ -145,6 +154,8 @@ impl DbWriter {
             retry: RETRY.0,
             timer: None,
             retention: Retention::default(),
+            well_at: Timestamp::now(),
+            told: Vec::new(),
             config,
             horizon,
             stats,
@@ -201,14 +212,15 @@ impl DbWriter {
         then: impl FnOnce(&mut Self, T, &mut Context<Self>) + 'static,
     ) {
         let Some(mut committer) = self.committer.take() else { return };
-        self.stats.store.at_work.set(1);
+        self.stats.store.at_work_since.set(Timestamp::now().0);
+        let logger = self.logger.clone();
         let work = async move {
-            let done = work(&mut committer).await;
+            let done = told_when_late(pin!(work(&mut committer)), &logger).await;
             (committer, done)
         };
         ctx.wait(work.into_actor(self).map(|(committer, done), actor, ctx| {
             actor.committer = Some(committer);
-            actor.stats.store.at_work.set(0);
+            actor.stats.store.at_work_since.set(0);
             then(actor, done, ctx);
         }));
     }
@@ -238,6 +250,19 @@ impl DbWriter {
             Err(error) => self.fail(error),
         }
     }
+}
+
+/// Waits for a piece of work, and says once when that takes long.
+async fn told_when_late<T>(mut work: impl Future<Output = T> + Unpin, logger: &Logger) -> T {
+    if let Ok(done) = timeout(ANSWER_WITHIN, &mut work).await {
+        return done;
+    }
+    warn!(logger, "store does not answer"; "within_ms" => ANSWER_WITHIN.as_millis() as u64);
+    let late = Instant::now();
+    let done = work.await;
+    let waited = ANSWER_WITHIN + late.elapsed();
+    info!(logger, "the wait for the store is over"; "after_ms" => waited.as_millis() as u64);
+    done
 }
 
 /// Commits what is in the log. A store that is away is tried once more after the time is over.
@@ -313,7 +338,7 @@ impl Handler<NewGeneration> for DbWriter {
 
     fn handle(&mut self, message: NewGeneration, _ctx: &mut Self::Context) -> Self::Result {
         let mut committer = self.committer.take().expect("no message is handled while it is away");
-        self.stats.store.at_work.set(1);
+        self.stats.store.at_work_since.set(Timestamp::now().0);
         let work = async move {
             let recovered = committer.begin(message.generation).await;
             (committer, recovered)
@@ -321,7 +346,7 @@ impl Handler<NewGeneration> for DbWriter {
         AtomicResponse::new(Box::pin(work.into_actor(self).map(
             |(committer, recovered), actor, ctx| {
                 actor.committer = Some(committer);
-                actor.stats.store.at_work.set(0);
+                actor.stats.store.at_work_since.set(0);
                 if recovered.is_ok() && actor.phase != Phase::Over {
                     actor.phase = Phase::Running;
                     actor.retry = RETRY.0;

@@ -148,9 +148,7 @@ pub fn until() -> String {
 
 async fn locked(connection: &mut AsyncPgConnection) -> Result<StoreState, Fault> {
     let row = diesel::sql_query(format!("{SELECT} FOR UPDATE")).load(connection).await?.pop();
-    row.ok_or_else(|| {
-        Fault(StoreError::Unusable("the row of the store's state is gone".to_owned()))
-    })
+    row.ok_or_else(|| Fault(StoreError::Denied("the row of the store's state is gone".to_owned())))
 }
 
 /// Looks how it stands, also before there are tables.

@@ -134,7 +134,7 @@ impl EventStore for PostgresStore {
     }
 
     async fn stored(&self, ids: Vec<EventId>) -> Result<HashSet<EventId>, StoreError> {
-        self.own.read(async |connection| history::stored(connection, ids).await).await
+        self.own.read(async |connection| history::stored(connection, &ids).await).await
     }
 
     async fn size(&self) -> Result<StoreSize, StoreError> {

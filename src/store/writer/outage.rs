@@ -1,7 +1,7 @@
 //! What `DbWriter` makes of a store that does not do what it is asked for.
 //!
 //! Place in the pipeline: beside commits and upkeep, which both find it out. Invariants: an outage is
-//! logged and counted once, however many tries it takes; what mends itself is waited for, a lost batch
+//! counted once and logged once for each reason, however many tries it takes; what mends itself is waited for, a lost batch
 //! starts a new generation, and a store that is not ours any more ends the daemon.
 
 use slog::{error, info, warn};
@@ -9,14 +9,18 @@ use slog::{error, info, warn};
 use super::{DbWriter, Phase, RETRY, StoreFault};
 use crate::{event::Timestamp, store::StoreError};
 
+/// Most reasons of one outage that are logged: they come in a row, such as a connection that breaks, then
+/// a server that starts, then a password that is another one.
+const MAX_TOLD: usize = 4;
+
 impl DbWriter {
     /// Whether the last that was asked of the store failed.
     pub(super) fn is_away(&self) -> bool {
         self.stats.store.failing_since.get() != 0
     }
 
-    /// Notes that the store is away, and says so once.
-    pub(super) fn note_outage(&self, error: StoreError) {
+    /// Notes that the store is away, and says so once for each reason.
+    pub(super) fn note_outage(&mut self, error: StoreError) {
         let reason = match error {
             StoreError::Unavailable(reason) => reason,
             other => other.to_string(),
@@ -24,8 +28,12 @@ impl DbWriter {
         let stats = &self.stats.store;
         if !self.is_away() {
             warn!(self.logger, "store unavailable, it is tried again"; "error" => &reason);
-            stats.failing_since.set(Timestamp::now().0);
+            stats.failing_since.set(self.well_at.0);
             stats.outages.add(1);
+            self.told = vec![reason.clone()];
+        } else if self.told.len() < MAX_TOLD && !self.told.contains(&reason) {
+            warn!(self.logger, "store still unavailable"; "error" => &reason);
+            self.told.push(reason.clone());
         }
         stats.failure.set(reason);
     }
@@ -45,7 +53,8 @@ impl DbWriter {
     }
 
     /// A new generation begins without failures, too.
-    pub(super) fn end_of_failures(&self) {
+    pub(super) fn end_of_failures(&mut self) {
+        self.well_at = Timestamp::now();
         self.stats.store.failing_since.set(0);
         self.stats.store.failure.set("");
     }
@@ -53,7 +62,7 @@ impl DbWriter {
     /// Stops committing and tells the daemon why.
     pub(super) fn fail(&mut self, error: StoreError) {
         if !self.is_away() {
-            self.stats.store.failing_since.set(Timestamp::now().0);
+            self.stats.store.failing_since.set(self.well_at.0);
             self.stats.store.outages.add(1);
         }
         self.stats.store.failure.set(error.to_string());
@@ -67,7 +76,7 @@ impl DbWriter {
                 let generation = self.committer.as_ref().map_or(0, |known| known.generation);
                 StoreFault::BatchLost { generation }
             }
-            StoreError::LeaseLost(_) | StoreError::Unusable(_) => {
+            StoreError::LeaseLost(_) | StoreError::Unusable(_) | StoreError::Denied(_) => {
                 self.phase = Phase::Over;
                 StoreFault::Fatal(error)
             }
