@@ -12,11 +12,11 @@ mod upkeep;
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use actix::prelude::*;
-use slog::{Logger, info, o, warn};
-use tokio::time::{Instant, timeout};
+use slog::{Logger, o};
+use tokio::time::Instant;
 
 pub use self::aside::{Backfill, GetCheckpoints, GetPending, SavePending, Stored};
-use self::upkeep::Retention;
+use self::{outage::told_when_late, upkeep::Retention};
 use super::{
     Recovered, StoreError, StoreWriter,
     committer::{Committer, Due, Parts},
@@ -250,19 +250,6 @@ impl DbWriter {
             Err(error) => self.fail(error),
         }
     }
-}
-
-/// Waits for a piece of work, and says once when that takes long.
-async fn told_when_late<T>(mut work: impl Future<Output = T> + Unpin, logger: &Logger) -> T {
-    if let Ok(done) = timeout(ANSWER_WITHIN, &mut work).await {
-        return done;
-    }
-    warn!(logger, "store does not answer"; "within_ms" => ANSWER_WITHIN.as_millis() as u64);
-    let late = Instant::now();
-    let done = work.await;
-    let waited = ANSWER_WITHIN + late.elapsed();
-    info!(logger, "the wait for the store is over"; "after_ms" => waited.as_millis() as u64);
-    done
 }
 
 /// Commits what is in the log. A store that is away is tried once more after the time is over.

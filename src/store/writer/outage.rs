@@ -4,9 +4,10 @@
 //! counted once and logged once for each reason, however many tries it takes; what mends itself is waited for, a lost batch
 //! starts a new generation, and a store that is not ours any more ends the daemon.
 
-use slog::{error, info, warn};
+use slog::{Logger, error, info, warn};
+use tokio::time::{Instant, timeout};
 
-use super::{DbWriter, Phase, RETRY, StoreFault};
+use super::{ANSWER_WITHIN, DbWriter, Phase, RETRY, StoreFault};
 use crate::{event::Timestamp, store::StoreError};
 
 /// Most reasons of one outage that are logged: they come in a row, such as a connection that breaks, then
@@ -83,4 +84,20 @@ impl DbWriter {
         };
         self.faults.do_send(fault);
     }
+}
+
+/// Waits for a piece of work, and says once when that takes long.
+pub(super) async fn told_when_late<T>(
+    mut work: impl Future<Output = T> + Unpin,
+    logger: &Logger,
+) -> T {
+    if let Ok(done) = timeout(ANSWER_WITHIN, &mut work).await {
+        return done;
+    }
+    warn!(logger, "store does not answer"; "within_ms" => ANSWER_WITHIN.as_millis() as u64);
+    let late = Instant::now();
+    let done = work.await;
+    let waited = ANSWER_WITHIN + late.elapsed();
+    info!(logger, "the wait for the store is over"; "after_ms" => waited.as_millis() as u64);
+    done
 }
