@@ -7,6 +7,8 @@
 mod common;
 #[path = "postgres/cuts.rs"]
 mod cuts;
+#[path = "postgres/denials.rs"]
+mod denials;
 #[path = "postgres/scene.rs"]
 mod scene;
 #[path = "postgres/servers.rs"]

@@ -5,6 +5,7 @@
 //! before the configuration, the port, the whitelist and the store are known to be good.
 
 mod ground;
+mod head_start;
 mod panic;
 mod pipeline;
 mod reload;

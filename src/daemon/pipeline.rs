@@ -136,7 +136,7 @@ impl Commons {
             Stage::new("db_writer", writer.clone().recipient()).or_waits(
                 &writer_thread,
                 stats,
-                |stats| stats.store.at_work.get() > 0,
+                |stats| stats.store.at_work_since.get() > 0,
             ),
             Stage::new("router", router.clone().recipient()).or_waits(
                 &router_thread,

@@ -4,23 +4,25 @@
 //! is ours. Meanwhile the port answers that this daemon stands by, and the service manager knows it
 //! ready and alive: to wait is what it was started for.
 //! Invariants: it asks without end, also a database that is away; only what waiting cannot mend
-//! ends it.
+//! ends it. A lease that was given back, or whose holder is known to be dead, is taken at once; one that
+//! has ended, when its holder has had its head start ([`HeadStart`]).
 
 use std::{convert::Infallible, future, iter, sync::Arc, time::Duration};
 
 use actix_server::ServerHandle;
 use sd_notify::NotifyState;
 use slog::{Logger, info, o, warn};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::{
     ground::{Ground, Leased},
+    head_start::HeadStart,
     signals::{Signals, Wish},
     watchdog,
 };
 use crate::{
     http::{self, StandbyState},
-    store::StoreError,
+    store::{self, Standing, StoreError},
 };
 
 /// Time between two questions for the lease: how much later than its end it is taken over.
@@ -42,17 +44,15 @@ pub async fn take_lease(
     signals: &mut Signals,
     logger: &Logger,
 ) -> anyhow::Result<Option<Leased>> {
-    let reason = match ground.lease().await {
-        Err(StoreError::LeaseLost(reason) | StoreError::Unavailable(reason))
-            if ground.config.store.standby =>
-        {
-            reason
-        }
+    let (reason, was_answered) = match ground.lease().await {
+        Err(StoreError::LeaseLost(reason)) if ground.config.store.standby => (reason, true),
+        Err(StoreError::Unavailable(reason)) if ground.config.store.standby => (reason, false),
         leased => return Ok(Some(leased?)),
     };
     let waiting = Waiting::begin(ground, reason, logger)?;
+    let head_start = HeadStart::new(was_answered, Instant::now());
     let leased = tokio::select! {
-        leased = waiting.for_lease(ground) => Some(leased),
+        leased = waiting.for_lease(ground, head_start) => Some(leased),
         never = waiting.feed_watchdog() => match never {},
         () = until_stopped(signals, logger) => None,
     };
@@ -68,7 +68,7 @@ pub async fn take_lease(
     info!(waiting.logger, "the lease is ours, taking over"; "last_seq" => leased.recovered.last_seq);
     match ground.open_store().await {
         // The lease is ours all the same, and the writer waits for its server.
-        Ok(_) | Err(StoreError::Unavailable(_)) => Ok(Some(leased)),
+        Ok(_) | Err(StoreError::Unavailable(_) | StoreError::Denied(_)) => Ok(Some(leased)),
         // A newer program has changed the tables meanwhile.
         Err(error) => Err(error.into()),
     }
@@ -110,15 +110,24 @@ impl Waiting {
     ///
     /// # Cancel safety
     /// A lease that is being taken may be left taken: it ends with this process.
-    async fn for_lease(&self, ground: &mut Ground) -> Result<Leased, StoreError> {
+    async fn for_lease(
+        &self,
+        ground: &mut Ground,
+        mut head_start: HeadStart,
+    ) -> Result<Leased, StoreError> {
         loop {
             sleep(QUESTIONS).await;
-            let reason = match ground.lease().await {
+            let reason = match ask(ground, &mut head_start).await {
                 Err(StoreError::LeaseLost(reason)) => reason,
-                Err(error @ StoreError::Unavailable(_)) => error.to_string(),
+                // It was asked before, so that it refuses us is an outage, too.
+                Err(error @ (StoreError::Unavailable(_) | StoreError::Denied(_))) => {
+                    head_start.failed();
+                    error.to_string()
+                }
                 leased => return leased,
             };
-            if *reason != *self.state.reason() {
+            // More may be known of the same holder: that the tables are to be changed behind it.
+            if !self.state.reason().starts_with(&reason) {
                 warn!(self.logger, "still standing by"; "reason" => &reason);
                 self.state.set_reason(reason);
                 self.tell_status();
@@ -140,5 +149,22 @@ impl Waiting {
             rounds.tick().await;
             watchdog::tell(&[NotifyState::Watchdog], &self.logger);
         }
+    }
+}
+
+/// Takes the lease if it is free. First it is looked at: a server that hung may answer late, and what it
+/// was asked before the outage must not be the taking.
+async fn ask(ground: &mut Ground, head_start: &mut HeadStart) -> Result<Leased, StoreError> {
+    let standing = store::look_at_lease(&ground.config.store.url).await?;
+    let now = Instant::now();
+    head_start.answered(now);
+    match standing {
+        Standing::Held(reason) => Err(StoreError::LeaseLost(reason)),
+        Standing::Ended(holder) if head_start.left(now).is_some() => {
+            Err(StoreError::LeaseLost(format!(
+                "the lease of {holder} has ended in an outage, and it has a head start to come back"
+            )))
+        }
+        Standing::Ended(_) | Standing::Free => ground.lease().await,
     }
 }

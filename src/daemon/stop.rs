@@ -45,8 +45,10 @@ impl Daemon {
     /// Stops sources, pipeline, writer, sessions and server, within 10 seconds in all. After a
     /// fault what was read is not waited for: it would not be committed any more.
     ///
+    /// A store that is away is no fault of a stop: the files are the buffer.
+    ///
     /// # Errors
-    /// When the writer could not flush. Nothing is lost then, the next start reads it again.
+    /// When the writer could not flush for another reason. Nothing is lost then either.
     pub async fn stop(self) -> anyhow::Result<()> {
         info!(self.logger, "stopping");
         let start = Instant::now();
@@ -84,8 +86,14 @@ impl Daemon {
             metrics.stop(false).await;
         }
         self.threads.stop();
+        match flushed {
+            Err(StoreError::Unavailable(reason)) => warn!(self.logger,
+                "the store is away: what it lacks is read again from the files at the next start";
+                "events" => self.stats.store.queued.get(), "error" => reason),
+            flushed => flushed?,
+        }
         info!(self.logger, "stopped"; "after_ms" => start.elapsed().as_millis() as u64);
-        Ok(flushed?)
+        Ok(())
     }
 
     /// Has the last positions written to Redis, where that is wanted.
@@ -103,7 +111,7 @@ impl Daemon {
             || self.budgets.iter().map(|budget| budget.in_flight_batches()).sum::<usize>();
         while batches() > 0 {
             if Instant::now() > deadline {
-                warn!(self.logger, "the store is away, what it lacks is read again at the next start";
+                warn!(self.logger, "the store does not take what was read in time";
                     "batches" => batches());
                 return;
             }

@@ -76,7 +76,9 @@ impl From<StoreError> for ApiError {
                 Self::Unavailable(error)
             }
             StoreError::TooSlow(limit) => Self::TooSlow(limit),
-            StoreError::Refused(_) | StoreError::Unusable(_) => Self::Store(error),
+            StoreError::Refused(_) | StoreError::Unusable(_) | StoreError::Denied(_) => {
+                Self::Store(error)
+            }
         }
     }
 }

@@ -10,7 +10,11 @@ use actix_web::HttpResponse;
 use serde::Serialize;
 
 use super::{ApiState, State, json, older::highest_block};
-use crate::{event::Timestamp, stats::StreamStats};
+use crate::{
+    event::Timestamp,
+    stats::{StoreStats, StreamStats},
+    store::ANSWER_WITHIN,
+};
 
 /// Unread bytes up to which a stream counts as caught up: one read of the watcher.
 const CAUGHT_UP_BYTES: i64 = 1 << 20;
@@ -144,6 +148,8 @@ pub fn degradations(state: &ApiState, now: Timestamp) -> Vec<String> {
         let age = now.since(Timestamp(failing_since));
         let failure = stats.store.failure.get();
         reasons.push(format!("store: commits have failed for {age:.1?}: {failure}"));
+    } else if let Some(age) = unanswered(&stats.store, now) {
+        reasons.push(format!("store: it has not answered for {age:.1?}, and commits wait for it"));
     }
     let mirror_problem = stats.mirror.problem.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(problem) = &*mirror_problem {
@@ -160,6 +166,13 @@ pub fn degradations(state: &ApiState, now: Timestamp) -> Vec<String> {
     }
     reasons.extend((state.whitelist)().problems().map(|problem| format!("whitelist: {problem}")));
     reasons
+}
+
+/// How long the writer has waited for the store, where that is too long.
+fn unanswered(stats: &StoreStats, now: Timestamp) -> Option<Duration> {
+    let since = stats.at_work_since.get();
+    let age = now.since(Timestamp(since));
+    (since != 0 && age > ANSWER_WITHIN).then_some(age)
 }
 
 #[derive(Serialize)]

@@ -82,7 +82,9 @@ async fn answer(state: &ApiState, body: web::Payload) -> Result<Vec<u8>, Fault> 
         warn!(state.logger, "history cannot be read"; "error" => %error);
         let status = match error {
             StoreError::TooSlow(_) => return bad(&error.to_string()),
-            StoreError::Refused(_) | StoreError::Unusable(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            StoreError::Refused(_) | StoreError::Unusable(_) | StoreError::Denied(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
             _ => StatusCode::SERVICE_UNAVAILABLE,
         };
         Fault(status, "Failed to query events".to_owned())

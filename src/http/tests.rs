@@ -278,9 +278,12 @@ fn status_shows_what_the_stages_measured() {
 #[test]
 fn every_trouble_makes_status_degraded_with_its_reason() {
     type Trouble = (&'static str, fn(&mut ApiState));
-    let troubles: [Trouble; 5] = [
+    let troubles: [Trouble; 6] = [
         ("commits have failed for 10.0s", |state| {
             state.stats.store.failing_since.set(NOW.minus(10 * SECOND).0);
+        }),
+        ("has not answered for 6.0s", |state| {
+            state.stats.store.at_work_since.set(NOW.minus(6 * SECOND).0);
         }),
         ("the disk, not the age", |state| state.stats.store.retention_shortened.set(1)),
         ("whitelist: it shrank", |state| {

@@ -175,13 +175,14 @@ pub struct StoreStats {
     pub commit_durations: Histogram,
     /// How often the store began to fail.
     pub outages: Counter,
-    /// Since when commits fail, or the renewals of the lease while there is nothing to commit;
-    /// microseconds since 1970; 0 while they succeed.
+    /// While commits fail, or the renewals of the lease when there is nothing to commit: when the last
+    /// one succeeded, in microseconds since 1970; 0 while they succeed.
     pub failing_since: Gauge,
     /// Why the last one failed; empty while they succeed.
     pub failure: Text,
-    /// 1 while the writer waits for the store.
-    pub at_work: Gauge,
+    /// Since when the writer waits for an answer of the store, in microseconds since 1970; 0 while it
+    /// does not.
+    pub at_work_since: Gauge,
     pub deleted: Counter,
     /// 1 while the disk and not the age decides what is kept.
     pub retention_shortened: Gauge,

@@ -32,17 +32,18 @@ use std::{collections::HashSet, fmt, ops::RangeInclusive, sync::Arc, time::Durat
 
 use async_trait::async_trait;
 
+pub use self::postgres::LEASE;
 pub use self::{
     backfilled::{Backfilled, Setting, store_backfilled},
     kept::KeptDay,
     pending::{Pending, PendingJob},
     prune::{Deleted, OTHER_STORE, PRUNE, Prune, PruneCommand, PruneOrder, Pruned},
     writer::{
-        AttachReader, Backfill, DbWriter, Flush, GetCheckpoints, GetPending, Hurry, NewGeneration,
-        Reconfigure, SavePending, Shared, StoreFault, Stored,
+        ANSWER_WITHIN, AttachReader, Backfill, DbWriter, Flush, GetCheckpoints, GetPending, Hurry,
+        NewGeneration, Reconfigure, SavePending, Shared, StoreFault, Stored,
     },
 };
-use self::{postgres::PostgresStore, sqlite::SqliteStore};
+use self::{holder::Holder, postgres::PostgresStore, sqlite::SqliteStore};
 use crate::{
     config::{StoreConfig, sqlite_path},
     event::{Address, Event, EventId, SequencedEvent, Timestamp, Topic},
@@ -73,6 +74,21 @@ pub enum StoreError {
     /// The store does not hold what we expect of it, or is not ours; the daemon stops.
     #[error("the store cannot be used: {0}")]
     Unusable(String),
+    /// The server does not let us in or to our tables, or they are not there: a wrong password, a
+    /// database of another name, a right that is missing. A start ends with it. In a store that was
+    /// open before, it is an outage as any other: a password is changed, a backup is being restored.
+    #[error("the store cannot be used: {0}")]
+    Denied(String),
+}
+
+impl StoreError {
+    /// What it means for a store that was open before.
+    pub fn once_open(self) -> Self {
+        match self {
+            Self::Denied(text) => Self::Unavailable(text),
+            other => other,
+        }
+    }
 }
 
 /// The pool of connections for history.
@@ -232,6 +248,29 @@ pub async fn open(url: &str, config: &StoreConfig) -> Result<Arc<dyn EventStore>
             "database URLs of the scheme `{scheme}` are not known; {accepted}"
         ))),
         None => Err(StoreError::Unusable(format!("the database URL has no scheme; {accepted}"))),
+    }
+}
+
+/// How the writer's lease stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Nobody had it, it was given back, or its holder is known to be dead.
+    Free,
+    /// With the reason why it cannot be taken.
+    Held(String),
+    /// This holder has not renewed it in time: it is dead, hangs, or could not reach the store.
+    Ended(Holder),
+}
+
+/// Looks at the lease of the store that a URL names, and takes nothing. An embedded store's is a lock,
+/// which is free or not when it is taken.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] also when the answer takes half as long as a lease.
+pub async fn look_at_lease(url: &str) -> Result<Standing, StoreError> {
+    match sqlite_path(url) {
+        Some(_) => Ok(Standing::Free),
+        None => postgres::look_at_lease(url).await,
     }
 }
 

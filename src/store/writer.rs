@@ -9,20 +9,21 @@ mod aside;
 mod outage;
 mod upkeep;
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use actix::prelude::*;
 use slog::{Logger, o};
 use tokio::time::Instant;
 
 pub use self::aside::{Backfill, GetCheckpoints, GetPending, SavePending, Stored};
-use self::upkeep::Retention;
+use self::{outage::told_when_late, upkeep::Retention};
 use super::{
     Recovered, StoreError, StoreWriter,
     committer::{Committer, Due, Parts},
 };
 use crate::{
     config::StoreConfig,
+    event::Timestamp,
     fail_point, mirror,
     roll_call::RollCall,
     router::{
@@ -33,8 +34,13 @@ use crate::{
     stats::Stats,
 };
 
-/// Delay before a failed commit is tried again: it doubles from the first to the second.
-const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// Delay before a failed commit is tried again: it doubles from the first to the second. Who stands by
+/// asks as often, so that a holder is not the later one to find the server back.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// A store that has not answered for so long is told, long before its time limit ends: commits wait for
+/// it. Half as long as a lease.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Tells the writer how it is woken, before the first [`Appended`] comes.
 #[derive(Message)]
@@ -106,6 +112,10 @@ pub struct DbWriter {
     /// The timer of the next commit and its time.
     timer: Option<(SpawnHandle, Instant)>,
     retention: Retention,
+    /// When the store last did what it was asked for.
+    well_at: Timestamp,
+    /// Reasons of the outage that were logged.
+    told: Vec<String>,
     config: StoreConfig,
     horizon: Arc<Horizon>,
     stats: Arc<Stats>,
@@ -144,6 +154,8 @@ impl DbWriter {
             retry: RETRY.0,
             timer: None,
             retention: Retention::default(),
+            well_at: Timestamp::now(),
+            told: Vec::new(),
             config,
             horizon,
             stats,
@@ -200,14 +212,15 @@ impl DbWriter {
         then: impl FnOnce(&mut Self, T, &mut Context<Self>) + 'static,
     ) {
         let Some(mut committer) = self.committer.take() else { return };
-        self.stats.store.at_work.set(1);
+        self.stats.store.at_work_since.set(Timestamp::now().0);
+        let logger = self.logger.clone();
         let work = async move {
-            let done = work(&mut committer).await;
+            let done = told_when_late(pin!(work(&mut committer)), &logger).await;
             (committer, done)
         };
         ctx.wait(work.into_actor(self).map(|(committer, done), actor, ctx| {
             actor.committer = Some(committer);
-            actor.stats.store.at_work.set(0);
+            actor.stats.store.at_work_since.set(0);
             then(actor, done, ctx);
         }));
     }
@@ -312,7 +325,7 @@ impl Handler<NewGeneration> for DbWriter {
 
     fn handle(&mut self, message: NewGeneration, _ctx: &mut Self::Context) -> Self::Result {
         let mut committer = self.committer.take().expect("no message is handled while it is away");
-        self.stats.store.at_work.set(1);
+        self.stats.store.at_work_since.set(Timestamp::now().0);
         let work = async move {
             let recovered = committer.begin(message.generation).await;
             (committer, recovered)
@@ -320,7 +333,7 @@ impl Handler<NewGeneration> for DbWriter {
         AtomicResponse::new(Box::pin(work.into_actor(self).map(
             |(committer, recovered), actor, ctx| {
                 actor.committer = Some(committer);
-                actor.stats.store.at_work.set(0);
+                actor.stats.store.at_work_since.set(0);
                 if recovered.is_ok() && actor.phase != Phase::Over {
                     actor.phase = Phase::Running;
                     actor.retry = RETRY.0;

@@ -92,6 +92,11 @@ impl PostgresServer {
         }
     }
 
+    /// Runs one statement that the server may refuse; tells whether it was done.
+    pub fn try_to(&self, statement: &str) -> bool {
+        diesel::sql_query(statement).execute(&mut database::postgres(&self.url)).is_ok()
+    }
+
     fn postmaster(&self) -> Pid {
         let file = self.directory.join("data/postmaster.pid");
         let pid = fs::read_to_string(file).unwrap().lines().next().unwrap().parse().unwrap();

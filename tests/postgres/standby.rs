@@ -1,10 +1,12 @@
 //! Two daemons on one database and one node directory: one writes, the other is refused or waits.
 
+use std::time::Duration;
+
 use diesel::{QueryableByName, RunQueryDsl, sql_types::Double};
 use rustix::process::Signal;
 
 use crate::{
-    common::{Setup, TestDaemon, database, eventually},
+    common::{Setup, TestDaemon, database, eventually, proxy::Proxy},
     scene::{Listener, Scene},
 };
 
@@ -86,11 +88,15 @@ struct LeaseRow {
     /// When the run that has it began, by the clock of its daemon: the same machine's here.
     #[diesel(sql_type = Double)]
     began: f64,
+    /// Until it ends; below zero afterwards.
+    #[diesel(sql_type = Double)]
+    left: f64,
 }
 
 fn lease(url: &str) -> LeaseRow {
     let query = "SELECT extract(epoch FROM leased_until)::float8 AS ends, \
-        (run / 1000000.0)::float8 AS began FROM nodecast.store_state";
+        (run / 1000000.0)::float8 AS began, \
+        extract(epoch FROM leased_until - clock_timestamp())::float8 AS \"left\" FROM nodecast.store_state";
     diesel::sql_query(query).get_result(&mut database::postgres(url)).unwrap()
 }
 
@@ -145,7 +151,7 @@ fn a_standby_takes_over_from_a_daemon_that_hangs_in_mid_transaction() {
     wait_until_it_writes(&second);
 
     scene.assert_stored();
-    assert!(first.wait_exit_for(std::time::Duration::ZERO).is_none(), "it hangs");
+    assert!(first.wait_exit_for(Duration::ZERO).is_none(), "it hangs");
     assert_eq!(second.stop().code(), Some(0));
 }
 
@@ -168,6 +174,49 @@ fn a_standby_whose_server_is_away_goes_on_waiting_and_can_be_stopped() {
     proxy.pass();
 
     wait_until_it_writes(&second);
+    scene.assert_stored();
+    assert_eq!(second.stop().code(), Some(0));
+}
+
+/// While the server is away for longer than a lease, the holder is not to blame.
+#[test]
+fn a_writer_in_good_health_keeps_its_lease_through_an_outage_and_its_clients_stay() {
+    let (mut scene, to_first) = Scene::behind_a_proxy(database::create_on_postgres());
+    let mut first = scene.setup.start();
+    let client = Listener::to(&first);
+    scene.write(5);
+    scene.wait_until_stored();
+    let (to_second, through) = Proxy::before(&scene.url);
+    let mut setup = scene.second(STANDBY);
+    setup.database_url = Some(through);
+    let second = start_standby(&setup, &first);
+
+    to_first.refuse();
+    to_second.refuse();
+    scene.write(20);
+    eventually("the lease has ended", || lease(&scene.url).left < 0.0);
+    let reason = || second.get("/health").1["reasons"].to_string();
+    eventually("the standby finds nobody", || reason().contains("not available"));
+    // The worst order: the holder is the last to find the way.
+    to_second.pass();
+    eventually("the standby finds the server", || !reason().contains("not available"));
+    let said = reason();
+    assert!(said.contains("head start"), "{said}");
+    to_first.pass();
+
+    scene.wait_until_stored();
+    eventually("the lease is renewed", || lease(&scene.url).left > 0.0);
+    eventually("the standby sees it", || reason().contains("holds the lease since"));
+    scene.write(20);
+    scene.assert_well(&first, &client);
+    assert!(first.wait_exit_for(Duration::ZERO).is_none(), "{}", first.log_tail());
+
+    // With the server there all the time, it is followed when its lease ends.
+    to_first.refuse();
+    scene.write(20);
+    wait_until_it_writes(&second);
+    to_first.pass();
+    assert_eq!(first.wait_exit().unwrap().code(), Some(1), "{}", first.log_tail());
     scene.assert_stored();
     assert_eq!(second.stop().code(), Some(0));
 }

@@ -4,7 +4,9 @@
 //! trips: for the begin, for the statements, for the end. Where a live event may take the place of a
 //! back-filled one they go step by step.
 //! Invariants: the first statement moves the row of the lease on, and only for the run that holds
-//! it and a number that is new; when it moves nothing, whatever followed it is rolled back.
+//! it and a number that is new; when it moves nothing, whatever followed it is rolled back. A store
+//! that has gone back behind what was committed, restored from a backup or on a replica that lagged,
+//! takes nothing until its state was read again: what it lacks would be missing for ever.
 
 use diesel::sql_types::{BigInt, Nullable};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
@@ -13,7 +15,7 @@ use futures_util::join;
 use super::{backfill::Reach, fault::Fault, insert::Columns, lease, state, statement::statement};
 use crate::{
     fail_point,
-    store::{CommitBatch, Committed, Run, records::signed},
+    store::{CommitBatch, Committed, Run, StoreError, records::signed},
 };
 
 statement! {
@@ -26,14 +28,24 @@ statement! {
         " WHERE (run, epoch) = (" run: &'r i64 => BigInt,
         ", " epoch: &'r i64 => BigInt,
         ") AND commit_number < " new_number: i64 => BigInt,
+        " AND commit_number >= " committed: i64 => BigInt,
         " AND last_seq < " first_seq: i64 => BigInt;
         ""
     }
 }
 
+/// What the writer goes by.
+#[derive(Clone, Copy)]
+pub struct Held {
+    pub run: Run,
+    /// Number of its last commit that is known to be done; 0 after its state was read.
+    pub committed: u64,
+}
+
 /// Why a transaction was rolled back.
 enum Stop {
-    /// The lease is lost, the number was committed, or a `seq` was given before.
+    /// The lease is lost, the number was committed, the store has gone back, or a `seq` was given
+    /// before.
     NotAdvanced,
     Failed(Fault),
 }
@@ -47,10 +59,11 @@ impl<E: Into<Fault>> From<E> for Stop {
 /// Commits a batch, of which the rows are in `columns`.
 ///
 /// # Errors
-/// [`StoreError::LeaseLost`](crate::store::StoreError::LeaseLost) when another run has taken over.
+/// [`StoreError::LeaseLost`] when another run has taken over, [`StoreError::Failed`] when the store has
+/// gone back.
 pub async fn commit(
     connection: &mut AsyncPgConnection,
-    run: Run,
+    held: Held,
     batch: &CommitBatch<'_>,
     columns: &Columns<'_>,
     reach: &Reach,
@@ -58,36 +71,42 @@ pub async fn commit(
     let all_new = columns.first_seq().unwrap_or(i64::MAX);
     let done = connection
         .transaction(async |connection| {
-            write(connection, run, batch, columns, reach, all_new).await
+            write(connection, held, batch, columns, reach, all_new).await
         })
         .await;
     match done {
         Ok(committed) => Ok(committed),
         Err(Stop::Failed(fault)) => Err(fault),
-        Err(Stop::NotAdvanced) => look_and_commit(connection, run, batch, columns, reach).await,
+        Err(Stop::NotAdvanced) => look_and_commit(connection, held, batch, columns, reach).await,
     }
 }
 
 /// Does the same step by step, after looking how the store stands.
 async fn look_and_commit(
     connection: &mut AsyncPgConnection,
-    run: Run,
+    held: Held,
     batch: &CommitBatch<'_>,
     columns: &Columns<'_>,
     reach: &Reach,
 ) -> Result<Committed, Fault> {
     connection
         .transaction(async |connection| {
-            let known = lease::check(connection, run).await?;
+            let known = lease::check(connection, held.run).await?;
+            if known.commit_number < signed(held.committed, "commit")? {
+                return Err(Fault(StoreError::Failed(format!(
+                    "it has gone back to commit {} of this run, of which {} was done",
+                    known.commit_number, held.committed
+                ))));
+            }
             if signed(batch.number, "commit")? <= known.commit_number {
                 // It is there: only its answer was lost.
                 return Ok(Committed::default());
             }
             columns.check_repeated(connection, known.last_seq).await?;
-            match write(connection, run, batch, columns, reach, i64::MAX).await {
+            match write(connection, held, batch, columns, reach, i64::MAX).await {
                 Ok(committed) => Ok(committed),
                 Err(Stop::Failed(fault)) => Err(fault),
-                Err(Stop::NotAdvanced) => Err(lease::lost(run)),
+                Err(Stop::NotAdvanced) => Err(lease::lost(held.run)),
             }
         })
         .await
@@ -96,7 +115,7 @@ async fn look_and_commit(
 /// Writes all of a batch within an open transaction, unless the store has given `first_seq` away.
 async fn write(
     connection: &AsyncPgConnection,
-    run: Run,
+    held: Held,
     batch: &CommitBatch<'_>,
     columns: &Columns<'_>,
     reach: &Reach,
@@ -109,9 +128,10 @@ async fn write(
         last_seq: columns.last_seq().unwrap_or(0).max(last_seq),
         newest_time: batch.newest_time.map(|time| time.0),
         lease_ms: lease::LEASE.as_millis() as i64,
-        run: &(run.id as i64),
-        epoch: &(run.epoch as i64),
+        run: &(held.run.id as i64),
+        epoch: &(held.run.epoch as i64),
         new_number: number,
+        committed: signed(held.committed, "commit")?,
         first_seq,
     };
     let mut leased = connection;

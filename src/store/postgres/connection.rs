@@ -129,6 +129,7 @@ impl Server {
         match error {
             StoreError::Unavailable(text) => StoreError::Unavailable(at(text)),
             StoreError::Unusable(text) => StoreError::Unusable(at(text)),
+            StoreError::Denied(text) => StoreError::Denied(at(text)),
             StoreError::Failed(text) => StoreError::Failed(at(text)),
             other => other,
         }

@@ -74,8 +74,10 @@ pub fn of_text(text: &str) -> StoreError {
             }
             // Data that no column can hold; limits of the program, such as a key that is too long.
             ("22" | "23" | "54", _) => StoreError::Refused(said),
-            // Who we are, which database and schema, what is there and what we may; our migration.
-            ("28" | "3D" | "3F" | "42" | "P0", _) => StoreError::Unusable(said),
+            // Who we are; which database, schema and tables are there; what we may.
+            ("28" | "3D" | "3F", _) | (_, "42501" | "42P01") => StoreError::Denied(said),
+            // Other tables than ours; our migration.
+            ("42" | "P0", _) => StoreError::Unusable(said),
             _ => StoreError::Failed(said),
         },
         None => of_english(text),
@@ -85,6 +87,16 @@ pub fn of_text(text: &str) -> StoreError {
 /// Whether the server broke a statement off because it took too long.
 pub fn is_too_slow(text: &str) -> bool {
     state(text).map_or_else(|| text.contains("statement timeout"), |state| state == "57014")
+}
+
+/// Whether the server said that it closes the connection: by an operator, in its own end, or idle for
+/// too long.
+pub fn is_closing(error: &StoreError) -> bool {
+    let StoreError::Unavailable(text) = error else { return false };
+    match state(text) {
+        Some(state) => state.starts_with("08") || ["57P01", "57P02", "57P05"].contains(&state),
+        None => text.contains("terminating connection") || text.contains("connection closed"),
+    }
 }
 
 /// The SQLSTATE in a text such as `[57014] canceling statement due to statement timeout`.
@@ -113,13 +125,9 @@ fn of_english(text: &str) -> StoreError {
         "out of memory",
         "read-only",
     ];
-    const NOT_OURS: [&str; 5] = [
-        "does not exist",
-        "permission denied",
-        "must be owner",
-        "authentication failed",
-        "nodecast needs",
-    ];
+    const NOT_OURS: [&str; 2] = ["column", "nodecast needs"];
+    const DENIED: [&str; 4] =
+        ["does not exist", "permission denied", "must be owner", "authentication failed"];
     const CONTENT: [&str; 4] =
         ["invalid input syntax", "invalid byte sequence", "unsupported Unicode", "out of range"];
     let one_of = |texts: &[&str]| texts.iter().any(|known| text.contains(known));
@@ -127,6 +135,8 @@ fn of_english(text: &str) -> StoreError {
         StoreError::Refused(text.to_owned())
     } else if one_of(&NOT_OURS) {
         StoreError::Unusable(text.to_owned())
+    } else if one_of(&DENIED) {
+        StoreError::Denied(text.to_owned())
     } else if one_of(&AWAY) {
         StoreError::Unavailable(text.to_owned())
     } else {
@@ -135,7 +145,7 @@ fn of_english(text: &str) -> StoreError {
 }
 
 /// Sorts the failure of a new connection: what the server says to us (a wrong password, an unknown
-/// database) will be the same the next time; that it does not answer may not.
+/// database) will be the same until an operator changes it; that it does not answer may not.
 pub fn of_connecting(error: &ConnectionError) -> StoreError {
     let refused = |error: &tokio_postgres::Error| {
         let text = match error.as_db_error() {
@@ -154,9 +164,9 @@ pub fn of_connecting(error: &ConnectionError) -> StoreError {
         if text.ends_with("password missing") {
             let missing = "the server asks for a password, and the database URL names none \
                            (postgres://USER:PASSWORD@HOST/DATABASE)";
-            StoreError::Unusable(missing.to_owned())
+            StoreError::Denied(missing.to_owned())
         } else if error.code().is_some_and(|code| ours.contains(code)) {
-            StoreError::Unusable(text)
+            StoreError::Denied(text)
         } else {
             StoreError::Unavailable(text)
         }
@@ -189,12 +199,15 @@ mod tests {
             ("[58030] konnte nicht schreiben", "Unavailable"),
             ("[22021] ungültige Byte-Sequenz", "Refused"),
             ("[54000] Indexzeile ist zu groß", "Refused"),
-            ("[28P01] Passwort-Authentifizierung fehlgeschlagen", "Unusable"),
-            ("[3D000] Datenbank existiert nicht", "Unusable"),
-            ("Failed to run up with: [42501] keine Berechtigung", "Unusable"),
+            ("[28P01] Passwort-Authentifizierung fehlgeschlagen", "Denied"),
+            ("[3D000] Datenbank existiert nicht", "Denied"),
+            ("[42P01] Relation existiert nicht", "Denied"),
+            ("[42703] Spalte existiert nicht", "Unusable"),
+            ("Failed to run up with: [42501] keine Berechtigung", "Denied"),
             ("[XX000] konnte nicht schreiben: does not exist", "Unavailable"),
             ("[XX001] Index ist beschädigt: connection", "Failed"),
-            ("relation [x] does not exist", "Unusable"),
+            ("relation [x] does not exist", "Denied"),
+            ("column \"x\" does not exist", "Unusable"),
             ("canceling statement due to lock timeout", "Unavailable"),
         ] {
             let sorted = format!("{:?}", of_text(text));
@@ -202,5 +215,13 @@ mod tests {
         }
         assert!(is_too_slow("[57014] abgebrochen") && is_too_slow("due to statement timeout"));
         assert!(!is_too_slow("[57P01] statement timeout"));
+        for (text, closes) in [
+            ("[57P01] Verbindung wird abgebrochen", true),
+            ("[57014] Anweisung wird abgebrochen", false),
+            ("connection closed", true),
+            ("the server gives no answer within 12s", false),
+        ] {
+            assert_eq!(is_closing(&of_text(text)), closes, "{text}");
+        }
     }
 }

@@ -196,7 +196,7 @@ impl Statement {
 /// Tells which events are stored.
 pub async fn stored(
     connection: &mut AsyncPgConnection,
-    ids: Vec<EventId>,
+    ids: &[EventId],
 ) -> Result<HashSet<EventId>, Fault> {
     let column = |number: fn(&EventId) -> u32| -> Vec<i32> {
         ids.iter().map(|id| number(id) as i32).collect()

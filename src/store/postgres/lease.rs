@@ -14,7 +14,7 @@ use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncC
 use super::fault::Fault;
 use crate::{
     event::Timestamp,
-    store::{Run, StoreError, holder::Holder, records::unsigned},
+    store::{Run, Standing, StoreError, holder::Holder, records::unsigned},
 };
 
 /// How long a daemon that says nothing keeps the lease.
@@ -47,11 +47,20 @@ pub struct StoreState {
     holder_process: i64,
     #[diesel(sql_type = Bool)]
     is_held: bool,
+    #[diesel(sql_type = Bool)]
+    is_given_back: bool,
+}
+
+#[derive(QueryableByName)]
+struct IsThere {
+    #[diesel(sql_type = Bool)]
+    is_there: bool,
 }
 
 /// Who is to migrate reads it before: a column that a later migration adds does not belong here.
 const SELECT: &str = "SELECT epoch, run, commit_number, last_seq, newest_time, deleted_seq, \
-    shortened_to, holder_host, holder_process, leased_until > clock_timestamp() AS is_held \
+    shortened_to, holder_host, holder_process, leased_until > clock_timestamp() AS is_held, \
+    leased_until = '-infinity' AS is_given_back \
     FROM nodecast.store_state";
 
 /// Reads the row without a lock.
@@ -145,23 +154,41 @@ pub fn until() -> String {
 
 async fn locked(connection: &mut AsyncPgConnection) -> Result<StoreState, Fault> {
     let row = diesel::sql_query(format!("{SELECT} FOR UPDATE")).load(connection).await?.pop();
-    row.ok_or_else(|| {
-        Fault(StoreError::Unusable("the row of the store's state is gone".to_owned()))
-    })
+    row.ok_or_else(|| Fault(StoreError::Denied("the row of the store's state is gone".to_owned())))
+}
+
+/// Looks how it stands, also before there are tables.
+pub async fn look(connection: &mut AsyncPgConnection) -> Result<Standing, Fault> {
+    let is_store = "SELECT to_regclass('nodecast.store_state') IS NOT NULL AS is_there";
+    let answer: IsThere = diesel::sql_query(is_store).get_result(connection).await?;
+    if !answer.is_there {
+        return Ok(Standing::Free);
+    }
+    Ok(load(connection).await?.map_or(Standing::Free, |state| state.standing()))
 }
 
 /// Refuses a lease that somebody else holds, as far as can be known.
 fn refuse_if_held(state: &StoreState) -> Result<(), StoreError> {
-    let holder = state.holder();
-    if !state.is_held || holder.is_gone() {
-        return Ok(());
+    match state.standing() {
+        Standing::Held(reason) => Err(StoreError::LeaseLost(reason)),
+        Standing::Free | Standing::Ended(_) => Ok(()),
     }
-    Err(StoreError::LeaseLost(format!("{holder} holds the lease since {}", state.since())))
 }
 
 impl StoreState {
     fn holder(&self) -> Holder {
         Holder::of(&self.holder_host, self.holder_process.try_into().unwrap_or(0))
+    }
+
+    fn standing(&self) -> Standing {
+        let holder = self.holder();
+        if self.is_given_back || holder.is_gone() {
+            Standing::Free
+        } else if self.is_held {
+            Standing::Held(format!("{holder} holds the lease since {}", self.since()))
+        } else {
+            Standing::Ended(holder)
+        }
     }
 
     /// Who writes now.

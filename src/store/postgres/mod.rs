@@ -35,15 +35,16 @@ use std::{collections::HashSet, time::Duration};
 use async_trait::async_trait;
 use diesel_async::AsyncPgConnection;
 
-pub use self::writer::PostgresWriter;
 use self::{
     connection::{GRACE, Server, limited},
     fault::Fault,
     link::Link,
     pool::ReadPool,
 };
+pub use self::{lease::LEASE, writer::PostgresWriter};
 use super::{
-    EventQuery, EventStore, ReadConnections, Recovered, StoreError, StoreSize, StoreWriter,
+    EventQuery, EventStore, ReadConnections, Recovered, Standing, StoreError, StoreSize,
+    StoreWriter,
 };
 use crate::{
     config::StoreConfig,
@@ -85,6 +86,17 @@ impl PostgresStore {
     }
 }
 
+/// Looks at the lease over a connection of its own.
+///
+/// # Errors
+/// As [`PostgresStore::open`].
+pub async fn look_at_lease(url: &str) -> Result<Standing, StoreError> {
+    let server = Server::parse(url)?;
+    let mut connection = server.connect().await?;
+    let looked = limited(LEASE / 2, lease::look(&mut connection)).await;
+    looked.map_err(|error| server.within(error))
+}
+
 async fn size(connection: &mut AsyncPgConnection) -> Result<StoreSize, Fault> {
     let oldest = history::oldest(connection).await?;
     let deleted_seq = lease::load(connection).await?.and_then(|state| state.deleted_seq);
@@ -122,7 +134,7 @@ impl EventStore for PostgresStore {
     }
 
     async fn stored(&self, ids: Vec<EventId>) -> Result<HashSet<EventId>, StoreError> {
-        self.own.read(async |connection| history::stored(connection, ids).await).await
+        self.own.read(async |connection| history::stored(connection, &ids).await).await
     }
 
     async fn size(&self) -> Result<StoreSize, StoreError> {

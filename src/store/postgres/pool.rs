@@ -2,9 +2,17 @@
 //!
 //! Invariants: nothing can be written over them; a read has a time limit on our side besides the
 //! server's; a connection whose read did not end, because of the limit or because nobody waits for
-//! the answer any more, is thrown away: the late answer would be in the way of the next read.
+//! the answer any more, is thrown away: the late answer would be in the way of the next read. A
+//! connection that the server has closed fails no read while the server is there: what was opened before
+//! it was noticed is lent no more, and the read is repeated once on a new one.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bb8_redis::bb8;
 use diesel_async::{
@@ -32,16 +40,24 @@ pub struct ReadPool {
     /// Most connections at one time.
     limit: u32,
     query_timeout: Duration,
+    generation: Arc<Generation>,
 }
+
+/// Counts how often the server was found to have closed a connection: those of an earlier count are
+/// likely to be closed as well, as after its restart.
+#[derive(Debug, Default)]
+struct Generation(AtomicU64);
 
 /// How the pool makes connections and knows the broken ones.
 struct Connections {
     server: Server,
     query_timeout: Duration,
+    generation: Arc<Generation>,
 }
 
 struct Lent {
     connection: AsyncPgConnection,
+    generation: u64,
     /// From the beginning of a read to its good end.
     is_reading: bool,
 }
@@ -50,13 +66,11 @@ impl ReadPool {
     /// Makes a pool that connects when it is used, and whose statements end after `query_timeout`.
     pub fn new(server: Server, connections: u32, query_timeout: Duration) -> Self {
         let limit = connections.max(1);
-        let pool = bb8::Pool::builder()
-            .max_size(limit)
-            .connection_timeout(WAIT)
-            // A query for each read costs a round trip; what is broken is seen by its state.
-            .test_on_check_out(false)
-            .build_unchecked(Connections { server, query_timeout });
-        Self { pool, limit, query_timeout }
+        let generation = Arc::<Generation>::default();
+        let manager = Connections { server, query_timeout, generation: generation.clone() };
+        let pool =
+            bb8::Pool::builder().max_size(limit).connection_timeout(WAIT).build_unchecked(manager);
+        Self { pool, limit, query_timeout, generation }
     }
 
     /// Tells how many are lent now, and how many there may be.
@@ -76,19 +90,57 @@ impl ReadPool {
     /// The connection is thrown away with the read.
     pub async fn read<T>(
         &self,
-        read: impl AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, Fault>,
+        read: impl AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, Fault> + Clone,
     ) -> Result<T, StoreError> {
-        let lent = self.pool.get().await;
-        let mut lent = lent.map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        lent.is_reading = true;
-        let answer = limited(self.query_timeout + GRACE, read(&mut lent.connection)).await;
-        lent.is_reading = answer.is_err();
-        answer.map_err(|error| match error {
+        let answer = match self.read_once(read.clone()).await {
+            Err(Failure { is_closed: true, .. }) => self.read_once(read).await,
+            answer => answer,
+        };
+        answer.map_err(|failure| match failure.error.once_open() {
             StoreError::Unavailable(text) if fault::is_too_slow(&text) => {
                 StoreError::TooSlow(self.query_timeout)
             }
             other => other,
         })
+    }
+
+    async fn read_once<T>(
+        &self,
+        read: impl AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, Fault>,
+    ) -> Result<T, Failure> {
+        let lent = self.pool.get().await;
+        let mut lent = lent.map_err(|error| Failure {
+            error: StoreError::Unavailable(error.to_string()),
+            is_closed: false,
+        })?;
+        lent.is_reading = true;
+        let answer = limited(self.query_timeout + GRACE, read(&mut lent.connection)).await;
+        lent.is_reading = answer.is_err();
+        answer.map_err(|error| {
+            let is_closed = lent.connection.is_broken() || fault::is_closing(&error);
+            if is_closed {
+                self.generation.ended(lent.generation);
+            }
+            Failure { error, is_closed }
+        })
+    }
+}
+
+/// Why a read was not answered.
+struct Failure {
+    error: StoreError,
+    /// The server has closed the connection; it says nothing of the server as it is now.
+    is_closed: bool,
+}
+
+impl Generation {
+    fn now(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Begins the next one, unless another read has.
+    fn ended(&self, known: u64) {
+        self.0.fetch_max(known + 1, Ordering::Relaxed);
     }
 }
 
@@ -97,6 +149,8 @@ impl bb8::ManageConnection for Connections {
     type Error = StoreError;
 
     async fn connect(&self) -> Result<Lent, StoreError> {
+        // Before it connects: what is closed meanwhile may be this one.
+        let generation = self.generation.now();
         let mut connection = self.server.connect().await?;
         let set_up = format!(
             "SET statement_timeout = {}; SET default_transaction_read_only = on; {BY_INDEX}",
@@ -104,10 +158,14 @@ impl bb8::ManageConnection for Connections {
         );
         let setting_up = async { Ok(connection.batch_execute(&set_up).await?) };
         limited(self.query_timeout + GRACE, setting_up).await?;
-        Ok(Lent { connection, is_reading: false })
+        Ok(Lent { connection, generation, is_reading: false })
     }
 
-    async fn is_valid(&self, _: &mut Lent) -> Result<(), StoreError> {
+    /// By its state: a query for each read would cost a round trip.
+    async fn is_valid(&self, lent: &mut Lent) -> Result<(), StoreError> {
+        if lent.generation < self.generation.now() || lent.connection.is_broken() {
+            return Err(StoreError::Unavailable("the server has closed the connection".to_owned()));
+        }
         Ok(())
     }
 

@@ -1,7 +1,9 @@
 //! What only PostgreSQL does: partitions, leases, URLs. The rest is in `store::contract`.
 
 mod connections;
+mod gone_back;
 mod migrations;
+mod reads;
 
 use std::{
     env,
@@ -456,7 +458,9 @@ async fn a_server_that_cannot_be_used_is_one_clear_line() {
     ];
     for (url, cause) in refused {
         let opened = store::open(&url, &StoreConfig::default()).await.map(|_| ());
-        let Err(StoreError::Unusable(text)) = opened else { panic!("{url}: {opened:?}") };
+        let Err(StoreError::Unusable(text) | StoreError::Denied(text)) = opened else {
+            panic!("{url}: {opened:?}")
+        };
         assert!(text.contains(cause) && !text.contains('\n'), "{text}");
     }
     let silent = store::open("postgres://127.0.0.1:1/x", &StoreConfig::default()).await.map(|_| ());

@@ -7,7 +7,7 @@ use diesel_async::{AsyncConnection, AsyncPgConnection};
 
 use super::{
     backfill::{self, Reach},
-    commit::commit,
+    commit::{Held, commit},
     fault::Fault,
     insert::Columns,
     lease,
@@ -28,6 +28,8 @@ use crate::{
 pub struct PostgresWriter {
     link: Link,
     run: Run,
+    /// Number of the last commit that is known to be done, since the state was last read.
+    committed: u64,
     /// Where back-filled rows may be that a live one replaces.
     reach: Reach,
     /// Of back-filled rows. That they repeat when the clock steps back between two runs harms nobody.
@@ -58,7 +60,7 @@ impl PostgresWriter {
         // The writer connects anew on the thread that it works on: its socket is driven there.
         link.close();
         let (numbers, newest) = (Numbers::default(), recovered.newest_time);
-        Ok((Self { link, run, reach, numbers, newest, closed: false }, recovered))
+        Ok((Self { link, run, committed: 0, reach, numbers, newest, closed: false }, recovered))
     }
 
     /// Runs a piece of work on the connection, which is opened again if the last piece failed.
@@ -67,7 +69,7 @@ impl PostgresWriter {
         work: impl AsyncFnOnce(&mut Opened, Run) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
         let Self { link, run, .. } = self.opened()?;
-        link.run(async |opened| work(opened, *run).await).await
+        link.run(async |opened| work(opened, *run).await).await.map_err(StoreError::once_open)
     }
 
     fn opened(&mut self) -> Result<&mut Self, StoreError> {
@@ -109,13 +111,15 @@ async fn make_days(
 #[async_trait(?Send)]
 impl StoreWriter for PostgresWriter {
     async fn commit(&mut self, batch: CommitBatch<'_>) -> Result<Committed, StoreError> {
-        let Self { link, run, reach, newest, .. } = self.opened()?;
+        let Self { link, run, reach, newest, committed: done_before, .. } = self.opened()?;
         let committed = link.run(async |opened| {
             make_room(opened, *run, batch.events.iter().map(|event| &event.event)).await?;
             let columns = Columns::of(batch.events, &opened.topics)?;
-            commit(&mut opened.connection, *run, &batch, &columns, reach).await
+            let held = Held { run: *run, committed: *done_before };
+            commit(&mut opened.connection, held, &batch, &columns, reach).await
         });
-        let committed = committed.await?;
+        let committed = committed.await.map_err(StoreError::once_open)?;
+        *done_before = batch.number;
         *newest = (*newest).max(batch.newest_time);
         Ok(committed)
     }
@@ -157,7 +161,12 @@ impl StoreWriter for PostgresWriter {
     }
 
     async fn recover(&mut self) -> Result<Recovered, StoreError> {
-        self.with(async |opened, run| state::recover(&mut opened.connection, run).await).await
+        let recovered = self
+            .with(async |opened, run| state::recover(&mut opened.connection, run).await)
+            .await?;
+        // Also where the store has gone back: from here it goes on.
+        self.committed = 0;
+        Ok(recovered)
     }
 
     async fn retain(&mut self, limits: RetentionLimits) -> Result<Retained, StoreError> {

@@ -66,11 +66,11 @@ impl Handler<Backfill> for DbWriter {
             };
             (committer, stored)
         };
-        self.stats.store.at_work.set(1);
+        self.stats.store.at_work_since.set(Timestamp::now().0);
         AtomicResponse::new(Box::pin(work.into_actor(self).map(
             |(committer, stored), actor, ctx| {
                 actor.committer = Some(committer);
-                actor.stats.store.at_work.set(0);
+                actor.stats.store.at_work_since.set(0);
                 actor.heed(stored.as_ref().err());
                 // What came meanwhile has waited.
                 ctx.notify(Turn);
@@ -105,11 +105,11 @@ impl Handler<Prune> for DbWriter {
             };
             (committer, pruned)
         };
-        self.stats.store.at_work.set(1);
+        self.stats.store.at_work_since.set(Timestamp::now().0);
         AtomicResponse::new(Box::pin(work.into_actor(self).map(
             |(committer, pruned), actor, ctx| {
                 actor.committer = Some(committer);
-                actor.stats.store.at_work.set(0);
+                actor.stats.store.at_work_since.set(0);
                 if let Ok(Pruned::Done(retained)) = &pruned {
                     actor.stats.store.deleted.add(retained.deleted as u64);
                 }
@@ -129,14 +129,14 @@ impl DbWriter {
         work: impl AsyncFnOnce(&mut dyn StoreWriter) -> Result<T, StoreError> + 'static,
     ) -> AtomicResponse<Self, Result<T, StoreError>> {
         let mut committer = self.committer.take().expect("no message is handled while it is away");
-        self.stats.store.at_work.set(1);
+        self.stats.store.at_work_since.set(Timestamp::now().0);
         let work = async move {
             let done = work(&mut *committer.writer).await;
             (committer, done)
         };
         AtomicResponse::new(Box::pin(work.into_actor(self).map(|(committer, done), actor, _| {
             actor.committer = Some(committer);
-            actor.stats.store.at_work.set(0);
+            actor.stats.store.at_work_since.set(0);
             done
         })))
     }

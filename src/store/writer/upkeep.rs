@@ -217,7 +217,10 @@ impl DbWriter {
     /// the store is not ours any more.
     fn upkeep<T>(&mut self, what: &'static str, result: Result<T, StoreError>) -> Option<T> {
         match result {
-            Ok(done) => Some(done),
+            Ok(done) => {
+                self.well_at = Timestamp::now();
+                Some(done)
+            }
             Err(error @ (StoreError::LeaseLost(_) | StoreError::Unusable(_))) => {
                 self.fail(error);
                 None

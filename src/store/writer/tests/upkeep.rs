@@ -203,5 +203,5 @@ async fn a_command_to_prune_that_finds_the_lease_lost_stops_the_daemon_and_no_ot
     let faults = bench.faults.take().await;
     assert!(matches!(faults[..], [StoreFault::Fatal(StoreError::LeaseLost(_))]), "{faults:?}");
     assert_eq!(bench.script.script().retain_calls.len(), 1);
-    assert_eq!(bench.stats.store.at_work.get(), 0);
+    assert_eq!(bench.stats.store.at_work_since.get(), 0);
 }
