@@ -30,8 +30,8 @@ use nodecast::{
     router::log::{Heads, Log},
     stats::Stats,
     store::{
-        EventQuery, EventStore, PageKey, ReadConnections, Recovered, Run, StoreError, StoreSize,
-        StoreWriter,
+        Arrivals, EventQuery, EventStore, PageKey, ReadConnections, Recovered, Run, StoreError,
+        StoreSize, StoreWriter,
     },
     whitelist::WhitelistState,
 };
@@ -83,6 +83,10 @@ impl EventStore for MemoryStore {
             rows.reverse();
         }
         Ok(rows.into_iter().skip(query.offset).take(query.limit).cloned().collect())
+    }
+
+    async fn arrivals(&self, _after: u64, _limit: usize) -> Result<Arrivals, StoreError> {
+        unreachable!("routes resume nothing")
     }
 
     async fn stored(&self, _ids: Vec<EventId>) -> Result<HashSet<EventId>, StoreError> {

@@ -18,7 +18,7 @@ use crate::{
     },
     source::{BatchLost, Density, Form, Progress, Stream},
     stats::StreamStats,
-    store::{EventQuery, ReadConnections, Recovered, StoreError, StoreSize, StoreWriter},
+    store::{Arrivals, EventQuery, ReadConnections, Recovered, StoreError, StoreSize, StoreWriter},
     testing::{Probe, log},
     whitelist::{SourceKind, SourceState},
 };
@@ -45,6 +45,10 @@ impl EventStore for NamedStore {
 
     async fn events(&self, _query: EventQuery) -> Result<Vec<SequencedEvent>, StoreError> {
         unreachable!("these tests read no history")
+    }
+
+    async fn arrivals(&self, _after: u64, _limit: usize) -> Result<Arrivals, StoreError> {
+        unreachable!("these tests resume nothing")
     }
 
     async fn stored(

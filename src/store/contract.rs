@@ -13,8 +13,10 @@ use crate::{
     source::{Density, FileMark, Form, OpenBlock, Stream, StreamState},
 };
 
+mod arrivals;
 mod backfilled;
 
+pub use arrivals::*;
 pub use backfilled::*;
 
 pub const FILLS: Topic = Topic::new("fills");
@@ -574,6 +576,9 @@ macro_rules! contract_tests {
             pages_neither_repeat_nor_skip_in_either_direction
             every_condition_holds_together_with_the_others
             stored_tells_what_is_there
+            arrivals_come_in_the_order_of_seq_whatever_their_topic_block_and_day
+            arrivals_tell_how_far_retention_has_deleted
+            a_run_remembers_how_far_the_ones_before_it_came
             backfilled_events_are_in_history_once_and_outside_the_order_of_arrival
             backfilled_events_of_one_block_stay_in_their_order
             what_is_to_be_backfilled_is_kept_for_the_next_writer

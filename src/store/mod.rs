@@ -125,7 +125,20 @@ pub struct Recovered {
     pub seen: Vec<BlockRange>,
     /// Those that are still open.
     pub gaps: Vec<Gap>,
+    /// The runs before this one, oldest first.
+    pub earlier_runs: Vec<EarlierRun>,
 }
+
+/// A run that has ended. The next one may have given the numbers behind `last_seq` anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EarlierRun {
+    pub id: u64,
+    /// Highest `seq` that it committed.
+    pub last_seq: u64,
+}
+
+/// Most earlier runs that are remembered: of a cursor that is older only the positions count.
+const RUNS_KEPT: i64 = 10_000;
 
 /// One transaction: some segments of the log.
 #[derive(Clone, Copy)]
@@ -184,6 +197,16 @@ pub struct EventQuery {
 pub struct PageKey {
     pub position: u64,
     pub seq: u64,
+}
+
+/// What follows a place in the order of arrival.
+#[derive(Clone, Debug, Default)]
+pub struct Arrivals {
+    /// Ascending by `seq`; as many as were asked for, if there are.
+    pub events: Vec<SequencedEvent>,
+    /// Highest `seq` that retention has deleted, seen after the events were: who asks for what lies
+    /// below it may miss some.
+    pub deleted_seq: Option<u64>,
 }
 
 /// What retention may keep.
@@ -306,6 +329,10 @@ pub trait EventStore: Send + Sync {
 
     /// Reads one page of history.
     async fn events(&self, query: EventQuery) -> Result<Vec<SequencedEvent>, StoreError>;
+
+    /// Reads what follows a `seq` in the order of arrival, at most so many events. Back-filled ones
+    /// are not in it.
+    async fn arrivals(&self, after: u64, limit: usize) -> Result<Arrivals, StoreError>;
 
     /// Tells which of these are stored.
     async fn stored(&self, ids: Vec<EventId>) -> Result<HashSet<EventId>, StoreError>;

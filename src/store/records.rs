@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{StoreError, ranges::merge};
+use super::{EarlierRun, StoreError, ranges::merge};
 use crate::{
     event::{Address, BACKFILLED_SEQ, Event, EventId, Keys, SequencedEvent, Timestamp, Topic},
     router::ledger::{BlockRange, Gap},
@@ -130,6 +130,11 @@ pub fn gap((topic, first, last, opened): (String, i64, i64, i64)) -> Result<Gap,
         opened: Timestamp(opened),
         closed: None,
     })
+}
+
+/// A run that has ended, of its number and the last `seq` that it committed.
+pub fn earlier_run((id, last_seq): (i64, i64)) -> Result<EarlierRun, StoreError> {
+    Ok(EarlierRun { id: unsigned(id, "run")?, last_seq: unsigned(last_seq, "seq")? })
 }
 
 /// What the progress of a commit ends with: it may hold thousands of small batches of one stream.

@@ -27,6 +27,8 @@ use crate::{
 /// instead.
 const MAX_BRANCHES: usize = 200;
 
+const COLUMNS: &str = "seq, position, time, idx, part, topic_id, late, user_address, body";
+
 #[derive(QueryableByName)]
 struct Row {
     #[diesel(sql_type = BigInt)]
@@ -139,15 +141,11 @@ fn literal(user: &Address) -> String {
 
 impl Statement {
     fn begin_branch(&mut self) {
-        let before = if self.sql.is_empty() {
-            "SELECT seq, position, time, idx, part, topic_id, late, user_address, body FROM ("
-        } else {
-            " UNION ALL "
-        };
-        self.push(format_args!(
-            "{before}(SELECT seq, position, time, idx, part, topic_id, late, user_address, body \
-             FROM nodecast.events WHERE "
-        ));
+        match self.sql.is_empty() {
+            true => self.push(format_args!("SELECT {COLUMNS} FROM (")),
+            false => self.sql.push_str(" UNION ALL "),
+        }
+        self.push(format_args!("(SELECT {COLUMNS} FROM nodecast.events WHERE "));
     }
 
     /// Adds what no index answers, the order and the limit.
@@ -191,6 +189,24 @@ impl Statement {
     fn push(&mut self, text: std::fmt::Arguments<'_>) {
         self.sql.write_fmt(text).expect("writing to a string does not fail");
     }
+}
+
+/// Reads what follows a `seq` in the order of arrival.
+pub async fn arrivals(
+    connection: &mut AsyncPgConnection,
+    after: u64,
+    limit: usize,
+) -> Result<Vec<SequencedEvent>, Fault> {
+    let topics = Topics::load(connection).await?;
+    let after = clamp(after);
+    // The second condition is for the index.
+    let rows: Vec<Row> = diesel::sql_query(format!(
+        "SELECT {COLUMNS} FROM nodecast.events WHERE seq > {after} AND seq > 0 \
+         ORDER BY seq LIMIT {limit}"
+    ))
+    .load(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| event(row, &topics)).collect::<Result<_, StoreError>>()?)
 }
 
 /// Tells which events are stored.

@@ -11,11 +11,17 @@ use diesel::{
 };
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
-use super::fault::Fault;
+use super::{fault::Fault, state};
 use crate::{
     event::Timestamp,
     store::{Run, Standing, StoreError, holder::Holder, records::unsigned},
 };
+
+#[derive(QueryableByName)]
+struct Answer {
+    #[diesel(sql_type = Bool)]
+    yes: bool,
+}
 
 /// How long a daemon that says nothing keeps the lease.
 pub const LEASE: Duration = Duration::from_secs(10);
@@ -95,6 +101,10 @@ async fn take_in_transaction(
     diesel::sql_query(first).bind::<BigInt, _>(epoch).execute(connection).await?;
     let known = locked(connection).await?;
     refuse_if_held(&known)?;
+    // The first run follows none, and who takes the lease for a migration may find older tables.
+    if known.run > 0 && has_runs(connection).await? {
+        state::remember_run(connection, &known).await?;
+    }
     let own = Holder::own();
     let id = now.0.max(known.run + 1);
     let update = format!(
@@ -109,6 +119,11 @@ async fn take_in_transaction(
         .execute(connection)
         .await?;
     Ok(Run { id: unsigned(id, "run")?, epoch: known.epoch as u64 })
+}
+
+async fn has_runs(connection: &mut AsyncPgConnection) -> Result<bool, Fault> {
+    let has = "SELECT to_regclass('nodecast.runs') IS NOT NULL AS yes";
+    Ok(diesel::sql_query(has).get_result::<Answer>(connection).await?.yes)
 }
 
 /// Locks the row within a transaction of a run, and tells how the store stands, if that run is

@@ -43,7 +43,7 @@ use self::{
 };
 pub use self::{lease::LEASE, writer::PostgresWriter};
 use super::{
-    EventQuery, EventStore, ReadConnections, Recovered, Standing, StoreError, StoreSize,
+    Arrivals, EventQuery, EventStore, ReadConnections, Recovered, Standing, StoreError, StoreSize,
     StoreWriter,
 };
 use crate::{
@@ -109,6 +109,17 @@ async fn size(connection: &mut AsyncPgConnection) -> Result<StoreSize, Fault> {
     })
 }
 
+async fn arrivals(
+    connection: &mut AsyncPgConnection,
+    after: u64,
+    limit: usize,
+) -> Result<Arrivals, Fault> {
+    let events = history::arrivals(connection, after, limit).await?;
+    // Behind the events, because a day goes after its number is written.
+    let deleted_seq = lease::load(connection).await?.and_then(|state| state.deleted_seq);
+    Ok(Arrivals { events, deleted_seq: deleted_seq.map(|seq| seq as u64) })
+}
+
 #[async_trait]
 impl EventStore for PostgresStore {
     fn describe(&self) -> String {
@@ -131,6 +142,10 @@ impl EventStore for PostgresStore {
 
     async fn events(&self, query: EventQuery) -> Result<Vec<SequencedEvent>, StoreError> {
         self.readers.read(async |connection| history::page(connection, &query).await).await
+    }
+
+    async fn arrivals(&self, after: u64, limit: usize) -> Result<Arrivals, StoreError> {
+        self.readers.read(async |connection| arrivals(connection, after, limit).await).await
     }
 
     async fn stored(&self, ids: Vec<EventId>) -> Result<HashSet<EventId>, StoreError> {

@@ -88,3 +88,10 @@ diesel::table! {
         size -> Nullable<BigInt>,
     }
 }
+
+diesel::table! {
+    nodecast.runs (id) {
+        id -> BigInt,
+        last_seq -> BigInt,
+    }
+}

@@ -11,7 +11,7 @@ use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use super::{
     fault::Fault,
     lease,
-    schema::{blocks, checkpoints, events, gaps, streams},
+    schema::{blocks, checkpoints, events, gaps, runs, streams},
     statement::statement,
     topics::Topics,
 };
@@ -20,7 +20,7 @@ use crate::{
     router::ledger::{BlockRange, Gap},
     source::{FileMark, Progress, StreamCheckpoint},
     store::{
-        Recovered, Run, StoreError,
+        EarlierRun, RUNS_KEPT, Recovered, Run, StoreError,
         ranges::{condense, merge},
         records::{self, FinalProgress, RangeRow, signed, unsigned},
     },
@@ -40,9 +40,36 @@ pub async fn recover(connection: &mut AsyncPgConnection, run: Run) -> Result<Rec
                 newest_time: state.newest_time.map(Timestamp),
                 seen,
                 gaps: load_gaps(connection).await?,
+                earlier_runs: load_runs(connection).await?,
             })
         })
         .await
+}
+
+/// Keeps how far a run came that has ended.
+pub async fn remember_run(
+    connection: &mut AsyncPgConnection,
+    ended: &lease::StoreState,
+) -> Result<(), Fault> {
+    let last_seq = runs::last_seq.eq(ended.last_seq);
+    diesel::insert_into(runs::table)
+        .values((runs::id.eq(ended.run), last_seq))
+        .on_conflict(runs::id)
+        .do_update()
+        .set(last_seq)
+        .execute(connection)
+        .await?;
+    let newest = runs::table.select(runs::id).order(runs::id.desc());
+    let forgotten: Option<i64> = newest.offset(RUNS_KEPT).first(connection).await.optional()?;
+    if let Some(newest) = forgotten {
+        diesel::delete(runs::table.filter(runs::id.le(newest))).execute(connection).await?;
+    }
+    Ok(())
+}
+
+async fn load_runs(connection: &mut AsyncPgConnection) -> Result<Vec<EarlierRun>, Fault> {
+    let rows: Vec<(i64, i64)> = runs::table.order(runs::id).load(connection).await?;
+    Ok(rows.into_iter().map(records::earlier_run).collect::<Result<_, StoreError>>()?)
 }
 
 async fn load_heads(

@@ -17,7 +17,7 @@ use super::{fault::Fault, schema::events, state};
 use crate::{
     event::{Address, EventId, SequencedEvent, Timestamp},
     store::{
-        EventQuery, StoreError,
+        Arrivals, EventQuery, StoreError,
         records::{EventRow, clamp, seq_bound},
     },
 };
@@ -83,6 +83,24 @@ pub fn page(
             rows.reverse();
         }
         Ok(rows.into_iter().map(event).collect::<Result<_, StoreError>>()?)
+    })
+}
+
+/// Reads what follows a `seq` in the order of arrival, which is the order of the table.
+pub fn arrivals(
+    connection: &mut SqliteConnection,
+    after: u64,
+    limit: usize,
+) -> Result<Arrivals, Fault> {
+    connection.transaction(|connection| {
+        let after = clamp(after);
+        let rows: Vec<Row> = diesel::sql_query(format!(
+            "SELECT seq, topic, position, idx, part, time, user, late, body FROM events \
+             WHERE seq > {after} ORDER BY seq LIMIT {limit}"
+        ))
+        .load(connection)?;
+        let events = rows.into_iter().map(event).collect::<Result<_, StoreError>>()?;
+        Ok(Arrivals { events, deleted_seq: state::deleted_seq(connection)? })
     })
 }
 

@@ -35,7 +35,8 @@ use diesel::prelude::*;
 pub use self::writer::SqliteWriter;
 use self::{connection::ReadPool, fault::Fault};
 use super::{
-    EventQuery, EventStore, ReadConnections, Recovered, StoreError, StoreSize, StoreWriter,
+    Arrivals, EventQuery, EventStore, ReadConnections, Recovered, StoreError, StoreSize,
+    StoreWriter,
 };
 use crate::{
     config::StoreConfig,
@@ -116,6 +117,11 @@ impl EventStore for SqliteStore {
             deadline::within(limit, || history::page(connection, &query))
         })
         .await
+    }
+
+    async fn arrivals(&self, after: u64, limit: usize) -> Result<Arrivals, StoreError> {
+        Self::read(&self.readers, move |connection| history::arrivals(connection, after, limit))
+            .await
     }
 
     async fn stored(&self, ids: Vec<EventId>) -> Result<HashSet<EventId>, StoreError> {

@@ -78,3 +78,10 @@ diesel::table! {
         size -> Nullable<BigInt>,
     }
 }
+
+diesel::table! {
+    runs (id) {
+        id -> BigInt,
+        last_seq -> BigInt,
+    }
+}

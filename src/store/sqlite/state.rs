@@ -8,14 +8,14 @@ use diesel::{
 use super::{
     connection::immediate,
     fault::Fault,
-    schema::{blocks, checkpoints, events, gaps, store_state, streams},
+    schema::{blocks, checkpoints, events, gaps, runs, store_state, streams},
 };
 use crate::{
     event::{Timestamp, Topic},
     router::ledger::{BlockRange, Gap},
     source::{FileMark, Progress, StreamCheckpoint},
     store::{
-        Recovered, Run, StoreError,
+        EarlierRun, RUNS_KEPT, Recovered, Run, StoreError,
         ranges::merge,
         records::{self, FinalProgress, RangeRow, signed, unsigned},
     },
@@ -38,12 +38,21 @@ pub fn load(connection: &mut SqliteConnection) -> Result<Option<StoreState>, Fau
     Ok(store_state::table.select(StoreState::as_select()).first(connection).optional()?)
 }
 
+/// Highest `seq` that retention has deleted.
+pub fn deleted_seq(connection: &mut SqliteConnection) -> Result<Option<u64>, Fault> {
+    let deleted = load(connection)?.and_then(|state| state.deleted_seq);
+    Ok(deleted.map(|seq| unsigned(seq, "seq")).transpose()?)
+}
+
 /// Starts a run: its number is above every earlier one's, even if the clock has stepped back.
 pub fn start_run(connection: &mut SqliteConnection, now: Timestamp) -> Result<Run, Fault> {
     immediate(connection, |connection| {
         let known = load(connection)?;
         let epoch = known.as_ref().map_or_else(|| fastrand::u64(1..), |state| state.epoch as u64);
         let id = known.as_ref().map_or(now.0, |state| now.0.max(state.run + 1));
+        if let Some(ended) = &known {
+            remember_run(connection, ended)?;
+        }
         diesel::insert_into(store_state::table)
             .values((
                 store_state::id.eq(1),
@@ -58,6 +67,24 @@ pub fn start_run(connection: &mut SqliteConnection, now: Timestamp) -> Result<Ru
             .execute(connection)?;
         Ok(Run { id: unsigned(id, "run")?, epoch })
     })
+}
+
+/// Keeps how far a run came that has ended.
+fn remember_run(connection: &mut SqliteConnection, ended: &StoreState) -> Result<(), Fault> {
+    diesel::replace_into(runs::table)
+        .values((runs::id.eq(ended.run), runs::last_seq.eq(ended.last_seq)))
+        .execute(connection)?;
+    let newest = runs::table.select(runs::id).order(runs::id.desc());
+    let forgotten: Option<i64> = newest.offset(RUNS_KEPT).first(connection).optional()?;
+    if let Some(newest) = forgotten {
+        diesel::delete(runs::table.filter(runs::id.le(newest))).execute(connection)?;
+    }
+    Ok(())
+}
+
+fn load_runs(connection: &mut SqliteConnection) -> Result<Vec<EarlierRun>, Fault> {
+    let rows: Vec<(i64, i64)> = runs::table.order(runs::id).load(connection)?;
+    Ok(rows.into_iter().map(records::earlier_run).collect::<Result<_, StoreError>>()?)
 }
 
 /// Reads the state within a transaction of a run, if it is still the writer.
@@ -88,6 +115,7 @@ pub fn recover(connection: &mut SqliteConnection, run: Run) -> Result<Recovered,
             newest_time: state.newest_time.map(Timestamp),
             seen,
             gaps: load_gaps(connection)?,
+            earlier_runs: load_runs(connection)?,
         })
     })
 }

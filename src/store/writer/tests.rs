@@ -122,6 +122,7 @@ impl StoreWriter for ScriptedWriter {
             newest_time: None,
             seen: Vec::new(),
             gaps: Vec::new(),
+            earlier_runs: Vec::new(),
         })
     }
 

@@ -1,0 +1,3 @@
+DROP INDEX nodecast.events_by_arrival;
+
+DROP TABLE nodecast.runs;
