@@ -52,8 +52,12 @@
 //!   hour file, because events can be missed, files replaced under the same inode, and old hours
 //!   written to again.
 //! * **One client's slowness is its own.** A frame is encoded once and shared; it waits in an outbox
-//!   that is bounded in bytes; who cannot keep up is closed, and heartbeats go on meanwhile. An
-//!   event is cast when it has its order, without waiting for the commit.
+//!   that is bounded in bytes; who cannot keep up is [behind](delivery::replay), and closed when he
+//!   takes nothing for a time; heartbeats go on meanwhile. An event is cast when it has its order,
+//!   without waiting for the commit.
+//! * **Any stored event can be resumed from.** A session that is behind, because it asked for what has
+//!   been, was slow or lost its connection, has one place in the order of arrival and pulls what
+//!   follows from the log, else from the store, as its socket drains; it joins the others in one turn.
 //! * **No silent hole.** Missing blocks are recorded with their bounds, told to subscribers, and
 //!   closed when another node directory brings them.
 //! * **Bytes stay what they were.** A body is cut from the node's line (put together from such cuts

@@ -12,5 +12,7 @@ mod native;
 #[cfg(feature = "failpoints")]
 #[path = "sessions/panics.rs"]
 mod panics;
+#[path = "sessions/resume.rs"]
+mod resume;
 #[path = "sessions/wire.rs"]
 mod wire;

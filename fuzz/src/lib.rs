@@ -13,6 +13,7 @@ use nodecast::{
     delivery::{
         dialect::{Desk, Door},
         frame::{Assembler, Inbound},
+        replay::Start,
         subscription::Subscriptions,
     },
     event::{Cursor, Timestamp, Topic},
@@ -136,10 +137,17 @@ fn hear(
         topics,
         stats,
         cursor: &cursor,
+        delivered: &cursor,
         replies: Vec::new(),
         changes: Vec::new(),
+        resume: None,
     };
-    door.settle(text).receive(text, &mut desk);
+    let dialect = door.settle(text);
+    dialect.receive(text, &mut desk);
+    if let Some(resume) = desk.resume.take() {
+        assert!(desk.replies.is_empty() && desk.changes.is_empty(), "its place is not known yet");
+        dialect.resume(resume, Ok(Start { cursor: cursor(), exact: true }), &mut desk);
+    }
     (desk.replies, desk.changes.len())
 }
 

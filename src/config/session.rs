@@ -16,13 +16,17 @@ pub struct SessionConfig {
     pub max_subscriptions: usize,
     /// Most users that one session names, in all its subscriptions together. Default 100,000.
     pub max_users: usize,
-    /// Most bytes that wait for one client; above it the client is slow and its session closes.
-    /// Default 1 MiB.
+    /// Most bytes that wait for one client; above it the client is behind and gets the rest as it takes
+    /// what waits. Default 1 MiB.
     pub outbox_bytes: usize,
     /// Kernel send buffer of a session's socket (`SO_SNDBUF`), bytes. Default 256 KiB.
     pub send_buffer_bytes: u32,
     /// Most bytes of a message from a client, all its fragments together. Default 1 MiB.
     pub max_frame_bytes: usize,
+    /// A session that has to catch up ends when its client takes nothing for so long. Default 10 s.
+    pub stall_timeout: Duration,
+    /// Most sessions that read the store at one time to catch up; others wait. Default 128.
+    pub max_replays: usize,
     /// Time between two pings. Default 20 s.
     pub ping_interval: Duration,
     /// A client that answers no ping for this long is gone. Default 10 s.
@@ -43,6 +47,8 @@ impl Default for SessionConfig {
             outbox_bytes: 1 << 20,
             send_buffer_bytes: 256 << 10,
             max_frame_bytes: 1 << 20,
+            stall_timeout: Duration::from_secs(10),
+            max_replays: 128,
             ping_interval: Duration::from_secs(20),
             pong_timeout: Duration::from_secs(10),
             heartbeat_interval: Duration::from_secs(10),
@@ -69,6 +75,10 @@ pub(super) fn keys() -> Vec<Key> {
         Key::size("session.max_frame_bytes", KIB..=64 * MIB, |config| {
             &mut config.session.max_frame_bytes
         }),
+        Key::duration("session.stall_timeout", period(), |config| {
+            &mut config.session.stall_timeout
+        }),
+        Key::count("session.max_replays", 1..=100_000, |config| &mut config.session.max_replays),
         Key::duration("session.ping_interval", period(), |config| {
             &mut config.session.ping_interval
         }),

@@ -49,7 +49,7 @@ use crate::{
     backfill::{BackfillCommand, Backfills},
     config::{Config, LiveConfig},
     control::{Command, ControlServer, Socket, SocketFile},
-    delivery::{self, Casting, SessionSet},
+    delivery::{self, Casting, SessionSet, replay::Pages},
     http::{self, ApiState, Exports, metrics::Metrics},
     logging::Queued,
     mirror::MirrorWriter,
@@ -141,6 +141,7 @@ impl Daemon {
             warn!(logger, "store opened with a restriction"; "reason" => warning);
         }
         let positions = recovered.heads.clone();
+        let earlier_runs = recovered.earlier_runs.clone();
         let reached =
             recovered.streams.iter().filter_map(|stream| stream.state.last_position).max();
         let horizon = Horizon::new(config.store.retention, recovered.newest_time);
@@ -164,6 +165,8 @@ impl Daemon {
 
         let topics = vec![node::FILLS, node::MISC];
         let Commons { config, store, log, stats, readers, quarantine, horizon, .. } = commons;
+        let pages =
+            Pages::new(store.clone(), log.clone(), node::keys_of, earlier_runs, stats.clone());
         let (state_dir, described) = (config.state_dir.clone(), store.describe());
         let sessions = SessionSet::new(config.session.max_sessions, stats.clone());
         let nodes = config.source.data_dirs.iter();
@@ -196,6 +199,7 @@ impl Daemon {
             log,
             readers,
             sessions: sessions.clone(),
+            pages,
             stats: stats.clone(),
             config: live.config.clone(),
             topics,

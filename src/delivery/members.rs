@@ -6,27 +6,37 @@
 //! order of the log; a hole in it is told to each or ends the session, never silent; a turn does a
 //! bounded amount of work and flushes each outbox it touched once.
 
-use std::{collections::HashMap, rc::Rc, sync::Arc};
+mod pull;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    mem,
+    rc::Rc,
+    sync::Arc,
+};
 
 use actix::Addr;
 use ahash::RandomState;
 use bytes::Bytes;
 use slog::warn;
 
+pub use self::pull::Fetch;
 use super::{
     Casting,
     close::CloseReason,
     dialect::Dialect,
     index::{Index, SessionId},
+    outbox::Full,
+    replay::{Behind, Place, Waits},
     session::{Session, Told},
+    shard::Shard,
     socket::{Flush, Wire},
     subscription::{Change, ChangeKind, Subscriptions},
 };
 use crate::{
     event::{Cursor, Timestamp, Topic},
     router::{
-        ledger::Gap,
-        log::{ENCODINGS, Log, LogEvent, Notice, Segment},
+        log::{ENCODINGS, Log, LogEvent, Segment},
         readers::Reader,
     },
 };
@@ -48,6 +58,10 @@ struct Member {
     touched: bool,
     /// Told to close: it gets nothing more.
     closing: bool,
+    /// It is not live.
+    behind: Option<Box<Behind>>,
+    /// Most bytes that are queued for it while it is behind.
+    max_queued: usize,
 }
 
 /// The sessions of one shard and their places in the log.
@@ -70,6 +84,18 @@ pub struct Members {
     /// Reused from event to event.
     interested: Vec<SessionId>,
     touched: Vec<SessionId>,
+    /// Sessions that are behind and can be moved on.
+    line: VecDeque<SessionId>,
+    /// Those that are before us: what they have of another worker we have not cast yet.
+    ahead: Vec<SessionId>,
+    /// Pages to be read.
+    fetches: Vec<Fetch>,
+    /// How many use the store, and who waits for a place there.
+    admitted: usize,
+    unadmitted: VecDeque<SessionId>,
+    /// Our shard, and whether it was told that somebody is in the line.
+    bell: Option<Addr<Shard>>,
+    rung: bool,
     /// Set when all are told to close: who joins later is told at once.
     closing: Option<CloseReason>,
 }
@@ -91,13 +117,21 @@ impl Members {
             delivered,
             interested: Vec::new(),
             touched: Vec::new(),
+            line: VecDeque::new(),
+            ahead: Vec::new(),
+            fetches: Vec::new(),
+            admitted: 0,
+            unadmitted: VecDeque::new(),
+            bell: None,
+            rung: false,
             closing: None,
         }
     }
 
-    /// From now on the log's growth can wake us.
-    pub fn hang(&mut self, reader: Arc<Reader>) {
+    /// From now on the log's growth can wake us, and sessions that can be moved on.
+    pub fn hang(&mut self, reader: Arc<Reader>, bell: Addr<Shard>) {
         self.reader = Some(reader);
+        self.bell = Some(bell);
     }
 
     /// The bell has rung: what is appended from now on rings it again.
@@ -107,19 +141,33 @@ impl Members {
         }
     }
 
+    /// The same of those who can be moved on.
+    pub fn answer_line(&mut self) {
+        self.rung = false;
+    }
+
     pub fn join(
         &mut self,
         session: Addr<Session>,
         wire: Rc<Wire>,
         dialect: &'static dyn Dialect,
+        max_queued: usize,
     ) -> SessionId {
         let id = self.next_id;
         self.next_id += 1;
         if let Some(reason) = &self.closing {
             session.do_send(Told::Close(reason.clone()));
         }
-        let topics = Vec::new();
-        let member = Member { session, wire, dialect, topics, touched: false, closing: false };
+        let member = Member {
+            session,
+            wire,
+            dialect,
+            topics: Vec::new(),
+            touched: false,
+            closing: false,
+            behind: None,
+            max_queued,
+        };
         self.members.insert(id, member);
         id
     }
@@ -131,7 +179,10 @@ impl Members {
     }
 
     pub fn leave(&mut self, id: SessionId, subscriptions: &Subscriptions) {
-        self.members.remove(&id);
+        if let Some(mut behind) = self.members.remove(&id).and_then(|member| member.behind) {
+            self.give_back(&mut behind);
+            self.casting.stats.sessions.behind.add(-1);
+        }
         for (_, subscription) in subscriptions.iter() {
             self.index.apply(id, &subscription.change(ChangeKind::Unfollow));
         }
@@ -152,6 +203,7 @@ impl Members {
         }
         for change in changes {
             self.index.apply(id, change);
+            self.place(id, change, subscriptions);
         }
         if let Some(member) = self.members.get_mut(&id) {
             member.topics = subscriptions.iter().map(|(_, one)| one.topic).collect();
@@ -168,6 +220,16 @@ impl Members {
         if caught_up { head } else { self.delivered.clone() }
     }
 
+    /// "Delivered up to here" to one session.
+    pub fn cursor_of(&self, id: SessionId) -> Cursor {
+        let behind = self.members.get(&id).and_then(|member| member.behind.as_ref());
+        behind.map_or_else(|| self.cursor(), |behind| behind.cursor.clone())
+    }
+
+    pub fn is_behind(&self, id: SessionId) -> bool {
+        self.members.get(&id).is_some_and(|member| member.behind.is_some())
+    }
+
     /// Puts what the log has into outboxes, a bounded amount. Gives whether more is there.
     pub fn turn(&mut self) -> bool {
         if self.index.is_empty() {
@@ -178,6 +240,9 @@ impl Members {
         }
         let (mut events, mut frames) = (0, 0);
         let more = loop {
+            if events >= TURN_EVENTS || frames >= TURN_FRAMES {
+                break true;
+            }
             let Some(segment) = self.segment() else { break false };
             let from = self.done;
             for event in &segment.events[from..] {
@@ -204,8 +269,9 @@ impl Members {
             // An empty segment is work, too.
             events += 1;
         };
+        self.pull();
         self.flush();
-        more
+        more || !self.line.is_empty()
     }
 
     /// Tells every session to close, and those that join later.
@@ -245,10 +311,7 @@ impl Members {
         }
         let segment = self.pending.next()?;
         for notice in &segment.notices {
-            let (gap, closed): (&Gap, bool) = match notice {
-                Notice::GapOpened(gap) => (gap, false),
-                Notice::GapClosed(gap) => (gap, true),
-            };
+            let (gap, closed) = notice.gap();
             self.tell(gap.topic, |dialect| dialect.gap(gap, closed));
         }
         self.current = Some(segment.clone());
@@ -260,9 +323,14 @@ impl Members {
         let mut interested = std::mem::take(&mut self.interested);
         self.index.interested(&event.sequenced.event, &mut interested);
         for &id in &interested {
-            if let Some(member) = self.members.get_mut(&id) {
-                let frame = member.dialect.event(event);
-                member.put(id, frame, &mut self.touched);
+            if let Some(member) = self.members.get_mut(&id).filter(|member| member.is_live()) {
+                let frame = member.dialect.event(event, false);
+                if member.put(id, frame, &mut self.touched) == Err(Full) {
+                    let place = Place::Log { segment: self.position, done: self.done };
+                    let seq = event.sequenced.seq - 1;
+                    member.fall_behind(place, Cursor { seq, ..self.delivered.clone() });
+                    self.casting.stats.sessions.behind.add(1);
+                }
             }
         }
         let count = interested.len();
@@ -270,24 +338,18 @@ impl Members {
         count
     }
 
-    /// The log went on without us: every subscriber is told, or closed where its dialect has no
-    /// word for it, so that none takes a stream with a hole for a whole one.
+    /// The log went on without us: every subscriber gets the rest from the store.
     fn missed(&mut self, segments: u64) {
         let delivered = self.delivered.clone();
         self.casting.stats.sessions.missed_segments.add(segments);
-        warn!(self.casting.logger, "delivery fell behind: events left memory unsent";
+        warn!(self.casting.logger, "delivery fell behind the log: sessions go on from the store";
             "segments" => segments, "delivered" => %delivered);
-        for (&id, member) in &mut self.members {
-            if member.topics.is_empty() || member.closing {
+        for member in self.members.values_mut() {
+            if member.topics.is_empty() || member.closing || member.behind.is_some() {
                 continue;
             }
-            match member.dialect.missed(&delivered) {
-                Some(frame) => member.put(id, frame, &mut self.touched),
-                None => {
-                    member.closing = true;
-                    member.session.do_send(Told::Close(CloseReason::Missed));
-                }
-            }
+            member.fall_behind(Place::Seq(delivered.seq), delivered.clone());
+            self.casting.stats.sessions.behind.add(1);
         }
     }
 
@@ -295,12 +357,17 @@ impl Members {
     fn tell(&mut self, topic: Topic, frame: impl Fn(&dyn Dialect) -> Option<Bytes>) {
         let mut frames: [Option<Option<Bytes>>; ENCODINGS] = Default::default();
         for (&id, member) in &mut self.members {
-            if member.topics.contains(&topic)
+            if member.is_live()
+                && member.topics.contains(&topic)
                 && let Some(frame) = frames[member.dialect.encoding()]
                     .get_or_insert_with(|| frame(member.dialect))
                     .clone()
             {
-                member.put(id, frame, &mut self.touched);
+                if member.put(id, frame, &mut self.touched) == Err(Full) {
+                    let place = Place::Log { segment: self.position, done: 0 };
+                    member.fall_behind(place, self.delivered.clone());
+                    self.casting.stats.sessions.behind.add(1);
+                }
             }
         }
     }
@@ -309,11 +376,23 @@ impl Members {
         for id in self.touched.drain(..) {
             let Some(member) = self.members.get_mut(&id) else { continue };
             member.touched = false;
+            let behind = member.behind.as_mut().filter(|behind| behind.waits == Waits::No);
             match member.wire.flush() {
-                Flush::Blocked if member.wire.claim_wait() => {
-                    member.session.do_send(Told::Blocked);
+                Flush::Drained => {
+                    if let Some(behind) = behind
+                        && !mem::replace(&mut behind.in_line, true)
+                    {
+                        self.line.push_back(id);
+                    }
                 }
-                Flush::Drained | Flush::Blocked => {}
+                Flush::Blocked => {
+                    if let Some(behind) = behind {
+                        behind.waits = Waits::Room;
+                    }
+                    if member.wire.claim_wait() {
+                        member.session.do_send(Told::Blocked);
+                    }
+                }
                 Flush::Broken => member.session.do_send(Told::Broken),
             }
         }
@@ -321,17 +400,35 @@ impl Members {
 }
 
 impl Member {
-    fn put(&mut self, id: SessionId, frame: Bytes, touched: &mut Vec<SessionId>) {
-        if self.closing {
-            return;
-        }
-        if self.wire.push(frame).is_err() {
-            self.closing = true;
-            self.session.do_send(Told::Close(CloseReason::SlowConsumer));
-        } else if !self.touched {
-            self.touched = true;
+    /// Who is behind finds what is cast now when he comes there.
+    fn is_live(&self) -> bool {
+        !self.closing && self.behind.is_none()
+    }
+
+    /// Queues what is live.
+    fn put(
+        &mut self,
+        id: SessionId,
+        frame: Bytes,
+        touched: &mut Vec<SessionId>,
+    ) -> Result<(), Full> {
+        self.wire.push(frame)?;
+        self.touch(id, touched);
+        Ok(())
+    }
+
+    fn touch(&mut self, id: SessionId, touched: &mut Vec<SessionId>) {
+        if !mem::replace(&mut self.touched, true) {
             touched.push(id);
         }
+    }
+
+    /// Is live no more, and goes on from `place` when its socket has room.
+    fn fall_behind(&mut self, place: Place, cursor: Cursor) {
+        let mut behind = Behind::new(place, cursor);
+        behind.waits = Waits::Room;
+        self.behind = Some(Box::new(behind));
+        self.session.do_send(Told::Behind);
     }
 }
 

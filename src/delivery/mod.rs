@@ -11,6 +11,7 @@ pub mod frame;
 mod index;
 mod members;
 mod outbox;
+pub mod replay;
 mod seat;
 mod server;
 mod session;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 
 use slog::Logger;
 
+use self::replay::Pages;
 pub use self::{close::CloseReason, server::serve, set::SessionSet};
 use crate::{
     config::LiveConfig,
@@ -36,6 +38,8 @@ pub struct Casting {
     pub log: Arc<Log>,
     pub readers: Arc<Readers>,
     pub sessions: Arc<SessionSet>,
+    /// What has been, for those who are behind.
+    pub pages: Pages,
     pub stats: Arc<Stats>,
     pub config: Arc<LiveConfig>,
     /// What clients may subscribe to.

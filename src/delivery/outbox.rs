@@ -123,6 +123,11 @@ impl Outbox {
         self.drop_behind(0);
     }
 
+    /// Bytes that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Gives what has happened since the last call.
     pub fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)

@@ -27,22 +27,21 @@ pub struct Seat {
     pub subscriptions: Subscriptions,
     /// How many of them, and of their users, the gauges know.
     counted: (i64, i64),
+    /// Most bytes that are queued while it is behind.
+    max_queued: usize,
     casting: Arc<Casting>,
 }
 
 impl Seat {
-    pub fn new(members: Rc<RefCell<Members>>, casting: Arc<Casting>) -> Self {
-        Self {
-            id: None,
-            members,
-            subscriptions: Subscriptions::default(),
-            counted: (0, 0),
-            casting,
-        }
+    pub fn new(members: Rc<RefCell<Members>>, casting: Arc<Casting>, max_queued: usize) -> Self {
+        let subscriptions = Subscriptions::default();
+        Self { id: None, members, subscriptions, counted: (0, 0), max_queued, casting }
     }
 
     pub fn take(&mut self, session: Addr<Session>, wire: Rc<Wire>, dialect: &'static dyn Dialect) {
-        self.id = Some(essential(|| self.members.borrow_mut().join(session, wire, dialect)));
+        let mut members = self.members.borrow_mut();
+        let most = self.max_queued;
+        self.id = Some(essential(|| members.join(session, wire, dialect, most)));
     }
 
     pub fn speaks(&self, dialect: &'static dyn Dialect) {
@@ -56,6 +55,36 @@ impl Seat {
         let members = self.members.clone();
         essential(|| members.borrow_mut().settle());
         move || essential(|| members.borrow().cursor())
+    }
+
+    /// "Delivered up to here" to this session.
+    pub fn delivered(&self) -> impl Fn() -> Cursor + use<> {
+        let (members, id) = (self.members.clone(), self.id);
+        move || {
+            essential(|| {
+                let members = members.borrow();
+                id.map_or_else(|| members.cursor(), |id| members.cursor_of(id))
+            })
+        }
+    }
+
+    /// Whether the session gets what has been, or could not take what is.
+    pub fn is_behind(&self) -> bool {
+        self.id.is_some_and(|id| essential(|| self.members.borrow().is_behind(id)))
+    }
+
+    /// The session is told that it is behind: what it wants is asked for event by event from now on.
+    pub fn learn(&self) {
+        if let Some(id) = self.id {
+            essential(|| self.members.borrow_mut().learn(id, &self.subscriptions));
+        }
+    }
+
+    /// The socket has taken all that was queued.
+    pub fn room(&self) {
+        if let Some(id) = self.id {
+            essential(|| self.members.borrow_mut().room(id));
+        }
     }
 
     /// Lets the shard know what a dialect has changed in `subscriptions`.

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::{
     Casting,
     close::CloseReason,
-    dialect::{Desk, Dialect, Door},
+    dialect::{Desk, Dialect, Door, Resume},
     frame::{self, Assembler, Inbound},
     members::Members,
     seat::Seat,
@@ -37,6 +37,8 @@ const READS_PER_WAKE: usize = 16;
 pub enum Told {
     /// The socket takes no more: wait for it.
     Blocked,
+    /// The session is not live any more, and goes on when its socket has room.
+    Behind,
     /// The socket is gone.
     Broken,
     /// The session is to end.
@@ -71,6 +73,10 @@ pub struct Session {
     last_heard: Instant,
     /// Set when the close frame is queued: what the client says is only read to find its end.
     closing: bool,
+    /// The place of a subscription is looked for; what the client says waits.
+    resuming: bool,
+    /// It is watched whether the socket takes anything.
+    watched: bool,
 }
 
 /// What has to be done about a client's frame.
@@ -82,6 +88,7 @@ enum Step {
     Answer {
         replies: Vec<Bytes>,
         changes: Vec<Change>,
+        resume: Option<Resume>,
     },
     Close(CloseReason),
 }
@@ -96,17 +103,22 @@ impl Session {
             settled: false,
             inbound,
             assembler: Assembler::new(config.session.max_frame_bytes),
-            seat: Seat::new(members, casting.clone()),
+            seat: Seat::new(members, casting.clone(), config.session.outbox_bytes / 2),
             casting,
             config,
             last_heard: Instant::now(),
             closing: false,
+            resuming: false,
+            watched: false,
         }
     }
 
     /// Reads what the client has sent and does what it says.
     fn read(&mut self, ctx: &mut Context<Self>) {
         for _ in 0..READS_PER_WAKE {
+            if self.resuming {
+                return;
+            }
             match self.wire.read(&mut self.inbound) {
                 Ok(0) => return ctx.stop(),
                 Ok(_) => {
@@ -126,14 +138,16 @@ impl Session {
 
     /// Does what the frames say that are complete.
     fn converse(&mut self, ctx: &mut Context<Self>) {
-        while !self.closing {
+        while !self.closing && !self.resuming {
             match contained(|| self.step()) {
                 Ok(Step::Wait) => break,
                 Ok(Step::Nothing) => {}
                 Ok(Step::Pong(payload)) => self.send(frame::pong(&payload), ctx),
-                Ok(Step::Answer { replies, changes }) => {
-                    self.seat.apply(&changes);
-                    replies.into_iter().for_each(|reply| self.send(reply, ctx));
+                Ok(Step::Answer { replies, changes, resume }) => {
+                    self.answer(replies, &changes, ctx);
+                    if let Some(resume) = resume {
+                        self.resume(resume, ctx);
+                    }
                 }
                 Ok(Step::Close(reason)) => self.close(&reason, ctx),
                 Err(_panicked) => {
@@ -178,18 +192,58 @@ impl Session {
     }
 
     fn at_desk(&mut self, work: impl FnOnce(&mut Desk<'_>)) -> Step {
-        let cursor = self.seat.settle();
+        let (cursor, delivered) = (self.seat.settle(), self.seat.delivered());
         let mut desk = Desk {
             subscriptions: &mut self.seat.subscriptions,
             limits: &self.config.session,
             topics: &self.casting.topics,
             stats: &self.casting.stats,
             cursor: &cursor,
+            delivered: &delivered,
             replies: Vec::new(),
             changes: Vec::new(),
+            resume: None,
         };
         work(&mut desk);
-        Step::Answer { replies: desk.replies, changes: desk.changes }
+        let Desk { replies, changes, resume, .. } = desk;
+        Step::Answer { replies, changes, resume }
+    }
+
+    /// Says what a dialect has to say, and lets the shard know what it has changed. In this order: the
+    /// answer to a subscription goes before its events.
+    fn answer(&mut self, replies: Vec<Bytes>, changes: &[Change], ctx: &mut Context<Self>) {
+        replies.into_iter().for_each(|reply| self.send(reply, ctx));
+        self.seat.apply(changes);
+    }
+
+    /// Looks for the place where a subscription begins. Until it is found the client is not heard.
+    fn resume(&mut self, resume: Resume, ctx: &mut Context<Self>) {
+        self.resuming = true;
+        self.wire.listen(false);
+        let casting = self.casting.clone();
+        let search = async move {
+            let start = casting.pages.start(resume.from.clone(), &resume.wanted).await;
+            (resume, start)
+        };
+        ctx.spawn(search.into_actor(self).map(|(resume, start), session, ctx| {
+            session.resuming = false;
+            session.last_heard = Instant::now();
+            session.wire.listen(true);
+            if session.closing {
+                return;
+            }
+            let dialect = session.dialect;
+            match contained(|| session.at_desk(|desk| dialect.resume(resume, start, desk))) {
+                Ok(Step::Answer { replies, changes, .. }) => session.answer(replies, &changes, ctx),
+                Ok(_) => {}
+                Err(_panicked) => {
+                    session.casting.stats.sessions.panics.add(1);
+                    session.close(&CloseReason::Internal, ctx);
+                }
+            }
+            // What the client has said meanwhile.
+            session.converse(ctx);
+        }));
     }
 
     /// After our close frame only the client's own, or the end of its stream, is of interest.
@@ -211,6 +265,7 @@ impl Session {
     /// Queues a frame; the caller flushes.
     fn send(&mut self, frame: Bytes, ctx: &mut Context<Self>) {
         if !self.closing && self.wire.push(frame).is_err() {
+            self.wire.refuse();
             self.close(&CloseReason::SlowConsumer, ctx);
         }
     }
@@ -223,7 +278,7 @@ impl Session {
     fn flushed(&mut self, flush: Flush, ctx: &mut Context<Self>) {
         match flush {
             Flush::Drained if self.closing => self.wire.end(),
-            Flush::Drained => {}
+            Flush::Drained => self.seat.room(),
             Flush::Blocked => {
                 if self.wire.claim_wait() {
                     self.wait_for_room(ctx);
@@ -235,12 +290,33 @@ impl Session {
 
     /// Goes on writing when the socket takes more. Only for who has claimed it.
     fn wait_for_room(&mut self, ctx: &mut Context<Self>) {
+        if !self.watched {
+            self.watch(ctx);
+        }
         let wire = self.wire.clone();
         let room = async move { poll_fn(|cx| wire.poll_writable(cx)).await };
         ctx.spawn(room.into_actor(self).map(|room, session, ctx| {
             let flush = if room.is_ok() { session.wire.resume() } else { Flush::Broken };
             session.flushed(flush, ctx);
         }));
+    }
+
+    /// Ends a session that is behind and whose socket takes nothing for too long. A slow one that takes
+    /// what it can may stay: what it has to get waits in the log and in the store.
+    fn watch(&mut self, ctx: &mut Context<Self>) {
+        self.watched = true;
+        let taken = self.wire.taken_bytes();
+        ctx.run_later(self.config.session.stall_timeout, move |session, ctx| {
+            session.watched = false;
+            if session.closing || !session.wire.is_awaited() {
+                return;
+            }
+            if session.wire.taken_bytes() == taken && session.seat.is_behind() {
+                session.close(&CloseReason::SlowConsumer, ctx);
+            } else {
+                session.watch(ctx);
+            }
+        });
     }
 
     /// Says farewell and ends: at once when the client is gone, else when it has closed too, or
@@ -358,6 +434,10 @@ impl Handler<Told> for Session {
     fn handle(&mut self, told: Told, ctx: &mut Self::Context) {
         match told {
             Told::Blocked => self.wait_for_room(ctx),
+            Told::Behind => {
+                self.seat.learn();
+                self.flush(ctx);
+            }
             Told::Broken => ctx.stop(),
             Told::Close(reason) => self.close(&reason, ctx),
         }

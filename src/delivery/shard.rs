@@ -5,11 +5,15 @@
 //! Invariant: between two turns the thread serves everything else, so that heartbeats and control
 //! frames get through however much there is to deliver. A panic in a turn ends the process.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc};
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use actix::prelude::*;
 
-use super::{Casting, close::CloseReason, members::Members};
+use super::{
+    Casting,
+    close::CloseReason,
+    members::{Fetch, Members},
+};
 use crate::{
     essential::essential,
     fail_point,
@@ -23,6 +27,14 @@ use crate::{
 pub struct CloseAll {
     pub reason: CloseReason,
 }
+
+/// Somebody who is behind can be moved on.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Pull;
+
+/// After how long a read of the store is tried again; it doubles up to the second one.
+const RETRY: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(10)];
 
 /// Casts the log to the sessions of one HTTP worker.
 pub struct Shard {
@@ -43,12 +55,31 @@ impl Shard {
             self.members.borrow_mut().turn()
         });
         self.continuing = more;
+        for fetch in essential(|| self.members.borrow_mut().take_fetches()) {
+            self.fetch(fetch, ctx);
+        }
         if more {
             // `ctx.notify` would go on within the same poll; this lets all other tasks of the
             // thread run, and the sockets be looked at, before the next turn.
             let rest = tokio::task::yield_now().into_actor(self);
             ctx.spawn(rest.map(|(), shard, ctx| shard.turn(ctx)));
         }
+    }
+
+    /// Reads a page for a session; until it is there, or it is clear that it does not come, the
+    /// session waits.
+    fn fetch(&self, fetch: Fetch, ctx: &mut Context<Self>) {
+        let casting = self.casting.clone();
+        let read = async move { casting.pages.page(fetch.after).await };
+        ctx.spawn(read.into_actor(self).map(move |result, shard, ctx| {
+            let failed = essential(|| shard.members.borrow_mut().fetched(fetch.session, result));
+            if let Some(failures) = failed {
+                let wait = (RETRY[0] * 2u32.saturating_pow(failures - 1)).min(RETRY[1]);
+                ctx.run_later(wait, move |shard, _| {
+                    essential(|| shard.members.borrow_mut().retry(fetch.session));
+                });
+            }
+        }));
     }
 }
 
@@ -58,7 +89,7 @@ impl Actor for Shard {
     fn started(&mut self, ctx: &mut Self::Context) {
         self.casting.sessions.add(ctx.address());
         let reader = self.casting.readers.register(ctx.address().recipient(), Purpose::Delivery);
-        self.members.borrow_mut().hang(reader);
+        self.members.borrow_mut().hang(reader, ctx.address());
         // What was appended before the bell was hung.
         self.turn(ctx);
     }
@@ -69,6 +100,17 @@ impl Handler<Appended> for Shard {
 
     fn handle(&mut self, _: Appended, ctx: &mut Self::Context) {
         self.members.borrow().answer();
+        if !self.continuing {
+            self.turn(ctx);
+        }
+    }
+}
+
+impl Handler<Pull> for Shard {
+    type Result = ();
+
+    fn handle(&mut self, _: Pull, ctx: &mut Self::Context) {
+        self.members.borrow_mut().answer_line();
         if !self.continuing {
             self.turn(ctx);
         }

@@ -9,7 +9,7 @@ use std::{
     io,
     net::Shutdown,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -42,6 +42,11 @@ pub struct Wire {
     blocked: Cell<bool>,
     /// The session waits for the socket, or was told to.
     awaited: Cell<bool>,
+    /// Bytes that the socket took in all.
+    taken: Cell<u64>,
+    /// What the client says is not asked for; who waits for it meanwhile.
+    deaf: Cell<bool>,
+    listener: Cell<Option<Waker>>,
     stats: Arc<Stats>,
     /// Given back last: whoever sees no session open also sees all of their frames counted.
     _permit: Permit,
@@ -68,6 +73,9 @@ impl Wire {
             outbox,
             blocked: Cell::new(false),
             awaited: Cell::new(false),
+            taken: Cell::new(0),
+            deaf: Cell::new(false),
+            listener: Cell::new(None),
             stats,
             _permit: permit,
         })
@@ -76,17 +84,32 @@ impl Wire {
     /// Queues a frame; the caller flushes when it has queued all.
     ///
     /// # Errors
-    /// [`Full`] when it does not fit even after what the socket takes at once: counted as dropped.
+    /// [`Full`] when it does not fit even after what the socket takes at once. It is not counted.
     pub fn push(&self, frame: Bytes) -> Result<(), Full> {
         let mut outbox = self.outbox.borrow_mut();
         let Err(Full) = outbox.push(frame.clone()) else { return Ok(()) };
         // A turn may bring more than the outbox holds to a client that keeps up.
         if !self.blocked.get() && self.write(&mut outbox) != Flush::Broken {
-            let Err(Full) = outbox.push(frame) else { return Ok(()) };
+            return outbox.push(frame);
         }
+        Err(Full)
+    }
+
+    /// Counts a frame that found no room, so that it does not disappear.
+    pub fn refuse(&self) {
+        let mut outbox = self.outbox.borrow_mut();
         outbox.refuse();
         self.report(&mut outbox);
-        Err(Full)
+    }
+
+    /// Bytes that wait for the socket.
+    pub fn waiting_bytes(&self) -> usize {
+        self.outbox.borrow().bytes()
+    }
+
+    /// Bytes that the socket took in all.
+    pub fn taken_bytes(&self) -> u64 {
+        self.taken.get()
     }
 
     /// Queues one of the last frames of a session, also beyond the limit.
@@ -126,7 +149,19 @@ impl Wire {
         self.awaited.get()
     }
 
+    /// Nothing is readable until it listens again: what the client says waits in the kernel.
+    pub fn listen(&self, listens: bool) {
+        self.deaf.set(!listens);
+        if listens && let Some(waker) = self.listener.take() {
+            waker.wake();
+        }
+    }
+
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.deaf.get() {
+            self.listener.set(Some(cx.waker().clone()));
+            return Poll::Pending;
+        }
         self.socket.poll_read_ready(cx)
     }
 
@@ -170,6 +205,7 @@ impl Wire {
         stats.frames_sent.add(tally.sent);
         stats.frames_dropped.add(tally.dropped);
         stats.sent_bytes.add(tally.sent_bytes);
+        self.taken.set(self.taken.get() + tally.sent_bytes);
         stats.outbox_bytes.add(tally.waiting_bytes);
     }
 }

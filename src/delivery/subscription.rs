@@ -74,6 +74,8 @@ pub struct Change {
     pub topic: Topic,
     pub users: Users,
     pub conditions: Option<Arc<Conditions>>,
+    /// It begins behind this place in the order of arrival; none: behind what is delivered now.
+    pub begins: Option<u64>,
 }
 
 /// Whether the users of a change are to be followed from now on or no more.
@@ -209,7 +211,7 @@ impl Subscription {
 
     fn change_of(&self, kind: ChangeKind, users: Users) -> Change {
         let (key, topic, conditions) = (self.key, self.topic, self.conditions.clone());
-        Change { kind, key, topic, users, conditions }
+        Change { kind, key, topic, users, conditions, begins: None }
     }
 }
 

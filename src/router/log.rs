@@ -39,6 +39,8 @@ pub struct LogState {
     pub committed_seq: u64,
     /// Highest `seq` given.
     pub last_seq: u64,
+    /// Highest `seq` that has left: everything above it is here.
+    pub left_seq: u64,
     pub bytes: usize,
     pub uncommitted_events: usize,
 }
@@ -61,7 +63,12 @@ struct Ring {
 impl Log {
     /// Starts an empty log behind the highest `seq` of the store.
     pub fn new(max_bytes: usize, last_seq: u64, heads: Heads) -> Arc<Self> {
-        let state = LogState { committed_seq: last_seq, last_seq, ..LogState::default() };
+        let state = LogState {
+            committed_seq: last_seq,
+            last_seq,
+            left_seq: last_seq,
+            ..LogState::default()
+        };
         let heads = Arc::new(heads);
         let ring =
             Ring { segments: VecDeque::new(), state, heads: heads.clone(), committed_heads: heads };
@@ -72,10 +79,8 @@ impl Log {
     pub fn append(&self, new: NewSegment) -> u64 {
         let mut ring = self.ring();
         let number = ring.state.next;
-        let segment = Segment::new(number, new);
-        if let Some(last) = segment.events.last() {
-            ring.state.last_seq = last.sequenced.seq;
-        }
+        let segment = Segment::new(number, ring.state.last_seq, new);
+        ring.state.last_seq = segment.last_seq;
         ring.state.next += 1;
         ring.heads = segment.heads().clone();
         ring.state.bytes += segment.cost_bytes();
@@ -100,6 +105,15 @@ impl Log {
             slice.segments.push(segment.clone());
         }
         slice
+    }
+
+    /// Finds the segment that holds what follows a `seq`, or the one that will; `None` when some of
+    /// it has left.
+    pub fn find(&self, after: u64) -> Option<u64> {
+        let ring = self.ring();
+        let is_done = |segment: &Arc<Segment>| segment.last_seq <= after;
+        (after >= ring.state.left_seq)
+            .then(|| ring.state.first + ring.segments.partition_point(is_done) as u64)
     }
 
     /// Everything below `next` is in the store: credits go back, old segments leave.
@@ -181,6 +195,7 @@ impl Ring {
             let Some(segment) = self.segments.pop_front() else { break };
             self.state.first += 1;
             self.state.bytes -= segment.cost_bytes();
+            self.state.left_seq = segment.last_seq;
             left.push(segment);
         }
     }

@@ -229,6 +229,13 @@ pub struct SessionStats {
     pub sent_bytes: Counter,
     pub outbox_bytes: Gauge,
     pub slow_consumers: Counter,
+    /// Sessions that are not live: they get what has been, or could not take what is.
+    pub behind: Gauge,
+    /// Pages of the order of arrival that were read from the store for them.
+    pub replay_pages: Counter,
+    /// What such pages take of memory.
+    pub replay_bytes: Gauge,
+    pub replay_failures: Counter,
     /// Segments that left memory before a shard with subscribers had sent them.
     pub missed_segments: Counter,
     pub ping_timeouts: Counter,

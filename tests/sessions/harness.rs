@@ -4,7 +4,7 @@ use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
         mpsc,
     },
@@ -15,18 +15,20 @@ use std::{
 use actix::prelude::*;
 use bytes::Bytes;
 use nodecast::{
-    config::{Config, HttpConfig, LiveConfig, SessionConfig},
-    delivery::{Casting, CloseReason, SessionSet, serve},
+    config::{Config, HttpConfig, LiveConfig, SessionConfig, StoreConfig},
+    delivery::{Casting, CloseReason, SessionSet, replay::Pages, serve},
     event::{Address, Event, EventId, Keys, SequencedEvent, Timestamp, Topic},
     router::{
         log::{Heads, Log, LogEvent, NewSegment, Notice},
         readers::Readers,
     },
-    source::{BatchLost, Budget, Density, Form, Progress, Stream},
+    source::{BatchLost, Budget, Density, Form, Progress, Stream, node},
     stats::Stats,
+    store::{self, CommitBatch, EarlierRun, RetentionLimits, StoreWriter},
 };
 use serde_json::Value;
 use slog::{Discard, Logger, o};
+use tempfile::TempDir;
 use tungstenite::{Message, WebSocket, protocol::frame::coding::CloseCode};
 
 pub const FILLS: Topic = Topic::new("fills");
@@ -35,6 +37,9 @@ pub const ALICE: &str = "0x025a744111554e57c66ba2069a8081249fbe5e11";
 pub const BOB: &str = "0x1e37a337ed460039d1b15bd3bc489de789768d5e";
 /// Nothing here takes that long unless it is broken.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A run of the same store that ended after it had committed this `seq`.
+pub const EARLIER_RUN: EarlierRun = EarlierRun { id: 0xd, last_seq: 103 };
 
 pub struct Server {
     pub address: SocketAddr,
@@ -45,6 +50,9 @@ pub struct Server {
     budget: Arc<Budget>,
     stream: Arc<Stream>,
     seq: AtomicU64,
+    /// Of the store that clients read what has been from, with its commits so far.
+    writer: Mutex<(Box<dyn StoreWriter>, u64)>,
+    _directory: TempDir,
     handle: actix_server::ServerHandle,
     thread: Option<JoinHandle<()>>,
 }
@@ -80,12 +88,22 @@ impl Server {
         let stats = Arc::new(Stats::default());
         let heads = Heads { epoch: 0xe, run: 0xf, positions: vec![] };
         let log = Log::new(max_bytes, 100, heads);
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", directory.path().join("nodecast.db").display());
+        let config = StoreConfig { durable: false, ..StoreConfig::default() };
+        let (store, writer) = block_on(async {
+            let store = store::open(&url, &config).await.unwrap();
+            let (writer, _) = store.open_writer().await.unwrap();
+            (store, Mutex::new((writer, 0)))
+        });
+        let pages = Pages::new(store, log.clone(), node::keys_of, vec![EARLIER_RUN], stats.clone());
         let readers = Arc::new(Readers::default());
         let sessions = SessionSet::new(session.max_sessions, stats.clone());
         let casting = Arc::new(Casting {
             log: log.clone(),
             readers: readers.clone(),
             sessions: sessions.clone(),
+            pages,
             stats: stats.clone(),
             config: Arc::new(LiveConfig::new(Config { session, http, ..Config::default() })),
             topics: vec![FILLS, MISC],
@@ -112,7 +130,58 @@ impl Server {
             directory: "fills".into(),
         });
         let (seq, thread) = (AtomicU64::new(101), Some(thread));
-        Self { address, stats, log, sessions, readers, budget, stream, seq, handle, thread }
+        Self {
+            address,
+            stats,
+            log,
+            sessions,
+            readers,
+            budget,
+            stream,
+            seq,
+            writer,
+            _directory: directory,
+            handle,
+            thread,
+        }
+    }
+
+    /// Stores what is in the log and not in the store, so that it may leave memory.
+    pub fn commit(&self) {
+        let state = self.log.state();
+        let segments = self.log.read(state.committed.max(state.first), usize::MAX).segments;
+        let events: Vec<_> = segments
+            .iter()
+            .flat_map(|segment| segment.events.iter().map(|event| &event.sequenced))
+            .collect();
+        let mut writer = self.writer.lock().unwrap();
+        writer.1 += 1;
+        let batch = CommitBatch {
+            number: writer.1,
+            events: &events,
+            seen: &[],
+            gaps_opened: &[],
+            gaps_closed: &[],
+            progress: &[],
+            last_seq: state.last_seq,
+            newest_time: events.iter().map(|row| row.event.time).max(),
+        };
+        let committed = block_on(writer.0.commit(batch)).unwrap();
+        assert_eq!(committed.duplicates, 0);
+        self.log.commit(state.next);
+    }
+
+    /// Deletes what is stored and older than this.
+    pub fn delete_before(&self, edge: Timestamp) {
+        let limits = RetentionLimits {
+            now: Timestamp::now(),
+            edge,
+            max_bytes: None,
+            min_free_bytes: 0,
+            portion: 1_000,
+        };
+        let mut writer = self.writer.lock().unwrap();
+        while block_on(writer.0.retain(limits)).unwrap().more {}
     }
 
     /// Appends events and wakes the shards.
@@ -179,13 +248,13 @@ impl Server {
 
     pub fn close_all(&self, deadline: Duration) -> usize {
         let closing = self.sessions.close_all(CloseReason::ShuttingDown, deadline);
-        actix_rt::Runtime::new().unwrap().block_on(closing)
+        block_on(closing)
     }
 
     /// Stops the server as the daemon does once the sessions are closed; gives how long it took.
     pub fn stop(&self) -> Duration {
         let started = Instant::now();
-        actix_rt::Runtime::new().unwrap().block_on(self.handle.stop(true));
+        block_on(self.handle.stop(true));
         started.elapsed()
     }
 
@@ -215,11 +284,15 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        actix_rt::Runtime::new().unwrap().block_on(self.handle.stop(false));
+        block_on(self.handle.stop(false));
         if let Some(thread) = self.thread.take() {
             thread.join().unwrap();
         }
     }
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    actix_rt::Runtime::new().unwrap().block_on(work)
 }
 
 pub struct Client {

@@ -221,27 +221,3 @@ fn shutdown_does_not_wait_for_a_stalled_client_beyond_its_deadline() {
     assert!(took < Duration::from_secs(4), "{took:?}");
     drop(stalled);
 }
-
-#[test]
-fn a_client_that_cannot_be_told_of_a_hole_gets_what_came_before_and_is_closed() {
-    let server = Server::start_with_log(0, |_| {});
-    let mut client = server.connect("/ws");
-    let mut idle = server.connect("/ws");
-    client.say(r#"{"action":"subscribe","event":"fill"}"#);
-    client.sync();
-    server.append(vec![fill(1, ALICE, "BTC")]);
-    assert_eq!(client.json()["block"], 1);
-
-    // The store is faster than this shard.
-    server.append_unseen(vec![fill(2, ALICE, "BTC")], vec![]);
-    server.append_unseen(vec![fill(3, ALICE, "BTC")], vec![]);
-    server.log.commit(3);
-    server.append(vec![fill(4, ALICE, "BTC")]);
-
-    assert_eq!(client.closed(), (4010, "events were missed".to_owned(), 0));
-    assert_eq!(server.stats.sessions.missed_segments.get(), 2);
-    // Who asked for nothing has missed nothing.
-    idle.sync();
-    drop((client, idle));
-    server.settle();
-}

@@ -314,26 +314,3 @@ fn many_events_in_one_batch_come_in_their_order_to_every_session() {
     drop(clients);
     server.settle();
 }
-
-#[test]
-fn events_that_left_memory_before_they_could_be_sent_are_told_as_a_gap() {
-    let server = Server::start_with_log(0, |_| {});
-    let mut client = server.native();
-    client.ask(r#"{"type":"subscribe","id":"a","topic":"fills"}"#);
-    server.append(vec![fill(1, ALICE, "BTC")]);
-    assert_eq!(client.json()["block"], 1);
-
-    // The store is faster than this shard.
-    server.append_unseen(vec![fill(2, ALICE, "BTC")], vec![]);
-    server.append_unseen(vec![fill(3, ALICE, "BTC")], vec![]);
-    server.log.commit(3);
-    server.append(vec![fill(4, ALICE, "BTC")]);
-
-    assert_eq!(
-        client.json(),
-        json!({"type":"gap","topic":null,"from":null,"to":null,"closed":false,"cursor":"1.e.f.65.fills-1"})
-    );
-    assert_eq!(client.json()["block"], 4);
-    // Two segments, counted by the one shard that serves somebody.
-    assert_eq!(server.stats.sessions.missed_segments.get(), 2);
-}

@@ -182,7 +182,7 @@ fn a_client_that_vanishes_leaves_nothing_behind() {
 }
 
 /// A client whose socket takes hardly anything while nobody reads.
-fn connect_with_small_buffer(server: &Server) -> Client {
+pub fn connect_with_small_buffer(server: &Server) -> Client {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4 << 10).unwrap();
     socket.connect(&server.address.into()).unwrap();
@@ -196,6 +196,7 @@ fn a_client_that_stops_reading_is_closed_and_delays_nobody() {
     let server = Server::start(|session| {
         session.outbox_bytes = 256 << 10;
         session.send_buffer_bytes = 16 << 10;
+        session.stall_timeout = Duration::from_millis(200);
     });
     let mut slow = connect_with_small_buffer(&server);
     let mut fast = server.native();
@@ -253,6 +254,7 @@ fn a_stalled_client_that_never_reads_again_is_cut_off_all_the_same() {
     let server = Server::start(|session| {
         session.outbox_bytes = 64 << 10;
         session.send_buffer_bytes = 16 << 10;
+        session.stall_timeout = Duration::from_millis(200);
     });
     let mut slow = connect_with_small_buffer(&server);
     slow.say(r#"{"type":"subscribe","id":"a","topic":"fills"}"#);

@@ -109,7 +109,7 @@ impl Dialect for Hyper {
         ENCODING
     }
 
-    fn event(&self, event: &LogEvent) -> Bytes {
+    fn event(&self, event: &LogEvent, _replayed: bool) -> Bytes {
         event.frame(ENCODING, |event| frame::text(|out| encode::older_event(&event.sequenced, out)))
     }
 

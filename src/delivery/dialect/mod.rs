@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use super::{
     close::CloseReason,
+    replay::{ResumeError, Since, Start, Wanted},
     subscription::{Change, SubscribeError, Subscriptions},
 };
 use crate::{
@@ -31,14 +32,23 @@ pub trait Dialect: Sync {
     /// Its number among the encodings of an event, below [`ENCODINGS`].
     fn encoding(&self) -> usize;
 
-    /// The frame of a live event: the same for every session.
-    fn event(&self, event: &LogEvent) -> Bytes;
+    /// The frame of an event, live or from the past: the same for every session.
+    fn event(&self, event: &LogEvent, replayed: bool) -> Bytes;
 
     /// What a client is told when it has connected.
     fn greet(&self, desk: &mut Desk<'_>);
 
-    /// Does what a client says.
+    /// Does what a client says. Where a subscription begins in the past, it puts a [`Resume`] on the
+    /// desk, and is asked again when that place is found.
     fn receive(&self, text: &str, desk: &mut Desk<'_>);
+
+    /// Begins what [`receive`](Self::receive) has put off, at the place that was found.
+    fn resume(&self, _resume: Resume, _start: Result<Start, ResumeError>, _desk: &mut Desk<'_>) {}
+
+    /// A session that got what had been is live from here on. None: nothing is said.
+    fn live(&self, _cursor: &Cursor) -> Option<Bytes> {
+        None
+    }
 
     /// "You have everything up to here", sent by a timer. None: nothing is said.
     fn heartbeat(&self, desk: &Desk<'_>) -> Option<Bytes>;
@@ -46,8 +56,8 @@ pub trait Dialect: Sync {
     /// A hole in a topic was found, or filled.
     fn gap(&self, gap: &Gap, closed: bool) -> Option<Bytes>;
 
-    /// Events behind `delivered` had left memory before they could be sent to anybody here. None:
-    /// the dialect cannot say so, and the session closes instead.
+    /// Events behind `delivered` were deleted before they could be sent. None: the dialect cannot say
+    /// so, and the session closes instead.
     fn missed(&self, delivered: &Cursor) -> Option<Bytes>;
 
     /// The last frames of a session: a farewell if the dialect has one, then the close frame.
@@ -60,12 +70,24 @@ pub struct Desk<'a> {
     pub limits: &'a SessionConfig,
     pub topics: &'a [Topic],
     pub stats: &'a Stats,
-    /// "Delivered up to here": what is subscribed to now starts behind it.
+    /// What is subscribed to now starts behind it.
     pub cursor: &'a dyn Fn() -> Cursor,
+    /// "Delivered up to here" to this session.
+    pub delivered: &'a dyn Fn() -> Cursor,
     /// Frames to send, in order.
     pub replies: Vec<Bytes>,
     /// What the index has to learn, in order.
     pub changes: Vec<Change>,
+    /// What has to wait for its place. Nothing else of this client is heard before that is found.
+    pub resume: Option<Resume>,
+}
+
+/// A subscription that begins in the past, before that place is found.
+#[derive(Debug)]
+pub struct Resume {
+    pub id: Box<str>,
+    pub from: Since,
+    pub wanted: Wanted,
 }
 
 impl Desk<'_> {

@@ -10,24 +10,29 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::{
-    Desk, Dialect, encode,
+    Desk, Dialect, Resume, encode,
     object::{self, ObjectError},
 };
 use crate::{
     delivery::{
         close::CloseReason,
         frame,
+        replay::{ResumeError, Since, Start, Wanted},
         subscription::{Conditions, KEYS, SubscribeError, Subscription, Users},
     },
-    event::{Address, Cursor, Topic},
+    event::{Address, Cursor, Timestamp, Topic},
     router::{ledger::Gap, log::LogEvent},
 };
 
 pub const ENCODING: usize = 1;
+/// Of events that come from the past.
+const REPLAYED: usize = 2;
 
 /// Of the protocol; grows when an existing client could misunderstand us.
 const VERSION: u32 = 1;
 const SERVER: &str = concat!("nodecast/", env!("CARGO_PKG_VERSION"));
+/// Most of the last events that a subscription may begin with.
+const MAX_LAST: usize = 10_000;
 /// Longest id of a subscription or a ping, in bytes: we send it back.
 const MAX_ID_BYTES: usize = 128;
 
@@ -51,6 +56,16 @@ struct Subscribe {
     users: Option<Vec<Address>>,
     #[serde(rename = "where", default)]
     conditions: BTreeMap<String, Values>,
+    from: Option<Box<RawValue>>,
+}
+
+/// Where a subscription begins, when that is no word and no cursor.
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+enum Past {
+    Last(usize),
+    Block(u64),
+    Time(i64),
 }
 
 #[derive(Deserialize)]
@@ -89,6 +104,13 @@ enum Say<'a> {
     Ack {
         id: &'a RawValue,
         cursor: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        from: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        recovered: Option<bool>,
+    },
+    Live {
+        cursor: String,
     },
     Subscriptions {
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -117,6 +139,8 @@ enum Say<'a> {
         id: Option<&'a RawValue>,
         code: &'a str,
         message: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        oldest: Option<String>,
     },
     Bye {
         code: Option<u16>,
@@ -164,6 +188,13 @@ enum FrameError {
     BadId,
     #[error("no subscription has this id")]
     UnknownId,
+    #[error(
+        "from is \"now\", \"oldest\", a cursor, or an object with one of last (1 to {MAX_LAST}), block \
+         and time (microseconds since 1970)"
+    )]
+    BadFrom,
+    #[error("{0}")]
+    NotResumed(#[from] ResumeError),
     #[error("{0}")]
     Refused(#[from] SubscribeError),
 }
@@ -179,6 +210,9 @@ impl FrameError {
             Self::Empty(_) => "empty_list",
             Self::BadId => "invalid_id",
             Self::UnknownId => "unknown_id",
+            Self::BadFrom => "invalid_from",
+            Self::NotResumed(ResumeError::Expired { .. }) => "cursor_expired",
+            Self::NotResumed(ResumeError::Unavailable(_)) => "unavailable",
             Self::Refused(SubscribeError::DuplicateId) => "duplicate_id",
             Self::Refused(SubscribeError::TooManySubscriptions(_)) => "too_many_subscriptions",
             Self::Refused(SubscribeError::TooManyUsers(_)) => "too_many_users",
@@ -194,7 +228,8 @@ impl Native {
                 let request: Unsubscribe = object::read(text.as_bytes())?;
                 let gone = desk.subscriptions.unsubscribe(request.id.get());
                 desk.changes.push(gone.ok_or(FrameError::UnknownId)?);
-                desk.say(&Say::Ack { id: &request.id, cursor: (desk.cursor)().to_string() });
+                let cursor = (desk.delivered)().to_string();
+                desk.say(&Say::Ack { id: &request.id, cursor, from: None, recovered: None });
                 Ok(())
             }
             "list" => {
@@ -227,18 +262,88 @@ impl Native {
             Some(users) if users.is_empty() => return Err(FrameError::Empty("users".to_owned())),
             Some(users) => Users::Listed(users.into_iter().collect()),
         };
-        let conditions = conditions(request.conditions)?;
-        let id = &*request.id;
-        let change = desk.subscriptions.subscribe(
-            id.get(),
-            topic,
-            users,
-            conditions.map(Arc::new),
-            desk.limits,
-        )?;
+        let conditions = conditions(request.conditions)?.map(Arc::new);
+        let wanted = Wanted { topic, users, conditions };
+        match from(request.from.as_deref(), desk.topics)? {
+            Since::Now => Self::begin(&request.id, wanted, None, desk),
+            from => {
+                let id = request.id.get().into();
+                desk.resume = Some(Resume { id, from, wanted });
+                Ok(())
+            }
+        }
+    }
+
+    /// Begins a subscription now, or at a place in the past and by what that was found.
+    fn begin(
+        id: &RawValue,
+        wanted: Wanted,
+        past: Option<(&Start, &Since)>,
+        desk: &mut Desk<'_>,
+    ) -> Result<(), FrameError> {
+        let Wanted { topic, users, conditions } = wanted;
+        let mut change =
+            desk.subscriptions.subscribe(id.get(), topic, users, conditions, desk.limits)?;
+        change.begins = past.map(|(start, _)| start.cursor.seq);
         desk.changes.push(change);
-        desk.say(&Say::Ack { id, cursor: (desk.cursor)().to_string() });
+        desk.say(&match past {
+            None => {
+                Say::Ack { id, cursor: (desk.cursor)().to_string(), from: None, recovered: None }
+            }
+            Some((start, from)) => Say::Ack {
+                id,
+                cursor: start.cursor.to_string(),
+                from: Some(by_what(from, start)),
+                recovered: Some(start.exact),
+            },
+        });
         Ok(())
+    }
+
+    /// Tells a client why its frame has no effect.
+    fn refuse(id: Option<&RawValue>, error: &FrameError, desk: &mut Desk<'_>) {
+        desk.stats.sessions.bad_frames.add(1);
+        if let FrameError::Refused(refused) = error {
+            desk.count_refusal(refused);
+        }
+        let oldest = match error {
+            FrameError::NotResumed(ResumeError::Expired { oldest }) => Some(oldest.to_string()),
+            _ => None,
+        };
+        desk.say(&Say::Error { id, code: error.code(), message: error.to_string(), oldest });
+    }
+}
+
+/// Reads where a subscription shall begin.
+fn from(asked: Option<&RawValue>, topics: &[Topic]) -> Result<Since, FrameError> {
+    let Some(asked) = asked else { return Ok(Since::Now) };
+    if let Ok(text) = serde_json::from_str::<String>(asked.get()) {
+        return match &*text {
+            "now" => Ok(Since::Now),
+            "oldest" => Ok(Since::Oldest),
+            cursor => {
+                Cursor::parse(cursor, topics).map(Since::Cursor).map_err(|_| FrameError::BadFrom)
+            }
+        };
+    }
+    match object::read(asked.get().as_bytes()) {
+        Ok(Past::Last(count)) if (1..=MAX_LAST).contains(&count) => Ok(Since::Last(count)),
+        Ok(Past::Block(block)) => Ok(Since::Block(block)),
+        Ok(Past::Time(time)) => Ok(Since::Time(Timestamp(time))),
+        Ok(Past::Last(_)) | Err(_) => Err(FrameError::BadFrom),
+    }
+}
+
+/// By what the place was found.
+fn by_what(from: &Since, start: &Start) -> &'static str {
+    match from {
+        Since::Now => "now",
+        Since::Oldest => "oldest",
+        Since::Cursor(_) if start.exact => "cursor",
+        Since::Cursor(_) => "position",
+        Since::Last(_) => "last",
+        Since::Block(_) => "block",
+        Since::Time(_) => "time",
     }
 }
 
@@ -271,10 +376,10 @@ impl Dialect for Native {
         ENCODING
     }
 
-    fn event(&self, event: &LogEvent) -> Bytes {
-        event.frame(ENCODING, |event| {
+    fn event(&self, event: &LogEvent, replayed: bool) -> Bytes {
+        event.frame(if replayed { REPLAYED } else { ENCODING }, |event| {
             let cursor = event.cursor();
-            frame::text(|out| encode::native_event(&event.sequenced, &cursor, false, out))
+            frame::text(|out| encode::native_event(&event.sequenced, &cursor, replayed, out))
         })
     }
 
@@ -307,17 +412,28 @@ impl Dialect for Native {
             Ok(head) => (head.id, Self::answer(&head.kind, text, desk)),
             Err(error) => (None, Err(error.into())),
         };
-        let Err(error) = outcome else { return };
-        desk.stats.sessions.bad_frames.add(1);
-        if let FrameError::Refused(refused) = &error {
-            desk.count_refusal(refused);
+        if let Err(error) = outcome {
+            Self::refuse(id.as_deref().filter(|id| check_id(id).is_ok()), &error, desk);
         }
-        let id = id.as_deref().filter(|id| check_id(id).is_ok());
-        desk.say(&Say::Error { id, code: error.code(), message: error.to_string() });
+    }
+
+    fn resume(&self, resume: Resume, start: Result<Start, ResumeError>, desk: &mut Desk<'_>) {
+        let Resume { id, from, wanted } = resume;
+        let id: Box<RawValue> = serde_json::from_str(&id).expect("an id was JSON when it came");
+        let outcome = start
+            .map_err(FrameError::from)
+            .and_then(|start| Self::begin(&id, wanted, Some((&start, &from)), desk));
+        if let Err(error) = outcome {
+            Self::refuse(Some(&id), &error, desk);
+        }
+    }
+
+    fn live(&self, cursor: &Cursor) -> Option<Bytes> {
+        Some(Say::Live { cursor: cursor.to_string() }.frame())
     }
 
     fn heartbeat(&self, desk: &Desk<'_>) -> Option<Bytes> {
-        let cursor = (desk.cursor)();
+        let cursor = (desk.delivered)();
         let (seq, lag_ms) = (cursor.seq, desk.lag_ms());
         Some(Say::Heartbeat { cursor: cursor.to_string(), seq, lag_ms }.frame())
     }

@@ -4,7 +4,7 @@ use super::{
     Metrics,
     text::{Kind, Page},
 };
-use crate::control::MAX_CLIENTS;
+use crate::{control::MAX_CLIENTS, delivery::replay::Pages};
 
 pub fn sessions(page: &mut Page, metrics: &Metrics) {
     let Metrics { state, .. } = metrics;
@@ -85,9 +85,30 @@ pub fn sessions(page: &mut Page, metrics: &Metrics) {
     page.counter("nodecast_delivery_sent_bytes_total", "Bytes sent to clients.", &stats.sent_bytes);
     page.counter(
         "nodecast_delivery_missed_segments_total",
-        "Batches that left memory before they were cast; clients were told or closed.",
+        "Batches that left memory before they were cast: clients get them from the store.",
         &stats.missed_segments,
     );
+    page.gauge(
+        "nodecast_sessions_behind",
+        "Sessions that catch up: they get what has been, or could not take what is.",
+        stats.behind.get(),
+    );
+    page.counter(
+        "nodecast_replay_pages_total",
+        "Pages of the order of arrival that were read from the store for them.",
+        &stats.replay_pages,
+    );
+    page.counter(
+        "nodecast_replay_failures_total",
+        "Such reads that failed; they are tried again.",
+        &stats.replay_failures,
+    );
+    page.gauge(
+        "nodecast_replay_bytes",
+        "What pages take of memory that are kept for others.",
+        stats.replay_bytes.get(),
+    );
+    page.gauge("nodecast_replay_limit_bytes", "Most of them.", Pages::max_bytes());
     page.family(Kind::Histogram, "nodecast_delivery_cast_duration_seconds", "From the read of a batch until it is in the outboxes, for each HTTP worker with subscribers.")
         .histogram(&[], &stats.cast_durations.observed());
     page.gauge(

@@ -76,11 +76,23 @@ pub enum Notice {
     GapClosed(Gap),
 }
 
+impl Notice {
+    /// The gap, and whether it is closed.
+    pub fn gap(&self) -> (&Gap, bool) {
+        match self {
+            Self::GapOpened(gap) => (gap, false),
+            Self::GapClosed(gap) => (gap, true),
+        }
+    }
+}
+
 /// One batch in the log. It is there also when it has no events: its progress must be committed.
 pub struct Segment {
     /// Place in the log, without gaps from 0 at the start of the process.
     pub number: u64,
     pub generation: u64,
+    /// Highest `seq` given with this segment and those before it.
+    pub last_seq: u64,
     pub topic: Topic,
     pub events: Vec<LogEvent>,
     pub notices: Vec<Notice>,
@@ -97,12 +109,13 @@ pub struct Segment {
 }
 
 impl Segment {
-    pub(super) fn new(number: u64, new: NewSegment) -> Self {
+    pub(super) fn new(number: u64, before: u64, new: NewSegment) -> Self {
         let events = new.events.iter().map(|event| event.sequenced.event.cost_bytes());
         let seen = new.seen.iter().map(|range| size_of_val(range) + size_of_val(&*range.digests));
         Self {
             number,
             generation: new.generation,
+            last_seq: new.events.last().map_or(before, |last| last.sequenced.seq),
             topic: new.progress.stream.topic,
             cost_bytes: size_of::<Self>() + events.chain(seen).sum::<usize>(),
             events: new.events,

@@ -33,3 +33,16 @@ pub use self::{
     tail::read_before,
     watcher::{FileWatcher, Restart, StopReading},
 };
+
+use crate::event::{Keys, Topic};
+
+/// Reads the keys of a body that came back from the store.
+pub fn keys_of(topic: Topic, body: &[u8]) -> Keys {
+    let read = match topic {
+        FILLS => read_fill_keys,
+        MISC => read_misc_keys,
+        _ => return Keys::default(),
+    };
+    // It was valid when it was stored.
+    read(body).unwrap_or_default()
+}

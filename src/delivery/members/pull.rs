@@ -1,0 +1,364 @@
+//! Moves sessions on that are behind, a slice each in turn, until they are where the others are.
+
+use std::{mem, sync::Arc};
+
+use super::{Member, Members};
+use crate::{
+    delivery::{
+        Casting,
+        close::CloseReason,
+        index::SessionId,
+        replay::{Behind, Page, Place, Waits},
+        session::Told,
+        shard::Pull,
+        subscription::{Change, ChangeKind, Subscriptions},
+    },
+    event::Topic,
+    router::log::{LogEvent, Notice},
+    store::StoreError,
+};
+
+/// Most events that are looked at for one session before the next has its turn.
+const SLICE_EVENTS: usize = 512;
+/// Most events that are looked at in one turn, for all sessions that are behind: the live ones are
+/// served in between.
+const TURN_EVENTS: usize = 8_192;
+/// Most bytes that are queued for a session that is behind. The rest waits where it is, in the log
+/// or the store.
+const QUEUED_BYTES: usize = 256 << 10;
+
+/// A page that a session waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fetch {
+    pub session: SessionId,
+    pub after: u64,
+}
+
+/// What a slice ended with.
+enum Ended {
+    /// More can be done when the others had their turn and the socket has taken this.
+    Slice,
+    Joined,
+    Waits(Waits),
+    /// A page has to be read first.
+    Needs(u64),
+    /// The store does not hold all of it any more.
+    Lost,
+}
+
+impl Members {
+    /// A session that has fallen behind says what it wants.
+    pub fn learn(&mut self, id: SessionId, subscriptions: &Subscriptions) {
+        if let Some(behind) = self.members.get_mut(&id).and_then(|one| one.behind.as_mut())
+            && !behind.is_ready()
+        {
+            behind.learn(subscriptions);
+        }
+    }
+
+    /// The socket of a session has taken all that was queued: it is moved on.
+    pub fn room(&mut self, id: SessionId) {
+        if let Some(behind) = self.members.get_mut(&id).and_then(|one| one.behind.as_mut())
+            && behind.waits == Waits::Room
+            && behind.is_ready()
+        {
+            behind.waits = Waits::No;
+            self.enqueue(id);
+        }
+    }
+
+    /// Puts a session where a change of its subscriptions wants it.
+    pub(super) fn place(&mut self, id: SessionId, change: &Change, all: &Subscriptions) {
+        let delivered = self.cursor();
+        let Some(member) = self.members.get_mut(&id) else { return };
+        if let Some(behind) = &mut member.behind {
+            behind.apply(change);
+        }
+        if change.kind == ChangeKind::Unfollow {
+            return;
+        }
+        let begins = change.begins.unwrap_or(delivered.seq);
+        let behind = match &mut member.behind {
+            // Live from here on.
+            None if change.begins.is_none() => return,
+            None => {
+                self.casting.stats.sessions.behind.add(1);
+                let behind = Behind::new(Place::Seq(delivered.seq), delivered);
+                member.behind.insert(Box::new(behind))
+            }
+            Some(behind) => behind,
+        };
+        behind.announces |= change.begins.is_some();
+        behind.begin(change.key, begins);
+        if begins < behind.cursor.seq {
+            behind.go_back(begins, change.key, all);
+        }
+        if !behind.is_ready() && behind.waits == Waits::No {
+            behind.learn(all);
+        }
+        if behind.waits == Waits::No {
+            self.enqueue(id);
+        }
+    }
+
+    /// A page that a session waited for has come, or not.
+    pub fn fetched(&mut self, id: SessionId, result: Result<Arc<Page>, StoreError>) -> Option<u32> {
+        let member = self.members.get_mut(&id)?;
+        let behind = member.behind.as_mut()?;
+        match result {
+            Ok(page) => {
+                behind.page = Some(page);
+                behind.failures = 0;
+                self.retry(id);
+                None
+            }
+            Err(error) => {
+                behind.failures += 1;
+                self.casting.stats.sessions.replay_failures.add(1);
+                slog::debug!(self.casting.logger, "page not read"; "error" => %error);
+                Some(behind.failures)
+            }
+        }
+    }
+
+    /// Moves a session on that waited for the store, if it still does.
+    pub fn retry(&mut self, id: SessionId) -> bool {
+        let behind = self.members.get_mut(&id).and_then(|member| member.behind.as_mut());
+        let Some(behind) = behind.filter(|behind| behind.waits == Waits::Page) else {
+            return false;
+        };
+        behind.waits = Waits::No;
+        self.enqueue(id);
+        true
+    }
+
+    /// The pages to be read since this was last asked.
+    pub fn take_fetches(&mut self) -> Vec<Fetch> {
+        mem::take(&mut self.fetches)
+    }
+
+    /// Moves those on who are in the line, a bounded amount. They come back into it when their
+    /// sockets have taken what is queued.
+    pub(super) fn pull(&mut self) {
+        for id in mem::take(&mut self.ahead) {
+            if let Some(behind) = self.members.get_mut(&id).and_then(|one| one.behind.as_mut())
+                && behind.waits == Waits::Shard
+            {
+                behind.waits = Waits::No;
+                self.enqueue(id);
+            }
+        }
+        let mut looked_at = 0;
+        while looked_at < TURN_EVENTS {
+            let Some(id) = self.line.pop_front() else { break };
+            looked_at += self.advance(id).max(1);
+        }
+    }
+
+    /// Gives the place of a session at the store to the next one.
+    pub(super) fn give_back(&mut self, behind: &mut Behind) {
+        behind.page = None;
+        if mem::take(&mut behind.admitted) {
+            self.admitted -= 1;
+            // Who has gone meanwhile needs no place.
+            while let Some(next) = self.unadmitted.pop_front() {
+                if self.retry(next) {
+                    break;
+                }
+            }
+        }
+    }
+
+    pub(super) fn enqueue(&mut self, id: SessionId) {
+        let Some(behind) = self.members.get_mut(&id).and_then(|member| member.behind.as_mut())
+        else {
+            return;
+        };
+        if mem::replace(&mut behind.in_line, true) {
+            return;
+        }
+        self.line.push_back(id);
+        if let Some(bell) = &self.bell
+            && !mem::replace(&mut self.rung, true)
+        {
+            bell.do_send(Pull);
+        }
+    }
+
+    /// Does a slice for one session. Gives how many events were looked at.
+    fn advance(&mut self, id: SessionId) -> usize {
+        let Some(member) = self.members.get_mut(&id) else { return 0 };
+        let Some(mut behind) = member.behind.take() else { return 0 };
+        behind.in_line = false;
+        if member.closing {
+            member.behind = Some(behind);
+            return 0;
+        }
+        let (looked_at, ended) = self.slice(id, &mut behind);
+        if matches!(behind.place, Place::Log { .. }) {
+            self.give_back(&mut behind);
+        }
+        let Some(member) = self.members.get_mut(&id) else { return looked_at };
+        match ended {
+            Ended::Slice => {}
+            Ended::Joined => {
+                self.casting.stats.sessions.behind.add(-1);
+                if behind.announces
+                    && let Some(frame) = member.dialect.live(&behind.cursor)
+                {
+                    // It finds room: little is queued for who has just caught up, or it waits.
+                    member.wire.force(frame);
+                }
+                member.touch(id, &mut self.touched);
+                return looked_at;
+            }
+            Ended::Waits(waits) => {
+                behind.waits = waits;
+                if waits == Waits::Shard {
+                    self.ahead.push(id);
+                }
+            }
+            Ended::Needs(after) => {
+                behind.waits = Waits::Page;
+                match behind.admitted || self.admitted < max_admitted(&self.casting) {
+                    true => {
+                        self.admitted += usize::from(!mem::replace(&mut behind.admitted, true));
+                        self.fetches.push(Fetch { session: id, after });
+                    }
+                    false => self.unadmitted.push_back(id),
+                }
+            }
+            Ended::Lost => {
+                self.casting.stats.sessions.missed_segments.add(1);
+                match member.dialect.missed(&behind.cursor) {
+                    Some(frame) => member.wire.force(frame),
+                    None => {
+                        member.closing = true;
+                        member.session.do_send(Told::Close(CloseReason::Missed));
+                    }
+                }
+            }
+        }
+        member.behind = Some(behind);
+        member.touch(id, &mut self.touched);
+        looked_at
+    }
+
+    fn slice(&self, id: SessionId, behind: &mut Behind) -> (usize, Ended) {
+        let here = (self.position, self.done);
+        let (log, pages) = (&self.casting.log, &self.casting.pages);
+        let Some(member) = self.members.get(&id) else { return (0, Ended::Waits(Waits::Room)) };
+        let mut looked_at = 0;
+        loop {
+            let queued = member.wire.waiting_bytes();
+            if looked_at >= SLICE_EVENTS || queued >= QUEUED_BYTES.min(member.max_queued) {
+                return (looked_at, Ended::Slice);
+            }
+            match behind.place {
+                Place::Seq(seq) => {
+                    if let Some(segment) = log.find(seq) {
+                        let slice = log.read(segment, 1);
+                        let events = slice.segments.first().map_or(&[][..], |one| &one.events);
+                        let done = events.partition_point(|event| event.sequenced.seq <= seq);
+                        behind.place = Place::Log { segment, done };
+                        continue;
+                    }
+                    let covers = |page: &Arc<Page>| (page.after..page.through).contains(&seq);
+                    let page = behind.page.take().filter(covers).or_else(|| pages.shelved(seq));
+                    let Some(page) = page else { return (looked_at, Ended::Needs(seq)) };
+                    if let Some(deleted) = page.deleted_seq.filter(|deleted| *deleted > seq) {
+                        // Said once, and what is left follows.
+                        behind.place = Place::Seq(deleted);
+                        return (looked_at, Ended::Lost);
+                    }
+                    let from = page.count_through(seq);
+                    let most = (SLICE_EVENTS - looked_at).min(page.events.len() - from);
+                    let cast = member.cast_past(behind, &page.events[from..from + most]);
+                    looked_at += most;
+                    let done = from + cast;
+                    let at = match page.events.get(done) {
+                        Some(_) if done == 0 => seq,
+                        Some(_) => page.events[done - 1].sequenced.seq,
+                        None => page.through,
+                    };
+                    behind.advance_cursor(page.events[from..done].last(), at);
+                    behind.place = Place::Seq(at);
+                    behind.page = Some(page);
+                    if cast < most {
+                        return (looked_at, Ended::Slice);
+                    }
+                }
+                Place::Log { segment, done }
+                    if (segment, done) == here && !behind.begins_above(behind.cursor.seq) =>
+                {
+                    return (looked_at, Ended::Joined);
+                }
+                Place::Log { segment, done } if (segment, done) >= here => {
+                    return (looked_at, Ended::Waits(Waits::Shard));
+                }
+                Place::Log { segment, done } => {
+                    let slice = log.read(segment, 1);
+                    let Some(found) = slice.segments.first().filter(|_| slice.missed == 0) else {
+                        // It has left meanwhile, and is in the store.
+                        behind.place = Place::Seq(behind.cursor.seq);
+                        continue;
+                    };
+                    if done == 0 {
+                        member.tell_past(&found.notices);
+                    }
+                    let is_here = segment == here.0;
+                    let end = if is_here { here.1 } else { found.events.len() };
+                    let most = (SLICE_EVENTS - looked_at).min(end - done);
+                    let cast = member.cast_past(behind, &found.events[done..done + most]);
+                    // An empty segment is work, too.
+                    looked_at += most.max(1);
+                    let done = done + cast;
+                    if let Some(last) = found.events[..done].last() {
+                        behind.advance_cursor(Some(last), last.sequenced.seq);
+                    }
+                    behind.place = match done < found.events.len() || is_here {
+                        true => Place::Log { segment, done },
+                        false => Place::Log { segment: segment + 1, done: 0 },
+                    };
+                    if cast < most {
+                        return (looked_at, Ended::Slice);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How many sessions of one worker may use the store at one time.
+fn max_admitted(casting: &Casting) -> usize {
+    let config = casting.config.get();
+    config.session.max_replays.div_ceil(config.http.workers.max(1))
+}
+
+impl Member {
+    /// Queues what the session wants of these. Gives how many are done with.
+    fn cast_past(&self, behind: &mut Behind, events: &[LogEvent]) -> usize {
+        for (done, event) in events.iter().enumerate() {
+            if behind.wants(&event.sequenced.event, event.sequenced.seq) {
+                let frame = self.dialect.event(event, true);
+                if self.wire.push(frame).is_err() {
+                    return done;
+                }
+            }
+        }
+        events.len()
+    }
+
+    /// Queues what its dialect has for these notices, of the topics it follows.
+    fn tell_past(&self, notices: &[Notice]) {
+        for notice in notices {
+            let (gap, closed) = notice.gap();
+            let follows = |topic: &Topic| *topic == gap.topic;
+            if self.topics.iter().any(follows)
+                && let Some(frame) = self.dialect.gap(gap, closed)
+            {
+                self.wire.force(frame);
+            }
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Where a subscription begins that does not begin now.
+//!
+//! Invariant: whatever a client asks for is answered with a place in the order of arrival behind
+//! which nothing is missing, or refused with the reason.
+
+use std::sync::Arc;
+
+use super::Pages;
+use crate::{
+    delivery::subscription::{Conditions, Users},
+    event::{Cursor, Event, EventId, SequencedEvent, Timestamp, Topic},
+    router::log::Heads,
+    store::{EarlierRun, EventQuery, PageKey, StoreError},
+};
+
+/// Blocks that a cursor of another store goes back: events of one block may have come to the two
+/// stores in another order.
+const OVERLAP: u64 = 16;
+
+/// Rows that are read at one time to find a place.
+const SEARCH_ROWS: usize = 512;
+
+/// Most rows that are looked through for the last events which match.
+const MAX_SEARCHED: usize = 200_000;
+
+/// What a client asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Since {
+    Now,
+    Oldest,
+    Cursor(Cursor),
+    /// At least so many of the newest events that match.
+    Last(usize),
+    Block(u64),
+    Time(Timestamp),
+}
+
+/// What is subscribed to, as far as it decides where that begins.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    pub topic: Topic,
+    pub users: Users,
+    pub conditions: Option<Arc<Conditions>>,
+}
+
+/// Where a subscription begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// Everything above it follows.
+    pub cursor: Cursor,
+    /// It is exactly what was asked for; otherwise it is a cursor of another store, and some blocks
+    /// before it come again.
+    pub exact: bool,
+}
+
+/// Why a client cannot begin where it wants to. The text is for the client.
+#[derive(Debug, thiserror::Error)]
+pub enum ResumeError {
+    #[error("events behind this cursor have been deleted; oldest is what is still there")]
+    Expired { oldest: Cursor },
+    #[error("what has been cannot be read at the moment: {0}")]
+    Unavailable(#[from] StoreError),
+}
+
+impl Pages {
+    /// Finds where a subscription begins.
+    ///
+    /// # Errors
+    /// Nothing begins then.
+    pub async fn start(&self, from: Since, wanted: &Wanted) -> Result<Start, ResumeError> {
+        let exact = |cursor| Ok(Start { cursor, exact: true });
+        match from {
+            Since::Now => exact(self.log().head()),
+            Since::Oldest => {
+                let deleted = self.page(0).await?.deleted_seq;
+                exact(self.cursor_at(deleted.unwrap_or(0), Vec::new()))
+            }
+            Since::Cursor(cursor) => self.resume(cursor, wanted).await,
+            Since::Block(block) => {
+                let query = EventQuery { positions: Some(block..=u64::MAX), ..self.query(wanted) };
+                exact(self.before_first(query).await?)
+            }
+            Since::Time(time) => {
+                let times = Some(time..=Timestamp(i64::MAX));
+                let query = EventQuery { times, ..self.query(wanted) };
+                exact(self.before_first(query).await?)
+            }
+            Since::Last(count) => exact(self.before_last(count, wanted).await?),
+        }
+    }
+
+    async fn resume(&self, mut cursor: Cursor, wanted: &Wanted) -> Result<Start, ResumeError> {
+        let Heads { epoch, run, .. } = self.log().heads();
+        let committed = match cursor.run == run {
+            // It may be ahead of the store, but never of what was given.
+            true => Some(self.log().state().last_seq),
+            false => self.earlier(cursor.run).map(|run| run.last_seq),
+        };
+        let Some(committed) = committed.filter(|_| cursor.epoch == epoch) else {
+            return Ok(Start { cursor: self.by_position(&cursor, wanted).await?, exact: false });
+        };
+        // A crash may have lost what lies above, and its numbers were given to other events.
+        cursor.seq = cursor.seq.min(committed);
+        cursor.run = run;
+        if self.log().find(cursor.seq).is_none() {
+            let deleted = self.page(cursor.seq).await?.deleted_seq;
+            if let Some(deleted) = deleted.filter(|deleted| *deleted > cursor.seq) {
+                let oldest = self.cursor_at(deleted, cursor.positions);
+                return Err(ResumeError::Expired { oldest });
+            }
+        }
+        Ok(Start { cursor, exact: true })
+    }
+
+    fn earlier(&self, run: u64) -> Option<EarlierRun> {
+        let runs = self.earlier_runs();
+        runs.binary_search_by_key(&run, |earlier| earlier.id).ok().map(|at| runs[at])
+    }
+
+    /// Where another store's cursor stands in this one, by the block that it names for the topic.
+    async fn by_position(&self, cursor: &Cursor, wanted: &Wanted) -> Result<Cursor, StoreError> {
+        let named = cursor.positions.iter().find(|(topic, _)| *topic == wanted.topic);
+        // A cursor that does not know the topic stands before all of it.
+        let block = named.map_or(0, |(_, position)| position.saturating_sub(OVERLAP));
+        let query = EventQuery { positions: Some(block..=u64::MAX), ..self.query(wanted) };
+        self.before_first(query).await
+    }
+
+    /// The place before the first event of the order of arrival that a query has. The topic alone
+    /// decides, as a place is none of a user's.
+    ///
+    /// The first event that came at or above a block was not late: when it came there was no later one.
+    /// So it is the lowest of those that were not late, and in its block the one of the lowest `seq`.
+    async fn before_first(&self, mut query: EventQuery) -> Result<Cursor, StoreError> {
+        let mut first: Option<SequencedEvent> = None;
+        'search: loop {
+            let rows = self.store().events(query.clone()).await?;
+            let Some(last) = rows.last() else { break };
+            query.after = Some(PageKey { position: last.event.id.position, seq: last.seq });
+            for row in rows {
+                match &first {
+                    Some(first) if row.event.id.position > first.event.id.position => break 'search,
+                    Some(first) if row.seq >= first.seq => {}
+                    _ if row.late || row.is_backfilled() => {}
+                    _ => first = Some(row),
+                }
+            }
+        }
+        Ok(match first {
+            Some(first) => {
+                let EventId { topic, position, .. } = first.event.id;
+                self.cursor_at(first.seq - 1, vec![(topic, position.saturating_sub(1))])
+            }
+            // Whatever comes up to it is in memory still: it is not in the store.
+            None => self.first_in_log(&query).unwrap_or_else(|| self.log().head()),
+        })
+    }
+
+    /// The place before the first event of the log that a query has.
+    fn first_in_log(&self, query: &EventQuery) -> Option<Cursor> {
+        let mut from = self.log().state().first;
+        loop {
+            let slice = self.log().read(from, SEARCH_ROWS);
+            if slice.segments.is_empty() {
+                return None;
+            }
+            let events = slice.segments.iter().flat_map(|segment| &segment.events);
+            let first = events.map(|event| &event.sequenced).find(|row| {
+                let Event { id, time, .. } = &row.event;
+                query.topics.contains(&id.topic)
+                    && query.positions.as_ref().is_none_or(|range| range.contains(&id.position))
+                    && query.times.as_ref().is_none_or(|range| range.contains(time))
+            });
+            if let Some(first) = first {
+                return Some(self.cursor_at(first.seq - 1, Vec::new()));
+            }
+            from = slice.next;
+        }
+    }
+
+    /// The place before the last events that match: those of the log which are not in the store, and
+    /// of the store as many as are missing.
+    async fn before_last(&self, count: usize, wanted: &Wanted) -> Result<Cursor, StoreError> {
+        let head = self.log().head();
+        if count == 0 {
+            return Ok(head);
+        }
+        let mut seqs = Vec::new();
+        let mut searched = 0;
+        let mut query = EventQuery { descending: true, ..self.query(wanted) };
+        if let Users::Listed(users) = &wanted.users {
+            query.users = users.iter().copied().collect();
+        }
+        while seqs.len() < count && searched < MAX_SEARCHED {
+            let rows = self.store().events(query.clone()).await?;
+            let Some(last) = rows.last() else { break };
+            query.after = Some(PageKey { position: last.event.id.position, seq: last.seq });
+            searched += rows.len();
+            for mut row in rows.into_iter().filter(|row| !row.is_backfilled()) {
+                row.event.keys = self.keys_of(&row.event);
+                if wanted.conditions.as_ref().is_none_or(|conditions| conditions.hold(&row.event)) {
+                    seqs.push(row.seq);
+                }
+            }
+        }
+        // What is in the log and not in the store is newer than all of these.
+        seqs.extend(self.matching_in_log(wanted));
+        seqs.sort_unstable();
+        seqs.dedup();
+        let first = seqs.len().saturating_sub(count);
+        Ok(seqs.get(first).map_or(head, |seq| self.cursor_at(seq - 1, Vec::new())))
+    }
+
+    fn matching_in_log(&self, wanted: &Wanted) -> Vec<u64> {
+        let state = self.log().state();
+        let (mut from, mut seqs) = (state.committed.max(state.first), Vec::new());
+        loop {
+            let slice = self.log().read(from, SEARCH_ROWS);
+            if slice.segments.is_empty() {
+                return seqs;
+            }
+            let events = slice.segments.iter().flat_map(|segment| &segment.events);
+            let wants =
+                events.map(|event| &event.sequenced).filter(|row| wanted.matches(&row.event));
+            seqs.extend(wants.map(|row| row.seq));
+            from = slice.next;
+        }
+    }
+
+    fn query(&self, wanted: &Wanted) -> EventQuery {
+        EventQuery { topics: vec![wanted.topic], limit: SEARCH_ROWS, ..EventQuery::default() }
+    }
+
+    fn cursor_at(&self, seq: u64, positions: Vec<(Topic, u64)>) -> Cursor {
+        let Heads { epoch, run, .. } = self.log().heads();
+        Cursor { epoch, run, seq, positions }
+    }
+}
+
+impl Wanted {
+    fn matches(&self, event: &Event) -> bool {
+        let of_user = match &self.users {
+            Users::All => true,
+            Users::Listed(users) => event.user.is_some_and(|user| users.contains(&user)),
+        };
+        event.id.topic == self.topic
+            && of_user
+            && self.conditions.as_ref().is_none_or(|conditions| conditions.hold(event))
+    }
+}
