@@ -23,7 +23,7 @@ macro_rules! fail_point {
 }
 
 #[cfg(feature = "failpoints")]
-pub use armed::{measure_with, pass};
+pub use armed::{clock_step, measure_with, pass};
 
 #[cfg(feature = "failpoints")]
 mod armed {
@@ -35,6 +35,7 @@ mod armed {
             atomic::{AtomicU64, Ordering},
         },
         thread,
+        time::Duration,
     };
 
     struct Point {
@@ -55,6 +56,16 @@ mod armed {
         let armed = env::var("NODECAST_FAILPOINTS").unwrap_or_default();
         armed.split(',').filter(|point| !point.is_empty()).map(read).collect()
     });
+
+    /// How far the clock of this process stands back: `NODECAST_CLOCK_BACK_MS`.
+    pub fn clock_step() -> Duration {
+        static STEP: LazyLock<Duration> = LazyLock::new(|| {
+            let milliseconds = env::var("NODECAST_CLOCK_BACK_MS").ok();
+            let milliseconds = milliseconds.map(|text| text.parse().expect("milliseconds"));
+            Duration::from_millis(milliseconds.unwrap_or(0))
+        });
+        *STEP
+    }
 
     type Measure = Box<dyn Fn() -> usize + Send + Sync>;
 

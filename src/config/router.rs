@@ -2,7 +2,7 @@
 
 use super::{
     key::Key,
-    units::{MIB, TIB},
+    units::{KIB, TIB},
 };
 
 /// The events in memory that readers share.
@@ -19,5 +19,5 @@ impl Default for RouterConfig {
 }
 
 pub(super) fn keys() -> Vec<Key> {
-    vec![Key::size("router.recent_bytes", MIB..=TIB, |config| &mut config.router.recent_bytes)]
+    vec![Key::size("router.recent_bytes", 64 * KIB..=TIB, |config| &mut config.router.recent_bytes)]
 }

@@ -58,6 +58,8 @@ struct Member {
     touched: bool,
     /// Told to close: it gets nothing more.
     closing: bool,
+    /// Its client is still saying where it begins: until that is heard the past does not.
+    held: bool,
     /// It is not live.
     behind: Option<Box<Behind>>,
     /// Most bytes that are queued for it while it is behind.
@@ -165,6 +167,7 @@ impl Members {
             topics: Vec::new(),
             touched: false,
             closing: false,
+            held: false,
             behind: None,
             max_queued,
         };

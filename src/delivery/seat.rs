@@ -80,6 +80,13 @@ impl Seat {
         }
     }
 
+    /// Holds the session's past back, or lets it begin.
+    pub fn hold(&self, held: bool) {
+        if let Some(id) = self.id {
+            essential(|| self.members.borrow_mut().hold(id, held));
+        }
+    }
+
     /// The socket has taken all that was queued.
     pub fn room(&self) {
         if let Some(id) = self.id {

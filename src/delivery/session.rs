@@ -219,6 +219,7 @@ impl Session {
     /// Looks for the place where a subscription begins. Until it is found the client is not heard.
     fn resume(&mut self, resume: Resume, ctx: &mut Context<Self>) {
         self.resuming = true;
+        self.seat.hold(true);
         self.wire.listen(false);
         let casting = self.casting.clone();
         let search = async move {
@@ -243,6 +244,12 @@ impl Session {
             }
             // What the client has said meanwhile.
             session.converse(ctx);
+            if !session.resuming {
+                session.read(ctx);
+            }
+            if !session.resuming {
+                session.seat.hold(false);
+            }
         }));
     }
 

@@ -19,6 +19,13 @@ pub struct TimeError;
 
 impl Timestamp {
     pub fn now() -> Self {
+        #[cfg(feature = "failpoints")]
+        return Self::of_system().minus(crate::failpoint::clock_step());
+        #[cfg(not(feature = "failpoints"))]
+        Self::of_system()
+    }
+
+    fn of_system() -> Self {
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         Self(since_1970.map_or(0, |elapsed| elapsed.as_micros() as i64))
     }

@@ -56,6 +56,17 @@ impl Members {
         }
     }
 
+    /// Holds a session's past back, so that several subscriptions which are asked for together begin
+    /// together; or lets it begin.
+    pub fn hold(&mut self, id: SessionId, held: bool) {
+        let Some(member) = self.members.get_mut(&id) else { return };
+        member.held = held;
+        let waits = member.behind.as_ref().map(|behind| behind.waits);
+        if !held && waits == Some(Waits::No) {
+            self.enqueue(id);
+        }
+    }
+
     /// The socket of a session has taken all that was queued: it is moved on.
     pub fn room(&mut self, id: SessionId) {
         if let Some(behind) = self.members.get_mut(&id).and_then(|one| one.behind.as_mut())
@@ -190,7 +201,7 @@ impl Members {
         let Some(member) = self.members.get_mut(&id) else { return 0 };
         let Some(mut behind) = member.behind.take() else { return 0 };
         behind.in_line = false;
-        if member.closing {
+        if member.closing || member.held {
             member.behind = Some(behind);
             return 0;
         }
