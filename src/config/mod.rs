@@ -48,6 +48,7 @@ pub use service::Service;
 pub use session::SessionConfig;
 pub use source::{SourceConfig, StartFrom};
 pub use store::{StoreConfig, sqlite_path, without_password};
+pub use units::read_duration;
 pub use whitelist::{RedisUrl, WhitelistConfig};
 
 use key::{Key, Refused};

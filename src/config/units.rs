@@ -37,7 +37,7 @@ pub(super) const DURATION_UNITS: &str = "us, ms, s, m, h, d, w";
 pub(super) const SIZE_UNITS: &str = "B, kB, MB, GB, TB, KiB, MiB, GiB, TiB";
 
 /// Reads one or more numbers with a unit each, such as `7d` or `1h30m`.
-pub(super) fn read_duration(text: &str) -> Option<Duration> {
+pub fn read_duration(text: &str) -> Option<Duration> {
     let mut rest = text.trim();
     let mut micros = 0_u64;
     loop {

@@ -44,6 +44,16 @@ pub fn text(write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
     Bytes::from(buffer).slice(start..)
 }
 
+/// What is in a whole frame of ours.
+pub fn payload(frame: &Bytes) -> Bytes {
+    let start = match frame[1] {
+        126 => 4,
+        127 => HEADER_BYTES,
+        _ => 2,
+    };
+    frame.slice(start..)
+}
+
 pub fn ping() -> Bytes {
     Bytes::from_static(&[FINISHED | PING, 0])
 }

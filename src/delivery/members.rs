@@ -15,7 +15,7 @@ use std::{
     sync::Arc,
 };
 
-use actix::Addr;
+use actix::{Addr, Recipient};
 use ahash::RandomState;
 use bytes::Bytes;
 use slog::warn;
@@ -27,10 +27,10 @@ use super::{
     dialect::Dialect,
     index::{Index, SessionId},
     outbox::Full,
+    outlet::{Flush, Outlet},
     replay::{Behind, Place, Waits},
-    session::{Session, Told},
+    session::Told,
     shard::Shard,
-    socket::{Flush, Wire},
     subscription::{Change, ChangeKind, Subscriptions},
 };
 use crate::{
@@ -49,8 +49,8 @@ const TURN_FRAMES: usize = 65_536;
 
 /// A session as the shard sees it.
 struct Member {
-    session: Addr<Session>,
-    wire: Rc<Wire>,
+    session: Recipient<Told>,
+    wire: Rc<dyn Outlet>,
     dialect: &'static dyn Dialect,
     /// Topics of its subscriptions.
     topics: Vec<Topic>,
@@ -150,8 +150,8 @@ impl Members {
 
     pub fn join(
         &mut self,
-        session: Addr<Session>,
-        wire: Rc<Wire>,
+        session: Recipient<Told>,
+        wire: Rc<dyn Outlet>,
         dialect: &'static dyn Dialect,
         max_queued: usize,
     ) -> SessionId {

@@ -5,12 +5,16 @@
 //! Invariants: one client's slowness is its own; a frame is encoded once per dialect and shared;
 //! every frame that was queued is either sent or counted as dropped.
 
+mod body;
 pub mod close;
 pub mod dialect;
+pub mod feed;
 pub mod frame;
 mod index;
 mod members;
 mod outbox;
+mod outlet;
+pub mod peer;
 pub mod replay;
 mod seat;
 mod server;

@@ -12,6 +12,8 @@ use std::{
 
 use bytes::Bytes;
 
+use crate::stats::SessionStats;
+
 /// Most frames of one write: the kernel's limit (`UIO_MAXIOV`).
 const FRAMES_PER_WRITE: usize = 1_024;
 /// Places for frames that an empty outbox may keep: a burst should not pin memory for ever.
@@ -30,6 +32,16 @@ pub struct Tally {
     pub sent_bytes: u64,
     /// How much more, or less, waits now.
     pub waiting_bytes: i64,
+}
+
+impl Tally {
+    pub fn count(&self, stats: &SessionStats) {
+        stats.frames_queued.add(self.queued);
+        stats.frames_sent.add(self.sent);
+        stats.frames_dropped.add(self.dropped);
+        stats.sent_bytes.add(self.sent_bytes);
+        stats.outbox_bytes.add(self.waiting_bytes);
+    }
 }
 
 /// Frames that wait for the socket of one session, bounded in bytes.
@@ -126,6 +138,15 @@ impl Outbox {
     /// Bytes that wait.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Takes all frames at once. None of them may be written in part.
+    pub fn take_all(&mut self) -> Vec<Bytes> {
+        self.tally.sent += self.frames.len() as u64;
+        self.tally.sent_bytes += self.bytes as u64;
+        self.tally.waiting_bytes -= self.bytes as i64;
+        self.bytes = 0;
+        std::mem::take(&mut self.frames).into()
     }
 
     /// Gives what has happened since the last call.

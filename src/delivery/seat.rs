@@ -7,15 +7,15 @@
 
 use std::{cell::RefCell, rc::Rc, sync::Arc};
 
-use actix::Addr;
+use actix::Recipient;
 
 use super::{
     Casting,
     dialect::Dialect,
     index::SessionId,
     members::Members,
-    session::Session,
-    socket::Wire,
+    outlet::Outlet,
+    session::Told,
     subscription::{Change, Subscriptions},
 };
 use crate::{essential::essential, event::Cursor};
@@ -38,7 +38,12 @@ impl Seat {
         Self { id: None, members, subscriptions, counted: (0, 0), max_queued, casting }
     }
 
-    pub fn take(&mut self, session: Addr<Session>, wire: Rc<Wire>, dialect: &'static dyn Dialect) {
+    pub fn take(
+        &mut self,
+        session: Recipient<Told>,
+        wire: Rc<dyn Outlet>,
+        dialect: &'static dyn Dialect,
+    ) {
         let mut members = self.members.borrow_mut();
         let most = self.max_queued;
         self.id = Some(essential(|| members.join(session, wire, dialect, most)));

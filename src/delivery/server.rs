@@ -33,7 +33,9 @@ use tokio::net::TcpStream;
 use super::{
     Casting,
     dialect::Door,
+    feed::Feeds,
     members::Members,
+    peer::Peer,
     session::{Session, Start},
     set::{EnterError, Permit},
     shard::Shard,
@@ -73,6 +75,7 @@ where
         .listen("http", listener, move || {
             let worker = Rc::new(Worker::start(casting.clone()));
             let app = App::new()
+                .app_data(Feeds::new(casting.clone(), worker.members.clone()))
                 .configure(routes.clone())
                 .route("/ws", web::get().to(upgrade_required))
                 .route("/v1/ws", web::get().to(upgrade_required));
@@ -89,6 +92,9 @@ where
                 .client_request_timeout(request_timeout)
                 .client_disconnect_timeout(DISCONNECT_TIMEOUT)
                 .local_addr(address)
+                .on_connect_ext(|socket: &TcpStream, data| {
+                    data.insert(Peer::of(socket));
+                })
                 .upgrade(upgrade)
                 .finish(map_config(app, |()| AppConfig::default()))
                 .tcp()

@@ -19,8 +19,9 @@ use super::{
     dialect::{Desk, Dialect, Door, Resume},
     frame::{self, Assembler, Inbound},
     members::Members,
+    outlet::{Flush, Outlet},
     seat::Seat,
-    socket::{Flush, Wire},
+    socket::Wire,
     subscription::Change,
 };
 use crate::{config::Config, essential::contained, fail_point};
@@ -408,7 +409,7 @@ impl Actor for Session {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.seat.take(ctx.address(), self.wire.clone(), self.dialect);
+        self.seat.take(ctx.address().recipient(), self.wire.clone(), self.dialect);
         self.greet(ctx);
         // Frames may have come together with the handshake. This flushes the greeting too.
         self.converse(ctx);

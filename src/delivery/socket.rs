@@ -18,20 +18,10 @@ use tokio::net::TcpStream;
 
 use super::{
     outbox::{Full, Outbox},
+    outlet::{Flush, Outlet},
     set::Permit,
 };
 use crate::{config::SessionConfig, stats::Stats};
-
-/// How a flush ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flush {
-    /// Nothing waits.
-    Drained,
-    /// The socket takes no more at the moment; the session waits for it.
-    Blocked,
-    /// The socket is gone.
-    Broken,
-}
 
 /// The socket of one session with the frames that wait for it; shared by the session and its shard,
 /// which live on one thread.
@@ -81,20 +71,6 @@ impl Wire {
         })
     }
 
-    /// Queues a frame; the caller flushes when it has queued all.
-    ///
-    /// # Errors
-    /// [`Full`] when it does not fit even after what the socket takes at once. It is not counted.
-    pub fn push(&self, frame: Bytes) -> Result<(), Full> {
-        let mut outbox = self.outbox.borrow_mut();
-        let Err(Full) = outbox.push(frame.clone()) else { return Ok(()) };
-        // A turn may bring more than the outbox holds to a client that keeps up.
-        if !self.blocked.get() && self.write(&mut outbox) != Flush::Broken {
-            return outbox.push(frame);
-        }
-        Err(Full)
-    }
-
     /// Counts a frame that found no room, so that it does not disappear.
     pub fn refuse(&self) {
         let mut outbox = self.outbox.borrow_mut();
@@ -102,27 +78,9 @@ impl Wire {
         self.report(&mut outbox);
     }
 
-    /// Bytes that wait for the socket.
-    pub fn waiting_bytes(&self) -> usize {
-        self.outbox.borrow().bytes()
-    }
-
     /// Bytes that the socket took in all.
     pub fn taken_bytes(&self) -> u64 {
         self.taken.get()
-    }
-
-    /// Queues one of the last frames of a session, also beyond the limit.
-    pub fn force(&self, frame: Bytes) {
-        self.outbox.borrow_mut().force(frame);
-    }
-
-    /// Writes what waits, unless the session is already waiting for the socket.
-    pub fn flush(&self) -> Flush {
-        let mut outbox = self.outbox.borrow_mut();
-        let flush = if self.blocked.get() { Flush::Blocked } else { self.write(&mut outbox) };
-        self.report(&mut outbox);
-        flush
     }
 
     /// Writes what waits, after the socket has become writable.
@@ -137,12 +95,6 @@ impl Wire {
         let mut outbox = self.outbox.borrow_mut();
         outbox.abandon();
         self.report(&mut outbox);
-    }
-
-    /// Whether the caller is the first, since the socket was last blocked, to see to it that the
-    /// session waits for it.
-    pub fn claim_wait(&self) -> bool {
-        !self.awaited.replace(true)
     }
 
     pub fn is_awaited(&self) -> bool {
@@ -200,13 +152,39 @@ impl Wire {
 
     fn report(&self, outbox: &mut Outbox) {
         let tally = outbox.take_tally();
-        let stats = &self.stats.sessions;
-        stats.frames_queued.add(tally.queued);
-        stats.frames_sent.add(tally.sent);
-        stats.frames_dropped.add(tally.dropped);
-        stats.sent_bytes.add(tally.sent_bytes);
         self.taken.set(self.taken.get() + tally.sent_bytes);
-        stats.outbox_bytes.add(tally.waiting_bytes);
+        tally.count(&self.stats.sessions);
+    }
+}
+
+impl Outlet for Wire {
+    fn push(&self, frame: Bytes) -> Result<(), Full> {
+        let mut outbox = self.outbox.borrow_mut();
+        let Err(Full) = outbox.push(frame.clone()) else { return Ok(()) };
+        // A turn may bring more than the outbox holds to a client that keeps up.
+        if !self.blocked.get() && self.write(&mut outbox) != Flush::Broken {
+            return outbox.push(frame);
+        }
+        Err(Full)
+    }
+
+    fn force(&self, frame: Bytes) {
+        self.outbox.borrow_mut().force(frame);
+    }
+
+    fn flush(&self) -> Flush {
+        let mut outbox = self.outbox.borrow_mut();
+        let flush = if self.blocked.get() { Flush::Blocked } else { self.write(&mut outbox) };
+        self.report(&mut outbox);
+        flush
+    }
+
+    fn waiting_bytes(&self) -> usize {
+        self.outbox.borrow().bytes()
+    }
+
+    fn claim_wait(&self) -> bool {
+        !self.awaited.replace(true)
     }
 }
 

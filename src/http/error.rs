@@ -11,7 +11,7 @@ use actix_web::{
 };
 use serde::Serialize;
 
-use crate::store::StoreError;
+use crate::{delivery::set::EnterError, store::StoreError};
 
 /// Why a request is refused or cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +31,17 @@ pub enum ApiError {
     /// As many exports run as are allowed; it works again when one of them ends.
     #[error("{0} exports are under way, which is the limit; try again later")]
     Busy(usize),
+    /// No session can be opened now.
+    #[error("{0}")]
+    NoSession(#[from] EnterError),
+    /// The daemon stops.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+    /// Events behind a cursor were deleted.
+    #[error(
+        "events behind this cursor have been deleted; {oldest} is the oldest place that is left"
+    )]
+    Expired { oldest: String },
     /// Another daemon serves: this one waits to take over from it.
     #[error("this daemon stands by for another one: {0}")]
     Standby(Arc<str>),
@@ -47,9 +58,12 @@ pub enum ApiError {
 
 /// What a client is told.
 #[derive(Serialize)]
-struct ErrorBody {
+struct ErrorBody<'a> {
     code: &'static str,
     message: String,
+    /// Where what is left begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oldest: Option<&'a str>,
 }
 
 impl ApiError {
@@ -61,6 +75,9 @@ impl ApiError {
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::UpgradeRequired => "upgrade_required",
             Self::Busy(_) => "busy",
+            Self::NoSession(EnterError::Full) => "too_many_sessions",
+            Self::NoSession(EnterError::Closing) | Self::ShuttingDown => "shutting_down",
+            Self::Expired { .. } => "cursor_expired",
             Self::Standby(_) => "standby",
             Self::Unavailable(_) => "unavailable",
             Self::TooSlow(_) => "too_slow",
@@ -90,9 +107,12 @@ impl ResponseError for ApiError {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
-            Self::Busy(_) | Self::Standby(_) | Self::Unavailable(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Expired { .. } => StatusCode::GONE,
+            Self::Busy(_)
+            | Self::NoSession(_)
+            | Self::ShuttingDown
+            | Self::Standby(_)
+            | Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooSlow(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -107,14 +127,27 @@ impl ResponseError for ApiError {
             Self::UpgradeRequired => {
                 response.insert_header((header::UPGRADE, "websocket"));
             }
+            Self::NoSession(_) | Self::ShuttingDown => {
+                response.insert_header((header::RETRY_AFTER, "5"));
+            }
             Self::Busy(_) | Self::Standby(_) | Self::Unavailable(_) => {
                 response.insert_header((header::RETRY_AFTER, "1"));
             }
-            Self::InvalidParameter(_) | Self::NotFound | Self::TooSlow(_) | Self::Store(_) => {}
+            Self::InvalidParameter(_)
+            | Self::NotFound
+            | Self::Expired { .. }
+            | Self::TooSlow(_)
+            | Self::Store(_) => {}
         }
-        response
-            .insert_header((header::CACHE_CONTROL, "no-store"))
-            .json(ErrorBody { code: self.code(), message: self.to_string() })
+        let oldest = match self {
+            Self::Expired { oldest } => Some(&**oldest),
+            _ => None,
+        };
+        response.insert_header((header::CACHE_CONTROL, "no-store")).json(ErrorBody {
+            code: self.code(),
+            message: self.to_string(),
+            oldest,
+        })
     }
 }
 

@@ -23,6 +23,8 @@ struct Route {
 const ROUTES: &[Route] = &[
     route("GET", "/v1/events", "history: JSON pages, or NDJSON with Accept: application/x-ndjson"),
     route("GET", "/v1/ws", "live events, native protocol (WebSocket)"),
+    route("GET", "/v1/stream", "live events (Server-Sent Events)"),
+    route("GET", "/v1/poll", "live events by long polls"),
     route("GET", "/v1/status", "every stage in figures"),
     route("GET", "/ws", "live events, protocol of the older service (WebSocket)"),
     route("POST", "/events", "history as the older service answers it"),

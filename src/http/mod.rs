@@ -8,6 +8,7 @@
 
 mod error;
 mod export;
+mod feed;
 mod health;
 mod history;
 mod info;
@@ -71,6 +72,8 @@ pub fn routes(state: Arc<ApiState>) -> impl Fn(&mut web::ServiceConfig) + Clone 
             .app_data(State::from(state.clone()))
             .service(get("/", info::info))
             .service(get("/v1/events", history::events))
+            .service(get("/v1/stream", feed::stream))
+            .service(get("/v1/poll", feed::poll))
             .service(get("/v1/status", status::status))
             .service(get("/livez", health::livez))
             .service(get("/readyz", health::readyz))

@@ -19,7 +19,7 @@ const FILLS: Topic = Topic::new("fills");
 const MISC: Topic = Topic::new("misc");
 
 /// Why writing into a `Vec` cannot fail.
-const IN_MEMORY: &str = "writing to memory does not fail";
+pub const IN_MEMORY: &str = "writing to memory does not fail";
 
 /// Room for everything beside the body, so that a text is one allocation.
 const ENVELOPE_BYTES: usize = 384;

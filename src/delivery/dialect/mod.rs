@@ -9,6 +9,8 @@ pub mod encode;
 mod hyper;
 mod native;
 pub mod object;
+pub mod plain;
+pub mod sse;
 
 use bytes::Bytes;
 
@@ -44,6 +46,11 @@ pub trait Dialect: Sync {
 
     /// Begins what [`receive`](Self::receive) has put off, at the place that was found.
     fn resume(&self, _resume: Resume, _start: Result<Start, ResumeError>, _desk: &mut Desk<'_>) {}
+
+    /// What a client that subscribes by its request is told first: where it begins.
+    fn begins(&self, _start: &Start) -> Option<Bytes> {
+        None
+    }
 
     /// A session that got what had been is live from here on. None: nothing is said.
     fn live(&self, _cursor: &Cursor) -> Option<Bytes> {

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// How many encodings of an event are kept: one for each dialect.
-pub const ENCODINGS: usize = 4;
+pub const ENCODINGS: usize = 5;
 
 /// An event in the log, with its frames: encoded once per dialect and shared by all sessions.
 pub struct LogEvent {

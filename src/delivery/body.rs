@@ -1,0 +1,190 @@
+//! The outlet of a client that reads a response body.
+//!
+//! Place in the pipeline: shard -> outbox -> **`Body`** -> HTTP connection. The connection polls it as
+//! its client reads, and not at all while that stalls: so nothing here depends on being polled, and
+//! who stalls for too long is cut off from outside.
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use bytes::{Bytes, BytesMut};
+
+use super::{
+    outbox::{Full, Outbox},
+    outlet::{Flush, Outlet},
+    set::Permit,
+};
+use crate::{event::Cursor, stats::Stats};
+
+/// Most bytes handed to the connection at once. It keeps them until its client takes them.
+const CHUNK_BYTES: usize = 32 << 10;
+
+/// A bounded queue between a shard and a response body, both on one thread.
+pub struct Body {
+    outbox: RefCell<Outbox>,
+    /// Frames that it takes in all; then it is full.
+    left: Cell<usize>,
+    /// Bytes that the connection took in all.
+    taken: Cell<u64>,
+    /// Somebody waits for it to be drained.
+    awaited: Cell<bool>,
+    /// Set when no frame follows: how far the client is then.
+    ended: RefCell<Option<Cursor>>,
+    /// The connection is gone.
+    gone: Cell<bool>,
+    reader: Cell<Option<Waker>>,
+    stats: Arc<Stats>,
+    _permit: Permit,
+}
+
+impl Body {
+    pub fn new(max_bytes: usize, max_frames: usize, stats: Arc<Stats>, permit: Permit) -> Rc<Self> {
+        Rc::new(Self {
+            outbox: RefCell::new(Outbox::new(max_bytes)),
+            left: Cell::new(max_frames),
+            taken: Cell::new(0),
+            awaited: Cell::new(false),
+            ended: RefCell::new(None),
+            gone: Cell::new(false),
+            reader: Cell::new(None),
+            stats,
+            _permit: permit,
+        })
+    }
+
+    /// Bytes that the connection took in all.
+    pub fn taken_bytes(&self) -> u64 {
+        self.taken.get()
+    }
+
+    /// Nothing follows what is queued, with which its client has everything up to here.
+    pub fn end(&self, delivered: Cursor) {
+        self.ended.replace(Some(delivered));
+        self.wake();
+    }
+
+    pub fn ended(&self) -> Option<Cursor> {
+        self.ended.borrow().clone()
+    }
+
+    /// The connection is gone: what waits is dropped.
+    pub fn leave(&self) {
+        self.gone.set(true);
+        self.outbox.borrow_mut().clear();
+        self.report();
+    }
+
+    pub fn is_gone(&self) -> bool {
+        self.gone.get()
+    }
+
+    /// Takes what waits, a chunk of it; none when it has ended. `drained` is called when that was all
+    /// and somebody waits for room.
+    pub fn poll_chunk(&self, cx: &mut Context<'_>, drained: impl FnOnce()) -> Poll<Option<Bytes>> {
+        let chunk = self.take(CHUNK_BYTES);
+        if chunk.is_empty() {
+            if self.ended.borrow().is_some() {
+                return Poll::Ready(None);
+            }
+            self.reader.set(Some(cx.waker().clone()));
+            return Poll::Pending;
+        }
+        if self.waiting_bytes() == 0 && self.awaited.replace(false) {
+            drained();
+        }
+        Poll::Ready(Some(chunk))
+    }
+
+    /// Waits until something is queued, or nothing will be.
+    pub fn poll_queued(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.waiting_bytes() > 0 || self.ended.borrow().is_some() {
+            return Poll::Ready(());
+        }
+        self.reader.set(Some(cx.waker().clone()));
+        Poll::Pending
+    }
+
+    /// Takes what is queued, frame by frame.
+    pub fn take_frames(&self) -> Vec<Bytes> {
+        let frames = self.outbox.borrow_mut().take_all();
+        self.report();
+        frames
+    }
+
+    fn take(&self, most: usize) -> Bytes {
+        let mut chunk = BytesMut::new();
+        // Copying never fails; "would block" says that the chunk is full.
+        drop(self.outbox.borrow_mut().write_to(|slices| {
+            let mut written = 0;
+            for slice in slices {
+                let room = most - chunk.len();
+                if room == 0 {
+                    break;
+                }
+                let part = &slice[..slice.len().min(room)];
+                chunk.extend_from_slice(part);
+                written += part.len();
+            }
+            if written == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(written) }
+        }));
+        self.report();
+        chunk.freeze()
+    }
+
+    fn wake(&self) {
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+    }
+
+    fn report(&self) {
+        let tally = self.outbox.borrow_mut().take_tally();
+        self.taken.set(self.taken.get() + tally.sent_bytes);
+        tally.count(&self.stats.sessions);
+    }
+}
+
+impl Outlet for Body {
+    fn push(&self, frame: Bytes) -> Result<(), Full> {
+        let left = self.left.get().checked_sub(1).ok_or(Full)?;
+        self.outbox.borrow_mut().push(frame)?;
+        self.left.set(left);
+        Ok(())
+    }
+
+    fn force(&self, frame: Bytes) {
+        self.outbox.borrow_mut().force(frame);
+    }
+
+    fn flush(&self) -> Flush {
+        self.report();
+        if self.gone.get() {
+            return Flush::Broken;
+        }
+        self.wake();
+        match self.waiting_bytes() {
+            0 => Flush::Drained,
+            _ => Flush::Blocked,
+        }
+    }
+
+    fn waiting_bytes(&self) -> usize {
+        self.outbox.borrow().bytes()
+    }
+
+    fn claim_wait(&self) -> bool {
+        !self.awaited.replace(true)
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        self.outbox.borrow_mut().clear();
+        self.report();
+    }
+}

@@ -1,0 +1,42 @@
+//! Events as plain JSON texts, for the answers to long polls: the native protocol's, without frames.
+
+use bytes::Bytes;
+
+use super::{Desk, Dialect, native::Native};
+use crate::{
+    delivery::{close::CloseReason, frame},
+    event::Cursor,
+    router::{ledger::Gap, log::LogEvent},
+};
+
+pub struct Plain;
+
+impl Dialect for Plain {
+    fn encoding(&self) -> usize {
+        Native.encoding()
+    }
+
+    fn event(&self, event: &LogEvent, replayed: bool) -> Bytes {
+        frame::payload(&Native.event(event, replayed))
+    }
+
+    fn greet(&self, _desk: &mut Desk<'_>) {}
+
+    fn receive(&self, _text: &str, _desk: &mut Desk<'_>) {}
+
+    fn heartbeat(&self, _desk: &Desk<'_>) -> Option<Bytes> {
+        None
+    }
+
+    fn gap(&self, gap: &Gap, closed: bool) -> Option<Bytes> {
+        Native.gap(gap, closed).map(|frame| frame::payload(&frame))
+    }
+
+    fn missed(&self, delivered: &Cursor) -> Option<Bytes> {
+        Native.missed(delivered).map(|frame| frame::payload(&frame))
+    }
+
+    fn farewell(&self, _reason: &CloseReason) -> Vec<Bytes> {
+        Vec::new()
+    }
+}

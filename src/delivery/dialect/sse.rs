@@ -1,0 +1,116 @@
+//! Server-Sent Events, <https://html.spec.whatwg.org/multipage/server-sent-events.html>: the native
+//! protocol's messages as the data of events.
+//!
+//! The `id` of each is the cursor behind it, which browsers send back as `Last-Event-ID`.
+
+use std::io::Write;
+
+use bytes::Bytes;
+
+use super::{
+    Desk, Dialect,
+    encode::{self, IN_MEMORY},
+    native::Native,
+};
+use crate::{
+    delivery::{close::CloseReason, frame, replay::Start},
+    event::Cursor,
+    router::{ledger::Gap, log::LogEvent},
+};
+
+/// Live, and from the past.
+const ENCODINGS: [usize; 2] = [3, 4];
+
+pub struct Sse;
+
+impl Dialect for Sse {
+    fn encoding(&self) -> usize {
+        ENCODINGS[0]
+    }
+
+    /// `id: 1.a.b.c\ndata: {..}\n\n`: an event without a name is a `message` to browsers.
+    fn event(&self, event: &LogEvent, replayed: bool) -> Bytes {
+        event.frame(ENCODINGS[usize::from(replayed)], |event| {
+            let cursor = event.cursor();
+            let mut out = Vec::new();
+            write!(out, "id: {cursor}\ndata: ").expect(IN_MEMORY);
+            encode::native_event(&event.sequenced, &cursor, replayed, &mut out);
+            out.extend_from_slice(b"\n\n");
+            out.into()
+        })
+    }
+
+    fn greet(&self, _desk: &mut Desk<'_>) {}
+
+    fn receive(&self, _text: &str, _desk: &mut Desk<'_>) {}
+
+    fn begins(&self, start: &Start) -> Option<Bytes> {
+        let data = format!(
+            "{{\"type\":\"ack\",\"cursor\":\"{}\",\"recovered\":{}}}",
+            start.cursor, start.exact
+        );
+        Some(named("ack", Some(&start.cursor), data.as_bytes()))
+    }
+
+    fn live(&self, cursor: &Cursor) -> Option<Bytes> {
+        let data = frame::payload(&Native.live(cursor)?);
+        Some(named("live", Some(cursor), &data))
+    }
+
+    /// A comment that keeps proxies from closing; the id alone makes no event.
+    fn heartbeat(&self, desk: &Desk<'_>) -> Option<Bytes> {
+        Some(format!(": heartbeat\nid: {}\n\n", (desk.delivered)()).into())
+    }
+
+    fn gap(&self, gap: &Gap, closed: bool) -> Option<Bytes> {
+        Some(named("gap", None, &frame::payload(&Native.gap(gap, closed)?)))
+    }
+
+    fn missed(&self, delivered: &Cursor) -> Option<Bytes> {
+        Some(named("gap", None, &frame::payload(&Native.missed(delivered)?)))
+    }
+
+    /// `retry` is what browsers wait before they connect again.
+    fn farewell(&self, reason: &CloseReason) -> Vec<Bytes> {
+        let Some(first) = Native.farewell(reason).into_iter().next() else { return Vec::new() };
+        let mut out = Vec::new();
+        if let Some(wait) = reason.retry_after() {
+            write!(out, "retry: {}\n", wait.as_millis()).expect(IN_MEMORY);
+        }
+        out.extend_from_slice(&named("bye", None, &frame::payload(&first)));
+        vec![out.into()]
+    }
+}
+
+fn named(name: &str, id: Option<&Cursor>, data: &[u8]) -> Bytes {
+    let mut out = Vec::new();
+    if let Some(id) = id {
+        write!(out, "id: {id}\n").expect(IN_MEMORY);
+    }
+    write!(out, "event: {name}\ndata: ").expect(IN_MEMORY);
+    out.extend_from_slice(data);
+    out.extend_from_slice(b"\n\n");
+    out.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_lines_of_fields_that_end_with_an_empty_one() {
+        let cursor = Cursor { epoch: 1, run: 2, seq: 3, positions: Vec::new() };
+        let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).unwrap();
+
+        assert_eq!(
+            text(Sse.live(&cursor).unwrap()),
+            "id: 1.1.2.3\nevent: live\ndata: {\"type\":\"live\",\"cursor\":\"1.1.2.3\"}\n\n"
+        );
+        let bye = text(Sse.farewell(&CloseReason::SlowConsumer).remove(0));
+        assert_eq!(
+            bye,
+            "retry: 1000\nevent: bye\ndata: {\"type\":\"bye\",\"code\":4008,\
+             \"reason\":\"slow consumer\",\"retry_after_ms\":1000}\n\n"
+        );
+    }
+}

@@ -1,0 +1,289 @@
+//! A session whose client reads a response body: Server-Sent Events, or one answer to a long poll.
+//!
+//! Place in the pipeline: as `Session`, but what the client wants is known from its request, and it
+//! says nothing more.
+//! Invariants: a feed ends with its body, and its body with the feed; a client that takes nothing for
+//! `session.stall_timeout` is cut off, whatever HTTP would do.
+
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
+
+use actix::prelude::*;
+use bytes::Bytes;
+use slog::debug;
+
+use super::{
+    Casting,
+    body::Body,
+    close::CloseReason,
+    dialect::{Desk, Dialect},
+    members::Members,
+    outlet::Outlet,
+    replay::{ResumeError, Since, Start, Wanted},
+    seat::Seat,
+    session::Told,
+    set::EnterError,
+    subscription::SubscribeError,
+};
+use crate::{config::Config, event::Cursor};
+
+/// Cuts a connection off.
+pub type Cut = Rc<dyn Fn()>;
+
+/// What the feeds of one HTTP worker need; every worker has its own.
+#[derive(Clone)]
+pub struct Feeds {
+    casting: Arc<Casting>,
+    members: Rc<RefCell<Members>>,
+}
+
+/// What a client asks for by its request.
+pub struct Request {
+    /// One for each topic.
+    pub wanted: Vec<Wanted>,
+    pub from: Since,
+    pub dialect: &'static dyn Dialect,
+    /// Events that it takes at most.
+    pub limit: usize,
+    /// For a client that stalls.
+    pub cut: Cut,
+}
+
+/// Why a feed does not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum FeedError {
+    #[error("{0}")]
+    Enter(#[from] EnterError),
+    #[error("{0}")]
+    Resume(#[from] ResumeError),
+    #[error("{0}")]
+    Subscribe(#[from] SubscribeError),
+}
+
+/// A feed's end that the request holds; the feed ends with it.
+pub struct Handle {
+    pub body: Rc<Body>,
+    feed: Addr<Feed>,
+}
+
+/// The actor behind a response body.
+pub struct Feed {
+    seat: Seat,
+    body: Rc<Body>,
+    request: Request,
+    casting: Arc<Casting>,
+    /// Holds for all its life, whatever is reloaded.
+    config: Arc<Config>,
+    closing: bool,
+}
+
+/// The client has taken all that was queued.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Room;
+
+/// The request is over.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Over;
+
+/// Asks how far the feed has got.
+#[derive(Message)]
+#[rtype(result = "Cursor")]
+struct GetDelivered;
+
+impl Feeds {
+    pub fn new(casting: Arc<Casting>, members: Rc<RefCell<Members>>) -> Self {
+        Self { casting, members }
+    }
+
+    pub fn config(&self) -> Arc<Config> {
+        self.casting.config.get()
+    }
+
+    pub fn casting(&self) -> &Casting {
+        &self.casting
+    }
+
+    /// Begins a feed.
+    ///
+    /// # Errors
+    /// Nothing has begun then.
+    pub async fn begin(&self, request: Request) -> Result<Handle, FeedError> {
+        let permit = self.casting.sessions.enter()?;
+        let config = self.casting.config.get();
+        let mut starts: Vec<Start> = Vec::new();
+        for wanted in &request.wanted {
+            starts.push(self.casting.pages.start(request.from.clone(), wanted).await?);
+        }
+        let most = config.session.outbox_bytes;
+        let body = Body::new(most, request.limit, self.casting.stats.clone(), permit);
+        let mut seat = Seat::new(self.members.clone(), self.casting.clone(), most / 2);
+        // Refused before the answer begins, if at all.
+        let mut changes = Vec::new();
+        for (number, (wanted, start)) in request.wanted.iter().zip(&starts).enumerate() {
+            let Wanted { topic, users, conditions } = wanted.clone();
+            let mut change = seat.subscriptions.subscribe(
+                &number.to_string(),
+                topic,
+                users,
+                conditions,
+                &config.session,
+            )?;
+            change.begins = (request.from != Since::Now).then_some(start.cursor.seq);
+            changes.push(change);
+        }
+        // Before any event can be queued.
+        if let Some(frame) = starts.first().and_then(|start| request.dialect.begins(start)) {
+            body.force(frame);
+        }
+        let casting = self.casting.clone();
+        let feed = Feed::create(|ctx| {
+            drop(seat.settle());
+            seat.take(ctx.address().recipient(), body.clone(), request.dialect);
+            seat.apply(&changes);
+            Feed { seat, body: body.clone(), request, casting, config, closing: false }
+        });
+        Ok(Handle { body, feed })
+    }
+}
+
+impl Handle {
+    /// What is said to the feed when its client has taken all.
+    pub fn drained(&self) {
+        self.feed.do_send(Room);
+    }
+
+    /// "Delivered up to here", what is queued included. None: it broke off.
+    pub async fn delivered(&self) -> Option<Cursor> {
+        match self.body.ended() {
+            Some(delivered) => Some(delivered),
+            None => self.feed.send(GetDelivered).await.ok(),
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.body.leave();
+        self.feed.do_send(Over);
+    }
+}
+
+impl Feed {
+    fn send(&self, frames: impl IntoIterator<Item = Bytes>) {
+        frames.into_iter().for_each(|frame| self.body.force(frame));
+        self.body.flush();
+    }
+
+    fn heartbeat(&mut self) -> Option<Bytes> {
+        let (cursor, delivered) = (self.seat.settle(), self.seat.delivered());
+        let desk = Desk {
+            subscriptions: &mut self.seat.subscriptions,
+            limits: &self.config.session,
+            topics: &self.casting.topics,
+            stats: &self.casting.stats,
+            cursor: &cursor,
+            delivered: &delivered,
+            replies: Vec::new(),
+            changes: Vec::new(),
+            resume: None,
+        };
+        self.request.dialect.heartbeat(&desk)
+    }
+
+    /// Cuts a client off that has not taken anything between two looks.
+    fn watch(&mut self, taken: u64, ctx: &mut Context<Self>) {
+        ctx.run_later(self.config.session.stall_timeout, move |feed, ctx| {
+            let (now, waits) = (feed.body.taken_bytes(), feed.body.waiting_bytes() > 0);
+            if waits && now == taken {
+                feed.end(&CloseReason::SlowConsumer, ctx);
+                (feed.request.cut)();
+            } else {
+                feed.watch(now, ctx);
+            }
+        });
+    }
+
+    fn end(&mut self, reason: &CloseReason, ctx: &mut Context<Self>) {
+        if std::mem::replace(&mut self.closing, true) {
+            return;
+        }
+        debug!(self.casting.logger, "feed ends"; "reason" => reason.text());
+        let stats = &self.casting.stats.sessions;
+        reason.counter(&stats.endings).add(1);
+        if matches!(reason, CloseReason::SlowConsumer) {
+            stats.slow_consumers.add(1);
+        }
+        let delivered = self.seat.delivered()();
+        self.seat.leave();
+        self.send(self.request.dialect.farewell(reason));
+        self.body.end(delivered);
+        // The body goes on to its end without us.
+        ctx.stop();
+    }
+}
+
+impl Actor for Feed {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(self.config.session.heartbeat_interval, |feed, _| {
+            // Who takes nothing needs no sign of life.
+            if feed.body.waiting_bytes() == 0 {
+                let frame = feed.heartbeat();
+                feed.send(frame);
+            }
+        });
+        self.watch(self.body.taken_bytes(), ctx);
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        if !self.closing {
+            self.casting.stats.sessions.endings.lost.add(1);
+        }
+    }
+}
+
+impl Handler<Told> for Feed {
+    type Result = ();
+
+    fn handle(&mut self, told: Told, ctx: &mut Self::Context) {
+        match told {
+            // The connection asks for more by itself.
+            Told::Blocked => {}
+            Told::Behind => {
+                self.seat.learn();
+                self.body.flush();
+            }
+            Told::Broken => ctx.stop(),
+            Told::Close(reason) => self.end(&reason, ctx),
+        }
+    }
+}
+
+impl Handler<Room> for Feed {
+    type Result = ();
+
+    fn handle(&mut self, _: Room, _: &mut Self::Context) {
+        self.seat.room();
+    }
+}
+
+impl Handler<Over> for Feed {
+    type Result = ();
+
+    fn handle(&mut self, _: Over, ctx: &mut Self::Context) {
+        ctx.stop();
+    }
+}
+
+impl Handler<GetDelivered> for Feed {
+    type Result = MessageResult<GetDelivered>;
+
+    fn handle(&mut self, _: GetDelivered, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.seat.delivered()())
+    }
+}
+
+/// How long a request may wait for its first event at most, whatever it asks for.
+pub const MAX_WAIT: Duration = Duration::from_secs(60);

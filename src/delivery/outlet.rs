@@ -1,0 +1,42 @@
+//! Where the frames of a session go: to a socket that it owns, or into a response body.
+//!
+//! Place in the pipeline: shard -> **`Outlet`** -> client. The shard knows nothing else of a client's
+//! transport.
+//! Invariant: nothing here waits.
+
+use bytes::Bytes;
+
+use super::outbox::Full;
+
+/// How a flush ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flush {
+    /// Nothing waits.
+    Drained,
+    /// The client takes no more at the moment; its session waits for it.
+    Blocked,
+    /// The client is gone.
+    Broken,
+}
+
+/// A bounded way to one client.
+pub trait Outlet {
+    /// Queues a frame; the caller flushes when it has queued all.
+    ///
+    /// # Errors
+    /// [`Full`] when it does not fit even after what the client takes at once. It is not counted.
+    fn push(&self, frame: Bytes) -> Result<(), Full>;
+
+    /// Queues a frame beyond the limit: one of few.
+    fn force(&self, frame: Bytes);
+
+    /// Hands on what waits, unless the session is already waiting for its client.
+    fn flush(&self) -> Flush;
+
+    /// Bytes that wait.
+    fn waiting_bytes(&self) -> usize;
+
+    /// Whether the caller is the first, since the client last took no more, to see to it that the
+    /// session waits for it.
+    fn claim_wait(&self) -> bool;
+}

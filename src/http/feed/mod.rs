@@ -1,0 +1,111 @@
+//! Live events over plain HTTP: as a stream of Server-Sent Events, or by long polls.
+//!
+//! Both are sessions as those of WebSockets are: they share filters, cursors, limits and drain.
+
+mod poll;
+mod sse;
+
+use std::{collections::BTreeSet, rc::Rc, sync::Arc};
+
+use actix_web::{HttpRequest, HttpResponse, http::header};
+
+pub use self::{poll::poll, sse::stream};
+use super::{error::ApiError, params::Params};
+use crate::{
+    delivery::{
+        feed::{Cut, FeedError, Feeds},
+        peer::Peer,
+        replay::{ResumeError, Since, Wanted},
+        subscription::{Conditions, KEYS, Users},
+    },
+    event::{Address, Cursor, Topic},
+};
+
+/// Longest value of a key that can be asked for.
+const MAX_VALUE_BYTES: usize = 128;
+
+/// What both kinds of request can say.
+struct Asked {
+    wanted: Vec<Wanted>,
+    from: Since,
+}
+
+impl Asked {
+    /// Reads topics, users, keys and where to begin.
+    fn read(params: &mut Params, topics: &[Topic]) -> Self {
+        let names: Vec<&str> = topics.iter().map(|topic| topic.as_str()).collect();
+        let mut chosen = params.all("topic", &names.join(" or "), |name| {
+            topics.iter().copied().find(|topic| topic.as_str() == name)
+        });
+        chosen.sort_unstable();
+        chosen.dedup();
+        let chosen = if chosen.is_empty() { topics.to_vec() } else { chosen };
+        let users: BTreeSet<Address> = params
+            .all("user", "0x and 40 hexadecimal digits", |text| text.parse().ok())
+            .into_iter()
+            .collect();
+        let users = if users.is_empty() { Users::All } else { Users::Listed(users) };
+        let mut conditions = Conditions::default();
+        for key in KEYS {
+            let values = params.all(key, "a text of 1 to 128 bytes", |text| {
+                (1..=MAX_VALUE_BYTES).contains(&text.len()).then(|| text.to_owned())
+            });
+            if !values.is_empty() {
+                conditions.0.insert(key, values);
+            }
+        }
+        let conditions = (!conditions.0.is_empty()).then(|| Arc::new(conditions));
+        let cursor = params
+            .one("cursor", "now, oldest, or a cursor of this service", |text| since(text, topics));
+        let wanted = chosen
+            .into_iter()
+            .map(|topic| Wanted { topic, users: users.clone(), conditions: conditions.clone() })
+            .collect();
+        Self { wanted, from: cursor.unwrap_or(Since::Now) }
+    }
+}
+
+fn since(text: &str, topics: &[Topic]) -> Option<Since> {
+    match text {
+        "now" => Some(Since::Now),
+        "oldest" => Some(Since::Oldest),
+        cursor => Cursor::parse(cursor, topics).ok().map(Since::Cursor),
+    }
+}
+
+/// The feeds of the worker that serves this request.
+fn feeds(http: &HttpRequest) -> Result<Feeds, ApiError> {
+    http.app_data::<Feeds>().cloned().ok_or(ApiError::NotFound)
+}
+
+/// Cuts the connection of a request off.
+fn cut(http: &HttpRequest) -> Cut {
+    let peer = http.conn_data::<Peer>().cloned();
+    Rc::new(move || {
+        if let Some(peer) = &peer {
+            peer.cut();
+        }
+    })
+}
+
+impl From<FeedError> for ApiError {
+    fn from(error: FeedError) -> Self {
+        match error {
+            FeedError::Enter(error) => Self::NoSession(error),
+            FeedError::Resume(ResumeError::Expired { oldest }) => {
+                Self::Expired { oldest: oldest.to_string() }
+            }
+            FeedError::Resume(ResumeError::Unavailable(error)) => error.into(),
+            FeedError::Subscribe(error) => Self::InvalidParameter(error.to_string()),
+        }
+    }
+}
+
+/// Nobody may keep the answer, and no proxy hold it back.
+fn unbuffered(response: &mut actix_web::HttpResponseBuilder) {
+    response
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .insert_header(("x-accel-buffering", "no"));
+}
+
+type Answer = Result<HttpResponse, ApiError>;

@@ -1,0 +1,49 @@
+//! `GET /v1/stream`: Server-Sent Events.
+//!
+//! Invariant: the body is polled only while its client reads, so nothing of it waits in here; the feed
+//! behind it cuts off who stalls.
+
+use actix_web::{HttpRequest, HttpResponse, http::Method, http::header, web::Bytes};
+use futures_util::{Stream, stream};
+
+use super::{Answer, Asked, cut, feeds, since, unbuffered};
+use crate::{
+    delivery::{
+        dialect::sse::Sse,
+        feed::{Handle, Request},
+    },
+    http::{State, error::ApiError, params::Params},
+};
+
+/// What browsers send when they connect again.
+const LAST_EVENT_ID: &str = "last-event-id";
+
+pub async fn stream(state: State, http: HttpRequest) -> Answer {
+    let mut params = Params::new(http.query_string());
+    let mut asked = Asked::read(&mut params, &state.topics);
+    // It is newer than what stands in the URL.
+    if let Some(last) = http.headers().get(LAST_EVENT_ID).filter(|last| !last.is_empty()) {
+        match last.to_str().ok().and_then(|text| since(text, &state.topics)) {
+            Some(from) => asked.from = from,
+            None => params.fault("Last-Event-ID: not a cursor of this service"),
+        }
+    }
+    params.finish()?;
+    let mut response = HttpResponse::Ok();
+    response.insert_header((header::CONTENT_TYPE, "text/event-stream"));
+    unbuffered(&mut response);
+    if http.method() == Method::HEAD {
+        return Ok(response.finish());
+    }
+    let Asked { wanted, from } = asked;
+    let request = Request { wanted, from, dialect: &Sse, limit: usize::MAX, cut: cut(&http) };
+    let handle = feeds(&http)?.begin(request).await.map_err(ApiError::from)?;
+    Ok(response.streaming(chunks(handle)))
+}
+
+fn chunks(handle: Handle) -> impl Stream<Item = Result<Bytes, std::convert::Infallible>> {
+    stream::poll_fn(move |cx| {
+        let chunk = handle.body.poll_chunk(cx, || handle.drained());
+        chunk.map(|chunk| chunk.map(Ok))
+    })
+}

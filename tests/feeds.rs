@@ -1,0 +1,265 @@
+//! Server-Sent Events and long polls, over the real daemon.
+
+// The exception for tests does not cover the functions that tests share.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpStream},
+    thread,
+    time::Instant,
+};
+
+use common::{
+    PATIENCE, Setup, TestDaemon, eventually,
+    node::{ALICE, Kind, append, fill, fills_line, line},
+};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
+
+const DAY: u32 = 20_260_315;
+const BOB: &str = "0x1e37a337ed460039d1b15bd3bc489de789768d5e";
+
+/// A daemon with so many blocks of a fill each, of Alice and Bob in turn.
+fn with_blocks(config: &str, blocks: u64) -> (Setup, File, TestDaemon) {
+    let mut setup = Setup::new();
+    setup.config = config.to_owned();
+    let mut file = Kind::fills(setup.node()).open(DAY, 9);
+    let daemon = setup.start();
+    for block in 1..=blocks {
+        let user = if block % 2 == 1 { ALICE } else { BOB };
+        append(&mut file, &(fills_line(block, user, 1) + "\n"));
+    }
+    eventually("all is stored", || daemon.status()["store"]["inserted"].as_u64() == Some(blocks));
+    (setup, file, daemon)
+}
+
+/// The messages of a stream.
+struct Stream(BufReader<TcpStream>);
+
+/// Its fields by name.
+type Fields = BTreeMap<String, String>;
+
+impl Stream {
+    fn open(daemon: &TestDaemon, query: &str, headers: &str) -> Self {
+        let mut socket = TcpStream::connect(("127.0.0.1", daemon.port)).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let request = format!("GET /v1/stream?{query} HTTP/1.1\r\nHost: n\r\n{headers}\r\n");
+        socket.write_all(request.as_bytes()).unwrap();
+        let mut stream = Self(BufReader::new(socket));
+        let head: Vec<_> = std::iter::from_fn(|| stream.line().filter(|l| !l.is_empty())).collect();
+        assert!(head[0].contains("200"), "{head:?}");
+        assert!(head.iter().any(|line| line.contains("text/event-stream")), "{head:?}");
+        assert!(head.iter().any(|line| line.eq_ignore_ascii_case("x-accel-buffering: no")));
+        stream
+    }
+
+    fn line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        (self.0.read_line(&mut line).unwrap() > 0).then(|| line.trim_end().to_owned())
+    }
+
+    /// The next message; sizes of chunks, comments and lone ids are passed over.
+    fn message(&mut self) -> Option<Fields> {
+        let mut fields = Fields::new();
+        loop {
+            let line = self.line()?;
+            if let Some((name, value)) = line.split_once(": ").filter(|(name, _)| !name.is_empty())
+            {
+                fields.insert(name.to_owned(), value.to_owned());
+            } else if line.is_empty() && fields.contains_key("data") {
+                return Some(fields);
+            }
+        }
+    }
+
+    /// The next event of a block.
+    fn event(&mut self) -> (Value, String) {
+        loop {
+            let message = self.message().expect("the stream goes on");
+            if !message.contains_key("event") {
+                return (serde_json::from_str(&message["data"]).unwrap(), message["id"].clone());
+            }
+        }
+    }
+}
+
+fn blocks(answer: &Value) -> Vec<u64> {
+    let events = answer["events"].as_array().unwrap();
+    events.iter().map(|event| event["block"].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn a_stream_begins_where_it_is_told_and_goes_on_behind_the_last_id() {
+    let (_setup, mut file, daemon) = with_blocks("", 5);
+    let mut stream = Stream::open(&daemon, "topic=fills&cursor=oldest", "");
+
+    let ack = stream.message().unwrap();
+    assert_eq!((&*ack["event"], ack["data"].contains("\"recovered\":true")), ("ack", true));
+    let mut ids = Vec::new();
+    for block in 1..=5 {
+        let (event, id) = stream.event();
+        assert_eq!((&event["block"], &event["replayed"]), (&json!(block), &json!(true)));
+        assert_eq!(event["cursor"], id);
+        ids.push(id);
+    }
+    assert_eq!(stream.message().unwrap()["event"], "live");
+    append(&mut file, &(fills_line(6, ALICE, 1) + "\n"));
+    let (event, _) = stream.event();
+    assert_eq!((&event["block"], &event["replayed"]), (&json!(6), &json!(false)));
+    drop(stream);
+
+    // As a browser connects again: with the URL of the beginning.
+    let header = format!("Last-Event-ID: {}\r\n", ids[2]);
+    let mut stream = Stream::open(&daemon, "topic=fills&cursor=oldest", &header);
+    let next: Vec<_> = (0..3).map(|_| stream.event().0["block"].as_u64().unwrap()).collect();
+    assert_eq!(next, [4, 5, 6]);
+
+    let mut of_bob =
+        Stream::open(&daemon, &format!("topic=fills&user={BOB}&coin=BTC&cursor=oldest"), "");
+    let next: Vec<_> = (0..2).map(|_| of_bob.event().0["block"].as_u64().unwrap()).collect();
+    assert_eq!(next, [2, 4]);
+    drop((stream, of_bob));
+    eventually("their places are free", || daemon.status()["sessions"]["open"] == 0);
+}
+
+#[test]
+fn a_quiet_stream_shows_how_far_it_is() {
+    let (_setup, _file, daemon) = with_blocks("[session]\nheartbeat_interval = \"100ms\"\n", 3);
+    let mut stream = Stream::open(&daemon, "topic=fills", "");
+
+    let start = Instant::now();
+    let id = loop {
+        let line = stream.line().unwrap();
+        if line == ": heartbeat" {
+            break stream.line().unwrap();
+        }
+        assert!(start.elapsed() < PATIENCE);
+    };
+
+    // Nothing lies behind it.
+    let cursor = id.strip_prefix("id: ").unwrap();
+    let (status, answer) = daemon.get(&format!("/v1/poll?topic=fills&cursor={cursor}&timeout=0s"));
+    assert_eq!((status, blocks(&answer)), (200, vec![]));
+}
+
+#[test]
+fn polls_one_after_the_other_give_everything_once() {
+    // T09
+    let (_setup, mut file, daemon) = with_blocks("", 7);
+    let mut cursor = "oldest".to_owned();
+    let mut all = Vec::new();
+    let mut poll = |limit: usize, timeout: &str| {
+        let path = format!("/v1/poll?topic=fills&cursor={cursor}&limit={limit}&timeout={timeout}");
+        let (status, answer) = daemon.get(&path);
+        assert_eq!(status, 200, "{answer}");
+        cursor = answer["cursor"].as_str().unwrap().to_owned();
+        blocks(&answer)
+    };
+    for expected in [3, 3, 1] {
+        let blocks = poll(3, "20s");
+        assert_eq!(blocks.len(), expected);
+        all.extend(blocks);
+    }
+    assert!(all.into_iter().eq(1..=7));
+
+    // Nothing waits: the time is over, or something comes.
+    assert_eq!(poll(3, "50ms"), [0; 0]);
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| poll(3, "60s"));
+        eventually("it waits", || daemon.status()["sessions"]["subscriptions"] == 1);
+        append(&mut file, &(fills_line(8, ALICE, 1) + "\n"));
+        assert_eq!(waiting.join().unwrap(), [8]);
+    });
+    assert_eq!(poll(3, "0s"), [0; 0]);
+    eventually("their places are free", || daemon.status()["sessions"]["open"] == 0);
+}
+
+#[test]
+fn what_cannot_be_understood_is_refused_with_every_fault() {
+    let setup = Setup::new();
+    let daemon = setup.start();
+    for (path, named) in [
+        ("/v1/stream?cursor=yesterday&topic=trades", ["cursor", "topic"]),
+        ("/v1/poll?timeout=2h&limit=0", ["timeout", "limit"]),
+        ("/v1/poll?user=alice&what=1", ["user", "what"]),
+    ] {
+        let (status, answer) = daemon.get(path);
+        assert_eq!((status, &answer["code"]), (400, &json!("invalid_parameter")), "{path}");
+        let message = answer["message"].as_str().unwrap();
+        assert!(named.iter().all(|name| message.contains(name)), "{path}: {message}");
+    }
+    assert_eq!(daemon.get("/v1/stream?cursor=1.1.2.3.x").0, 400);
+    assert_eq!(daemon.status()["sessions"]["open"], 0);
+}
+
+#[test]
+fn a_stalled_stream_is_cut_off_and_delays_nobody() {
+    // H33
+    const EVENT_BYTES: usize = 20_000;
+    let config = "[session]\noutbox_bytes = \"256KiB\"\nstall_timeout = \"500ms\"\n";
+    let (_setup, mut file, daemon) = with_blocks(config, 0);
+    let mut reader = Stream::open(&daemon, "topic=fills", "");
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    socket.connect(&SocketAddr::from(([127, 0, 0, 1], daemon.port)).into()).unwrap();
+    let mut stalled = TcpStream::from(socket);
+    stalled.write_all(b"GET /v1/stream?topic=fills HTTP/1.1\r\nHost: n\r\n\r\n").unwrap();
+    eventually("both are open", || daemon.status()["sessions"]["subscriptions"] == 2);
+
+    let mut block = 0;
+    let mut write_and_read = || {
+        block += 1;
+        let mut fill = fill(ALICE, "BTC", block);
+        fill[1]["note"] = Value::String("x".repeat(EVENT_BYTES));
+        append(&mut file, &(line(block, &json!([fill])) + "\n"));
+        assert_eq!(reader.event().0["block"], block);
+    };
+    // More than sockets and connections hold.
+    (0..300).for_each(|_| write_and_read());
+    eventually("it is cut off", || daemon.status()["sessions"]["slow_consumers"] == 1);
+    eventually("its place is free", || daemon.status()["sessions"]["open"] == 1);
+    write_and_read();
+
+    // What it had in its socket, and the end.
+    stalled.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut left = Vec::new();
+    drop(stalled.read_to_end(&mut left));
+    assert!(left.len() < 300 * EVENT_BYTES);
+    let sessions = &daemon.status()["sessions"];
+    assert_eq!(sessions["outbox_bytes"], 0, "{sessions}");
+}
+
+#[test]
+fn a_stop_says_farewell_to_streams_and_answers_polls() {
+    // T38
+    let (_setup, _file, daemon) = with_blocks("", 2);
+    let mut stream = Stream::open(&daemon, "topic=fills", "");
+    let url = format!("http://127.0.0.1:{}/v1/poll?topic=fills&timeout=60s", daemon.port);
+    let waiting = thread::spawn(move || {
+        let mut response = common::get(&url).call().unwrap();
+        response.body_mut().read_to_string().unwrap()
+    });
+    eventually("both wait", || daemon.status()["sessions"]["subscriptions"] == 2);
+
+    daemon.signal(Signal::TERM);
+
+    let answer: Value = serde_json::from_str(&waiting.join().unwrap()).unwrap();
+    assert_eq!(blocks(&answer), [0; 0]);
+    assert!(answer["cursor"].is_string());
+    let bye = loop {
+        let message = stream.message().expect("a farewell comes");
+        if message.get("event").is_some_and(|name| name == "bye") {
+            break message;
+        }
+    };
+    assert!(bye["retry"].parse::<u64>().unwrap() >= 1_000);
+    assert!(bye["data"].contains("1001"));
+    while stream.message().is_some() {}
+    assert_eq!(daemon.stop().code(), Some(0));
+}
