@@ -18,6 +18,7 @@ use super::{
     dialect::{Desk, Dialect},
     members::Members,
     outlet::Outlet,
+    peer::Peer,
     replay::{ResumeError, Since, Start, Wanted},
     seat::Seat,
     session::Told,
@@ -25,9 +26,6 @@ use super::{
     subscription::SubscribeError,
 };
 use crate::{config::Config, event::Cursor};
-
-/// Cuts a connection off.
-pub type Cut = Rc<dyn Fn()>;
 
 /// What the feeds of one HTTP worker need; every worker has its own.
 #[derive(Clone)]
@@ -44,8 +42,8 @@ pub struct Request {
     pub dialect: &'static dyn Dialect,
     /// Events that it takes at most.
     pub limit: usize,
-    /// For a client that stalls.
-    pub cut: Cut,
+    /// Who has asked.
+    pub peer: Peer,
 }
 
 /// Why a feed does not begin.
@@ -197,7 +195,7 @@ impl Feed {
             let (now, waits) = (feed.body.taken_bytes(), feed.body.waiting_bytes() > 0);
             if waits && now == taken {
                 feed.end(&CloseReason::SlowConsumer, ctx);
-                (feed.request.cut)();
+                feed.request.peer.cut();
             } else {
                 feed.watch(now, ctx);
             }
@@ -235,6 +233,13 @@ impl Actor for Feed {
             }
         });
         self.watch(self.body.taken_bytes(), ctx);
+        let peer = self.request.peer.clone();
+        let gone = async move { peer.gone().await };
+        ctx.spawn(gone.into_actor(self).map(|(), feed, ctx| {
+            feed.body.leave();
+            feed.body.end(feed.seat.delivered()());
+            ctx.stop();
+        }));
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {

@@ -12,8 +12,9 @@ use std::{
 use actix::Actor;
 use actix_codec::Framed;
 use actix_http::{
-    HttpService, Request, Response, StatusCode,
+    HttpService, Protocol, Request, Response, StatusCode,
     body::BodySize,
+    error::DispatchError,
     h1,
     header::{self, HeaderValue},
     ws::{self, HandshakeError},
@@ -35,7 +36,7 @@ use super::{
     dialect::Door,
     feed::Feeds,
     members::Members,
-    peer::Peer,
+    peer::Connection,
     session::{Session, Start},
     set::{EnterError, Permit},
     shard::Shard,
@@ -87,22 +88,26 @@ where
                     Ok::<(), actix_web::Error>(())
                 }
             });
-            HttpService::build()
+            let http = HttpService::build()
                 .keep_alive(KEEP_ALIVE)
                 .client_request_timeout(request_timeout)
                 .client_disconnect_timeout(DISCONNECT_TIMEOUT)
                 .local_addr(address)
-                .on_connect_ext(|socket: &TcpStream, data| {
-                    data.insert(Peer::of(socket));
+                .on_connect_ext(|connection: &Connection, data| {
+                    data.insert(connection.peer());
                 })
                 .upgrade(upgrade)
-                .finish(map_config(app, |()| AppConfig::default()))
-                .tcp()
+                .finish(map_config(app, |()| AppConfig::default()));
+            let connections = fn_service(async |socket: TcpStream| {
+                let address = socket.peer_addr().ok();
+                Ok::<_, DispatchError>((Connection::new(socket), Protocol::Http1, address))
+            });
+            connections.and_then(http)
         })?;
     Ok(server.run())
 }
 
-type Upgraded = Framed<TcpStream, h1::Codec>;
+type Upgraded = Framed<Connection, h1::Codec>;
 
 /// What the handshakes of one thread need.
 struct Worker {
@@ -150,7 +155,8 @@ impl Worker {
         let parts = framed.into_parts();
         let casting = self.casting.clone();
         let config = casting.config.get();
-        match Wire::new(parts.io, &config.session, casting.stats.clone(), permit) {
+        let Some(socket) = parts.io.into_socket() else { return };
+        match Wire::new(socket, &config.session, casting.stats.clone(), permit) {
             Ok(wire) => {
                 let members = self.members.clone();
                 let inbound: BytesMut = parts.read_buf;

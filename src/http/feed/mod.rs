@@ -5,7 +5,7 @@
 mod poll;
 mod sse;
 
-use std::{collections::BTreeSet, rc::Rc, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
 use actix_web::{HttpRequest, HttpResponse, http::header};
 
@@ -13,7 +13,7 @@ pub use self::{poll::poll, sse::stream};
 use super::{error::ApiError, params::Params};
 use crate::{
     delivery::{
-        feed::{Cut, FeedError, Feeds},
+        feed::{FeedError, Feeds},
         peer::Peer,
         replay::{ResumeError, Since, Wanted},
         subscription::{Conditions, KEYS, Users},
@@ -75,17 +75,13 @@ fn since(text: &str, topics: &[Topic]) -> Option<Since> {
 
 /// The feeds of the worker that serves this request.
 fn feeds(http: &HttpRequest) -> Result<Feeds, ApiError> {
-    http.app_data::<Feeds>().cloned().ok_or(ApiError::NotFound)
+    // Every worker that takes connections of clients has them.
+    http.app_data::<Feeds>().cloned().ok_or(ApiError::ShuttingDown)
 }
 
-/// Cuts the connection of a request off.
-fn cut(http: &HttpRequest) -> Cut {
-    let peer = http.conn_data::<Peer>().cloned();
-    Rc::new(move || {
-        if let Some(peer) = &peer {
-            peer.cut();
-        }
-    })
+/// The other side of the connection that a request came by.
+fn peer(http: &HttpRequest) -> Result<Peer, ApiError> {
+    http.conn_data::<Peer>().cloned().ok_or(ApiError::ShuttingDown)
 }
 
 impl From<FeedError> for ApiError {
