@@ -1,27 +1,38 @@
-//! Who wants an event: the subscriptions of one shard by topic and user.
+//! Who wants an event: the subscriptions of one shard by topic and user, or by topic and coin.
 //!
 //! Place in the pipeline: asked by the shard for each event, changed by its sessions.
-//! Invariant: a session is named once for an event, however many of its subscriptions match.
+//! Invariants: a session is named once for an event, however many of its subscriptions match; an
+//! event touches only those who ask for its user or its coin, or for everything of its topic; equal
+//! conditions are judged once for it, however many sessions have them.
 
-use std::{collections::HashMap, sync::Arc};
+mod predicates;
+
+use std::collections::HashMap;
 
 use ahash::RandomState;
 
-use super::subscription::{Change, ChangeKind, Conditions, Users};
+use self::predicates::{PredicateId, Predicates};
+use super::subscription::{Change, ChangeKind, Users, written};
 use crate::event::{Address, Event, Topic};
 
 /// A session in its shard; never used twice.
 pub type SessionId = u64;
 
-/// The interested sessions of one shard, by topic and user.
+/// The key that subscriptions to everybody are found by, if they have conditions on it.
+const INDEXED: &str = "coin";
+
+/// The interested sessions of one shard, by topic and by user or coin.
 #[derive(Debug, Default)]
 pub struct Index {
     topics: HashMap<Topic, TopicIndex, RandomState>,
+    predicates: Predicates,
 }
 
 #[derive(Debug, Default)]
 struct TopicIndex {
     all: Entries,
+    /// Of those who ask for everybody and for certain coins.
+    coins: HashMap<Box<str>, Entries, RandomState>,
     users: HashMap<Address, Entries, RandomState>,
 }
 
@@ -33,7 +44,7 @@ struct Entries(Vec<Entry>);
 struct Entry {
     session: SessionId,
     subscription: u32,
-    conditions: Option<Arc<Conditions>>,
+    predicate: Option<PredicateId>,
 }
 
 impl Index {
@@ -44,27 +55,25 @@ impl Index {
 
     /// Applies what a session has changed. A change that was made already changes nothing.
     pub fn apply(&mut self, session: SessionId, change: &Change) {
-        let topic = self.topics.entry(change.topic).or_default();
-        match (&change.users, change.kind) {
-            (Users::All, ChangeKind::Follow) => topic.all.add(session, change),
-            (Users::All, ChangeKind::Unfollow) => topic.all.remove(session, change.key),
-            (Users::Listed(users), ChangeKind::Follow) => {
-                for &user in users {
-                    topic.users.entry(user).or_default().add(session, change);
-                }
-            }
-            (Users::Listed(users), ChangeKind::Unfollow) => {
-                for user in users {
-                    let Some(entries) = topic.users.get_mut(user) else { continue };
-                    entries.remove(session, change.key);
-                    if entries.0.is_empty() {
-                        topic.users.remove(user);
+        let Self { topics, predicates } = self;
+        let topic = topics.entry(change.topic).or_default();
+        match &change.users {
+            Users::All => match indexed(change) {
+                Some(coins) => {
+                    for coin in coins {
+                        topic.coins.change(coin.as_str().into(), session, change, predicates);
                     }
+                }
+                None => topic.all.change(session, change, predicates),
+            },
+            Users::Listed(users) => {
+                for &user in users {
+                    topic.users.change(user, session, change, predicates);
                 }
             }
         }
-        if topic.all.0.is_empty() && topic.users.is_empty() {
-            self.topics.remove(&change.topic);
+        if topic.is_empty() {
+            topics.remove(&change.topic);
         }
     }
 
@@ -72,40 +81,83 @@ impl Index {
     pub fn interested(&self, event: &Event, sessions: &mut Vec<SessionId>) {
         sessions.clear();
         let Some(topic) = self.topics.get(&event.id.topic) else { return };
-        topic.all.matching(event, sessions);
+        self.predicates.next_event();
+        topic.all.matching(event, &self.predicates, sessions);
+        let of_all = sessions.len();
+        if !topic.coins.is_empty()
+            && let Some(coin) = event.key(INDEXED)
+            && let Some(entries) = topic.coins.get(&*written(coin))
+        {
+            entries.matching(event, &self.predicates, sessions);
+        }
         if let Some(user) = event.user
             && let Some(entries) = topic.users.get(&user)
         {
-            entries.matching(event, sessions);
-            // Two ordered runs, or one: this sort sees that.
+            entries.matching(event, &self.predicates, sessions);
+        }
+        if sessions.len() > of_all {
+            // Ordered runs: this sort sees that.
             sessions.sort();
         }
         sessions.dedup();
     }
 }
 
+/// The coins by which a subscription to everybody is found; none: it wants more.
+fn indexed(change: &Change) -> Option<&[String]> {
+    change.conditions.as_ref()?.0.get(INDEXED).map(Vec::as_slice)
+}
+
+impl TopicIndex {
+    fn is_empty(&self) -> bool {
+        self.all.0.is_empty() && self.coins.is_empty() && self.users.is_empty()
+    }
+}
+
+/// Entries by what they are found by; one that has none is forgotten.
+trait ChangeOne<K> {
+    fn change(&mut self, key: K, session: SessionId, change: &Change, predicates: &mut Predicates);
+}
+
+impl<K: Eq + std::hash::Hash> ChangeOne<K> for HashMap<K, Entries, RandomState> {
+    fn change(&mut self, key: K, session: SessionId, change: &Change, predicates: &mut Predicates) {
+        match change.kind {
+            ChangeKind::Follow => {
+                self.entry(key).or_default().change(session, change, predicates);
+            }
+            ChangeKind::Unfollow => {
+                if let Some(entries) = self.get_mut(&key) {
+                    entries.change(session, change, predicates);
+                    if entries.0.is_empty() {
+                        self.remove(&key);
+                    }
+                }
+            }
+        }
+    }
+}
+
 impl Entries {
-    fn find(&self, session: SessionId, subscription: u32) -> Result<usize, usize> {
-        self.0.binary_search_by_key(&(session, subscription), |entry| {
-            (entry.session, entry.subscription)
-        })
-    }
-
-    fn add(&mut self, session: SessionId, change: &Change) {
-        if let Err(place) = self.find(session, change.key) {
-            let conditions = change.conditions.clone();
-            self.0.insert(place, Entry { session, subscription: change.key, conditions });
+    fn change(&mut self, session: SessionId, change: &Change, predicates: &mut Predicates) {
+        let subscription = change.key;
+        let found = self
+            .0
+            .binary_search_by_key(&(session, subscription), |one| (one.session, one.subscription));
+        match (change.kind, found) {
+            (ChangeKind::Follow, Err(place)) => {
+                let predicate = change.conditions.as_ref().map(|one| predicates.take(one));
+                self.0.insert(place, Entry { session, subscription, predicate });
+            }
+            (ChangeKind::Unfollow, Ok(place)) => {
+                let gone = self.0.remove(place);
+                gone.predicate.into_iter().for_each(|id| predicates.give_back(id));
+            }
+            (ChangeKind::Follow, Ok(_)) | (ChangeKind::Unfollow, Err(_)) => {}
         }
     }
 
-    fn remove(&mut self, session: SessionId, subscription: u32) {
-        if let Ok(place) = self.find(session, subscription) {
-            self.0.remove(place);
-        }
-    }
-
-    fn matching(&self, event: &Event, sessions: &mut Vec<SessionId>) {
-        let wants = |entry: &&Entry| entry.conditions.as_ref().is_none_or(|c| c.hold(event));
+    fn matching(&self, event: &Event, predicates: &Predicates, sessions: &mut Vec<SessionId>) {
+        let wants = |entry: &&Entry| entry.predicate.is_none_or(|id| predicates.hold(id, event));
         sessions.extend(self.0.iter().filter(wants).map(|entry| entry.session));
     }
 }

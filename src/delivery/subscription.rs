@@ -5,6 +5,7 @@
 //! Invariant: bounded by the limits of `session.*`.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
@@ -18,24 +19,25 @@ use crate::{
 pub const KEYS: [&str; 3] = ["coin", "side", "dir"];
 
 /// Conditions on an event's keys: each must hold, and each holds for any of its values.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Conditions(pub BTreeMap<&'static str, Vec<String>>);
 
 impl Conditions {
     /// An event that lacks a key does not match.
     pub fn hold(&self, event: &Event) -> bool {
         self.0.iter().all(|(key, wanted)| {
-            event.key(key).is_some_and(|raw| wanted.iter().any(|wanted| is_written_as(wanted, raw)))
+            event.key(key).map(written).is_some_and(|text| wanted.iter().any(|one| *one == text))
         })
     }
 }
 
-/// Whether `raw` is what stands between the quotes of the JSON string `text`.
-fn is_written_as(text: &str, raw: &str) -> bool {
+/// The text that stands between the quotes of a JSON string as `raw`. What is not valid there is no
+/// text of anybody's.
+pub fn written(raw: &str) -> Cow<'_, str> {
     if !raw.contains('\\') {
-        return raw == text;
+        return Cow::Borrowed(raw);
     }
-    serde_json::from_str::<String>(&format!("\"{raw}\"")).is_ok_and(|decoded| decoded == text)
+    serde_json::from_str(&format!("\"{raw}\"")).map_or(Cow::Borrowed(raw), Cow::Owned)
 }
 
 /// Whose events a subscription asks for.

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     config::SessionConfig,
-    delivery::subscription::{Subscription, Subscriptions},
+    delivery::subscription::{Conditions, Subscription, Subscriptions},
     event::{EventId, Keys, Timestamp},
 };
 
@@ -166,4 +166,36 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn equal_conditions_are_one_predicate_and_go_with_the_last_who_has_them() {
+    let mut sessions = Sessions::new(3);
+    for session in 0..3 {
+        sessions.subscribe(session, "a", FILLS, listed(&[7]), only(&["BTC", "ETH"]));
+    }
+    sessions.subscribe(0, "b", FILLS, Users::All, only(&["SOL"]));
+    assert_eq!(sessions.index.predicates.len(), 2);
+    assert_eq!(sessions.wanting(&event(FILLS, Some(7), "ETH")), [0, 1, 2]);
+    assert_eq!(sessions.wanting(&event(FILLS, Some(7), "SOL")), [0]);
+
+    for session in 0..3 {
+        let gone = sessions.subscriptions[session].unsubscribe("a").unwrap();
+        sessions.index.apply(session as u64, &gone);
+        sessions.index.apply(session as u64, &gone);
+    }
+    assert_eq!(sessions.index.predicates.len(), 1);
+    sessions.subscribe(1, "c", FILLS, Users::All, only(&["BTC"]));
+    assert_eq!(sessions.wanting(&event(FILLS, Some(7), "BTC")), [1]);
+    assert_eq!(sessions.wanting(&event(FILLS, Some(7), "SOL")), [0]);
+}
+
+#[test]
+fn a_coin_is_found_however_it_is_escaped() {
+    let mut sessions = Sessions::new(1);
+    sessions.subscribe(0, "a", FILLS, Users::All, only(&["B\"C"]));
+
+    assert_eq!(sessions.wanting(&event(FILLS, None, r#"B\"C"#)), [0]);
+    assert_eq!(sessions.wanting(&event(FILLS, None, r"B\u0022C")), [0]);
+    assert_eq!(sessions.wanting(&event(FILLS, None, "BC")), [0; 0]);
 }
