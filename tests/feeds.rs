@@ -25,6 +25,9 @@ use socket2::{Domain, Socket, Type};
 const DAY: u32 = 20_260_315;
 const BOB: &str = "0x1e37a337ed460039d1b15bd3bc489de789768d5e";
 
+/// No heartbeat shows that a client is gone.
+const QUIET: &str = "[session]\nheartbeat_interval = \"1h\"\n";
+
 /// A daemon with so many blocks of a fill each, of Alice and Bob in turn.
 fn with_blocks(config: &str, blocks: u64) -> (Setup, File, TestDaemon) {
     let mut setup = Setup::new();
@@ -96,7 +99,7 @@ fn blocks(answer: &Value) -> Vec<u64> {
 
 #[test]
 fn a_stream_begins_where_it_is_told_and_goes_on_behind_the_last_id() {
-    let (_setup, mut file, daemon) = with_blocks("", 5);
+    let (_setup, mut file, daemon) = with_blocks(QUIET, 5);
     let mut stream = Stream::open(&daemon, "topic=fills&cursor=oldest", "");
 
     let ack = stream.message().unwrap();
@@ -151,7 +154,7 @@ fn a_quiet_stream_shows_how_far_it_is() {
 #[test]
 fn polls_one_after_the_other_give_everything_once() {
     // T09
-    let (_setup, mut file, daemon) = with_blocks("", 7);
+    let (_setup, mut file, daemon) = with_blocks(QUIET, 7);
     let mut cursor = "oldest".to_owned();
     let mut all = Vec::new();
     let mut poll = |limit: usize, timeout: &str| {

@@ -11,6 +11,7 @@ use std::{
 use anyhow::Context as _;
 use slog::Logger;
 
+use super::capacity;
 use crate::{
     config::Config,
     event::Timestamp,
@@ -45,7 +46,8 @@ impl Ground {
     pub async fn prepare(config: Config, logger: &Logger) -> anyhow::Result<Self> {
         let started = Timestamp::now();
         create_state_dir(&config.state_dir)?;
-        let listener = TcpListener::bind(config.http.listen)
+        capacity::allow_files(&config, logger);
+        let listener = capacity::listen(config.http.listen)
             .with_context(|| format!("cannot listen on {}", config.http.listen))?;
         let metrics_listener = listen_for_metrics(config.http.metrics_listen)?;
         let keeper = WhitelistKeeper::open(&config.whitelist, &config.state_dir, logger).await?;

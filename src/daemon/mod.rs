@@ -4,6 +4,7 @@
 //! sources, pipeline, writer (last flush), sessions (each told why), server. Nothing is started
 //! before the configuration, the port, the whitelist and the store are known to be good.
 
+pub mod capacity;
 mod ground;
 mod head_start;
 mod panic;

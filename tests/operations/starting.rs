@@ -162,3 +162,28 @@ fn the_public_listener_has_neither_profiles_nor_variables_nor_metrics() {
     }
     assert_eq!(daemon.get("/livez").0, 200);
 }
+
+#[test]
+fn a_start_allows_itself_the_open_files_that_its_sessions_need_or_says_what_to_set() {
+    let mut setup = Setup::new();
+    setup.config = "[session]\nmax_sessions = 500\n".to_owned();
+    let under = |limit: &str| -> Vec<String> {
+        let script = format!("ulimit {limit}; exec \"$@\"");
+        ["bash", "-c", &script, "--"].map(str::to_owned).to_vec()
+    };
+    let open_files = |pid: u32| {
+        let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+        line.split_whitespace().next().unwrap().parse::<u64>().unwrap()
+    };
+
+    setup.wrapper = under("-Sn 300");
+    let daemon = setup.start();
+    assert!(open_files(daemon.pid()) > 500, "raised");
+    assert_eq!(daemon.stop().code(), Some(0));
+
+    setup.wrapper = under("-n 300");
+    let daemon = setup.start();
+    assert_eq!(open_files(daemon.pid()), 300);
+    assert!(daemon.log().contains("set LimitNOFILE in the unit"), "{}", daemon.log_tail());
+}

@@ -6,10 +6,7 @@ use super::{
     proc::{self, Process},
     report::Report,
 };
-use crate::config::Config;
-
-/// Files beside the sessions: hour files, the database, listeners, requests.
-const OTHER_FILES: u64 = 256;
+use crate::{config::Config, daemon::capacity::files_needed};
 
 /// Watches of one node directory: itself, and of each of four streams the directory, `hourly`, and
 /// the days that a node keeps.
@@ -29,9 +26,10 @@ pub fn check(config: &Config, running: Option<&Process>, report: &mut Report) {
 fn open_files(config: &Config, running: Option<&Process>, report: &mut Report) {
     let of_running = running.and_then(|process| proc::open_file_limit(process.id));
     let whose = if of_running.is_some() { "the running daemon" } else { "this shell" };
-    let limit = of_running.or_else(|| getrlimit(Resource::Nofile).current).unwrap_or(u64::MAX);
-    let sessions = config.session.max_sessions as u64;
-    let needed = sessions + u64::from(config.store.read_connections) + OTHER_FILES;
+    // A daemon raises its own limit as far as it is let.
+    let limit = of_running.or_else(|| getrlimit(Resource::Nofile).maximum).unwrap_or(u64::MAX);
+    let sessions = config.session.max_sessions;
+    let needed = files_needed(config);
     if limit >= needed {
         report.ok(format!("{whose} may open {limit} files, {sessions} sessions need {needed}"));
     } else {

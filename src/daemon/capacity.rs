@@ -1,0 +1,58 @@
+//! What the system must allow for as many sessions as are configured, set or checked at the start.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use slog::{Logger, info, warn};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::config::Config;
+
+/// Files beside the sessions: hour files, the database, listeners, requests.
+const OTHER_FILES: u64 = 256;
+
+/// Connections that may wait to be accepted; the kernel takes less where `net.core.somaxconn` is
+/// less. Many come back at once when the daemon was away.
+const BACKLOG: i32 = 4_096;
+
+/// How many open files as many sessions need as are configured.
+pub fn files_needed(config: &Config) -> u64 {
+    config.session.max_sessions as u64 + u64::from(config.store.read_connections) + OTHER_FILES
+}
+
+/// Listens with room for many who come at once.
+///
+/// # Errors
+/// Those of `bind` and `listen`.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // As the standard library does: a port whose last connections still fade away can be taken.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Allows this process the open files that it needs, as far as the system lets it, and says what to
+/// set where it does not.
+pub fn allow_files(config: &Config, logger: &Logger) {
+    let needed = files_needed(config);
+    let limit = getrlimit(Resource::Nofile);
+    let Some(soft) = limit.current.filter(|soft| *soft < needed) else { return };
+    let most = limit.maximum.unwrap_or(u64::MAX);
+    let raised = Rlimit { current: Some(needed.min(most)), maximum: limit.maximum };
+    let allowed = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => needed.min(most),
+        Err(_) => soft,
+    };
+    if allowed < needed {
+        warn!(logger, "fewer open files are allowed than all sessions need: \
+            set LimitNOFILE in the unit (or ulimit -n), or lower session.max_sessions";
+            "allowed" => allowed, "needed" => needed);
+    } else {
+        info!(logger, "limit of open files raised"; "from" => soft, "to" => allowed);
+    }
+}
