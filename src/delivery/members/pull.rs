@@ -156,7 +156,9 @@ impl Members {
                 && behind.waits == Waits::Shard
             {
                 behind.waits = Waits::No;
-                self.enqueue(id);
+                behind.in_line = true;
+                // Without ringing: this turn looks at it, and the next one when more was cast.
+                self.line.push_back(id);
             }
         }
         let mut looked_at = 0;
