@@ -1,6 +1,12 @@
 //! `[http]`: the listener and what a request may cost.
 
-use std::{net::SocketAddr, thread, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    thread,
+    time::Duration,
+};
+
+use ipnet::IpNet;
 
 use super::{
     key::{Key, Refused},
@@ -15,6 +21,8 @@ pub struct HttpConfig {
     /// Address and port of `/metrics`, apart from everything else: it tells of the inside of the
     /// process, which is not for everybody. Default: off.
     pub metrics_listen: Option<SocketAddr>,
+    /// Proxies whose word on the client's address is taken, from `X-Forwarded-For`. Default: none.
+    pub trusted_proxies: Vec<IpNet>,
     /// Worker threads, each with its shard of the sessions. Default: the number of cores.
     pub workers: usize,
     /// Most bytes of a request's body. Default 1 MiB.
@@ -32,6 +40,7 @@ impl Default for HttpConfig {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             metrics_listen: None,
+            trusted_proxies: Vec::new(),
             // Where the number of cores is not known, two: one slow turn must not stop everybody.
             workers: thread::available_parallelism().map_or(2, usize::from),
             max_body_bytes: 1 << 20,
@@ -62,6 +71,13 @@ pub(super) fn keys() -> Vec<Key> {
                 address.map_or_else(|| "off".to_owned(), |address: SocketAddr| address.to_string())
             },
             |config| &mut config.http.metrics_listen,
+        ),
+        Key::list(
+            "http.trusted_proxies",
+            "a list of addresses and networks, such as [\"127.0.0.1\", \"10.0.0.0/8\"]",
+            |text| text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from)),
+            ToString::to_string,
+            |config| &mut config.http.trusted_proxies,
         ),
         Key::count("http.workers", 1..=512, |config| &mut config.http.workers),
         Key::size("http.max_body_bytes", KIB..=256 * MIB, |config| &mut config.http.max_body_bytes),

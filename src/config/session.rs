@@ -12,6 +12,12 @@ use super::{
 pub struct SessionConfig {
     /// Most sessions at one time. Default 18,000: below the usual limit of 20,000 open files.
     pub max_sessions: usize,
+    /// Most sessions of one client address at one time. Default 0: no limit.
+    pub max_per_address: usize,
+    /// Most messages of a client in a minute; 0: no limit. Default 6,000.
+    pub max_messages_per_minute: u64,
+    /// Most bytes of a client's messages in a minute; 0: no limit. Default 64 MiB.
+    pub max_bytes_per_minute: u64,
     /// Most subscriptions of one session. Default 1,000.
     pub max_subscriptions: usize,
     /// Most users that one session names, in all its subscriptions together. Default 100,000.
@@ -42,6 +48,9 @@ impl Default for SessionConfig {
     fn default() -> Self {
         Self {
             max_sessions: 18_000,
+            max_per_address: 0,
+            max_messages_per_minute: 6_000,
+            max_bytes_per_minute: 64 << 20,
             max_subscriptions: 1_000,
             max_users: 100_000,
             outbox_bytes: 1 << 20,
@@ -63,6 +72,15 @@ pub(super) fn keys() -> Vec<Key> {
     vec![
         Key::count("session.max_sessions", 1..=1_000_000, |config| {
             &mut config.session.max_sessions
+        }),
+        Key::count("session.max_per_address", 0..=1_000_000, |config| {
+            &mut config.session.max_per_address
+        }),
+        Key::count("session.max_messages_per_minute", 0..=1_000_000_000, |config| {
+            &mut config.session.max_messages_per_minute
+        }),
+        Key::size("session.max_bytes_per_minute", 0..=1 << 40, |config| {
+            &mut config.session.max_bytes_per_minute
         }),
         Key::count("session.max_subscriptions", 1..=1_000_000, |config| {
             &mut config.session.max_subscriptions

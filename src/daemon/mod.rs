@@ -170,6 +170,7 @@ impl Daemon {
             Pages::new(store.clone(), log.clone(), node::keys_of, earlier_runs, stats.clone());
         let (state_dir, described) = (config.state_dir.clone(), store.describe());
         let sessions = SessionSet::new(config.session.max_sessions, stats.clone());
+        sessions.set_max_per_address(config.session.max_per_address);
         let nodes = config.source.data_dirs.iter();
         let live = Live { config: Arc::new(LiveConfig::new(config.clone())), horizon };
         let api = Arc::new(ApiState {

@@ -128,6 +128,7 @@ impl Reloading {
     fn apply(&self, config: Config) {
         self.origins.levels.set(&config.log);
         self.sessions.set_max(config.session.max_sessions);
+        self.sessions.set_max_per_address(config.session.max_per_address);
         self.live.horizon.set_retention(config.store.retention);
         self.writer.do_send(Reconfigure(config.store.clone()));
         self.live.config.set(config);

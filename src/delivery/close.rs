@@ -26,6 +26,8 @@ pub enum CloseReason {
     /// Events left memory before they could be sent, and the dialect has no word for it. What is
     /// queued still goes out: the hole comes behind it.
     Missed,
+    /// The client sent more than `session.max_messages_per_minute` or `session.max_bytes_per_minute`.
+    TooMany,
     /// Nothing was heard for `session.pong_timeout` after a ping. What is queued is dropped.
     PingTimeout,
     /// The client closed first; its code is sent back.
@@ -45,6 +47,7 @@ impl CloseReason {
             Self::SlowConsumer => 4008,
             Self::PingTimeout => 4009,
             Self::Missed => 4010,
+            Self::TooMany => 4011,
             Self::Client(code) => return *code,
         })
     }
@@ -61,6 +64,7 @@ impl CloseReason {
             Self::SlowConsumer => "slow consumer",
             Self::PingTimeout => "ping timeout",
             Self::Missed => "events were missed",
+            Self::TooMany => "too many messages in a minute",
             Self::Client(_) => "",
         }
     }
@@ -77,6 +81,7 @@ impl CloseReason {
             Self::SlowConsumer => &endings.slow_consumer,
             Self::PingTimeout => &endings.ping_timeout,
             Self::Missed => &endings.missed,
+            Self::TooMany => &endings.too_many,
             Self::Client(_) => &endings.client,
         }
     }
@@ -88,6 +93,7 @@ impl CloseReason {
             // Many clients are told at once: they should not all be back at once.
             Self::ShuttingDown => Some(Duration::from_millis(fastrand::u64(1_000..5_000))),
             Self::Internal | Self::SlowConsumer | Self::Missed => Some(Duration::from_secs(1)),
+            Self::TooMany => Some(Duration::from_secs(60)),
             Self::PingTimeout => Some(Duration::ZERO),
             Self::Protocol(_) | Self::NotText | Self::NotUtf8 | Self::TooBig | Self::Client(_) => {
                 None
@@ -118,6 +124,7 @@ mod tests {
             CloseReason::SlowConsumer,
             CloseReason::PingTimeout,
             CloseReason::Missed,
+            CloseReason::TooMany,
         ] {
             let code = reason.code().unwrap();
             let row = page

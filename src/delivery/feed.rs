@@ -5,7 +5,7 @@
 //! Invariants: a feed ends with its body, and its body with the feed; a client that takes nothing for
 //! `session.stall_timeout` is cut off, whatever HTTP would do.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
 use actix::prelude::*;
 use bytes::Bytes;
@@ -43,6 +43,7 @@ pub struct Request {
     /// Events that it takes at most.
     pub limit: usize,
     /// Who has asked.
+    pub address: Option<IpAddr>,
     pub peer: Peer,
 }
 
@@ -107,7 +108,7 @@ impl Feeds {
     /// # Errors
     /// Nothing has begun then.
     pub async fn begin(&self, request: Request) -> Result<Handle, FeedError> {
-        let permit = self.casting.sessions.enter()?;
+        let permit = self.casting.sessions.enter(request.address)?;
         let config = self.casting.config.get();
         let mut starts: Vec<Start> = Vec::new();
         for wanted in &request.wanted {

@@ -6,6 +6,7 @@
 //! every frame that was queued is either sent or counted as dropped.
 
 mod body;
+pub mod client;
 pub mod close;
 pub mod dialect;
 pub mod feed;
@@ -15,6 +16,7 @@ mod members;
 mod outbox;
 mod outlet;
 pub mod peer;
+mod rate;
 pub mod replay;
 mod seat;
 mod server;

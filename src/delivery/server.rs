@@ -32,7 +32,7 @@ use slog::debug;
 use tokio::net::TcpStream;
 
 use super::{
-    Casting,
+    Casting, client,
     dialect::Door,
     feed::Feeds,
     members::Members,
@@ -172,7 +172,11 @@ impl Worker {
     fn admit(&self, request: &Request) -> Result<(Door, Permit), Refusal> {
         let door = Door::of_path(request.path()).ok_or(Refusal::NotFound)?;
         ws::verify_handshake(request.head())?;
-        Ok((door, self.casting.sessions.enter()?))
+        let config = self.casting.config.get();
+        let connected = request.head().peer_addr.map(|address| address.ip());
+        let address =
+            client::address(connected, &request.head().headers, &config.http.trusted_proxies);
+        Ok((door, self.casting.sessions.enter(address)?))
     }
 }
 
@@ -183,6 +187,7 @@ impl Refusal {
             Self::Handshake(HandshakeError::GetMethodRequired) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Handshake(HandshakeError::UnsupportedVersion) => StatusCode::UPGRADE_REQUIRED,
             Self::Handshake(_) => StatusCode::BAD_REQUEST,
+            Self::Enter(EnterError::Crowded) => StatusCode::TOO_MANY_REQUESTS,
             Self::Enter(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -192,6 +197,7 @@ impl Refusal {
             Self::NotFound => "not_found",
             Self::Handshake(_) => "bad_handshake",
             Self::Enter(EnterError::Full) => "too_many_sessions",
+            Self::Enter(EnterError::Crowded) => "too_many_of_address",
             Self::Enter(EnterError::Closing) => "shutting_down",
         }
     }

@@ -20,6 +20,7 @@ use super::{
     frame::{self, Assembler, Inbound},
     members::Members,
     outlet::{Flush, Outlet},
+    rate::Allowance,
     seat::Seat,
     socket::Wire,
     subscription::Change,
@@ -74,6 +75,9 @@ pub struct Session {
     last_heard: Instant,
     /// Set when the close frame is queued: what the client says is only read to find its end.
     closing: bool,
+    /// What the client may still send in this minute.
+    messages_allowed: Allowance,
+    bytes_allowed: Allowance,
     /// The place of a subscription is looked for; what the client says waits.
     resuming: bool,
     /// It is watched whether the socket takes anything.
@@ -97,6 +101,9 @@ enum Step {
 impl Session {
     pub fn new(start: Start) -> Self {
         let Start { wire, door, inbound, members, casting, config } = start;
+        let now = Instant::now();
+        let messages_allowed = Allowance::new(config.session.max_messages_per_minute, now);
+        let bytes_allowed = Allowance::new(config.session.max_bytes_per_minute, now);
         Self {
             wire: Rc::new(wire),
             door,
@@ -109,6 +116,8 @@ impl Session {
             config,
             last_heard: Instant::now(),
             closing: false,
+            messages_allowed,
+            bytes_allowed,
             resuming: false,
             watched: false,
         }
@@ -122,8 +131,11 @@ impl Session {
             }
             match self.wire.read(&mut self.inbound) {
                 Ok(0) => return ctx.stop(),
-                Ok(_) => {
+                Ok(bytes) => {
                     self.last_heard = Instant::now();
+                    if !self.bytes_allowed.take(bytes as u64, self.last_heard) {
+                        self.close(&CloseReason::TooMany, ctx);
+                    }
                     self.converse(ctx);
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
@@ -173,6 +185,9 @@ impl Session {
             Err(reason) => return Step::Close(reason),
         };
         fail_point!("session.frame");
+        if !self.messages_allowed.take(1, Instant::now()) && !matches!(message, Inbound::Close(_)) {
+            return Step::Close(CloseReason::TooMany);
+        }
         match message {
             Inbound::Text(text) => self.hear(&text),
             Inbound::Binary => Step::Close(CloseReason::NotText),
@@ -348,6 +363,7 @@ impl Session {
             CloseReason::ShuttingDown
             | CloseReason::Internal
             | CloseReason::Missed
+            | CloseReason::TooMany
             | CloseReason::Client(_) => {}
         }
         debug!(self.casting.logger, "session closes";

@@ -4,6 +4,8 @@
 //! Invariant: `sessions.open` counts each session until its socket is dropped.
 
 use std::{
+    collections::HashMap,
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -26,6 +28,8 @@ use crate::{roll_call::RollCall, stats::Stats};
 pub enum EnterError {
     #[error("as many sessions are open as are allowed")]
     Full,
+    #[error("as many sessions of this address are open as are allowed")]
+    Crowded,
     #[error("the server is shutting down")]
     Closing,
 }
@@ -33,6 +37,10 @@ pub enum EnterError {
 /// All sessions of the daemon, of every HTTP worker: how many there may be, and their common end.
 pub struct SessionSet {
     max: AtomicUsize,
+    /// Most of one address; 0: no limit.
+    max_per_address: AtomicUsize,
+    /// How many each address has open.
+    addresses: Mutex<HashMap<IpAddr, usize>>,
     open: AtomicUsize,
     closing: AtomicBool,
     /// Rung when the last session of a closing set is gone.
@@ -42,12 +50,17 @@ pub struct SessionSet {
 }
 
 /// The place of one session.
-pub struct Permit(Arc<SessionSet>);
+pub struct Permit {
+    set: Arc<SessionSet>,
+    address: Option<IpAddr>,
+}
 
 impl SessionSet {
     pub fn new(max: usize, stats: Arc<Stats>) -> Arc<Self> {
         Arc::new(Self {
             max: AtomicUsize::new(max),
+            max_per_address: AtomicUsize::new(0),
+            addresses: Mutex::default(),
             open: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
             gone: Notify::new(),
@@ -60,7 +73,7 @@ impl SessionSet {
     ///
     /// # Errors
     /// When none is free, or the set is closing.
-    pub fn enter(self: &Arc<Self>) -> Result<Permit, EnterError> {
+    pub fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Permit, EnterError> {
         let max = self.max.load(Ordering::SeqCst);
         let more = |open| (open < max).then_some(open + 1);
         self.open
@@ -68,8 +81,18 @@ impl SessionSet {
             .map_err(|_| EnterError::Full)?;
         self.stats.sessions.open.add(1);
         self.stats.sessions.opened.add(1);
+        let of_address = address.map_or(0, |address| {
+            let mut addresses = self.addresses();
+            let open = addresses.entry(address).or_default();
+            *open += 1;
+            *open
+        });
         // From here on the place is given back whatever happens.
-        let permit = Permit(self.clone());
+        let permit = Permit { set: self.clone(), address };
+        let most = self.max_per_address.load(Ordering::SeqCst);
+        if most > 0 && of_address > most {
+            return Err(EnterError::Crowded);
+        }
         // Looked at only now: `close_all` either sees this place or is seen here.
         if self.closing.load(Ordering::SeqCst) { Err(EnterError::Closing) } else { Ok(permit) }
     }
@@ -77,6 +100,15 @@ impl SessionSet {
     /// Changes how many there may be. Those above it stay; nobody else is let in until they have gone.
     pub fn set_max(&self, max: usize) {
         self.max.store(max, Ordering::SeqCst);
+    }
+
+    /// Changes how many one address may have; 0: no limit.
+    pub fn set_max_per_address(&self, max: usize) {
+        self.max_per_address.store(max, Ordering::SeqCst);
+    }
+
+    fn addresses(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn open(&self) -> usize {
@@ -125,10 +157,20 @@ impl SessionSet {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.stats.sessions.open.add(-1);
-        self.0.stats.sessions.closed.add(1);
-        if self.0.open.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.0.gone.notify_waiters();
+        let Self { set, address } = self;
+        if let Some(address) = address {
+            let mut addresses = set.addresses();
+            if let Some(open) = addresses.get_mut(address) {
+                *open -= 1;
+                if *open == 0 {
+                    addresses.remove(address);
+                }
+            }
+        }
+        set.stats.sessions.open.add(-1);
+        set.stats.sessions.closed.add(1);
+        if set.open.fetch_sub(1, Ordering::SeqCst) == 1 {
+            set.gone.notify_waiters();
         }
     }
 }

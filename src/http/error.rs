@@ -76,6 +76,7 @@ impl ApiError {
             Self::UpgradeRequired => "upgrade_required",
             Self::Busy(_) => "busy",
             Self::NoSession(EnterError::Full) => "too_many_sessions",
+            Self::NoSession(EnterError::Crowded) => "too_many_of_address",
             Self::NoSession(EnterError::Closing) | Self::ShuttingDown => "shutting_down",
             Self::Expired { .. } => "cursor_expired",
             Self::Standby(_) => "standby",
@@ -108,6 +109,7 @@ impl ResponseError for ApiError {
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
             Self::Expired { .. } => StatusCode::GONE,
+            Self::NoSession(EnterError::Crowded) => StatusCode::TOO_MANY_REQUESTS,
             Self::Busy(_)
             | Self::NoSession(_)
             | Self::ShuttingDown

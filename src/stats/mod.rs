@@ -231,6 +231,8 @@ pub struct SessionStats {
     pub slow_consumers: Counter,
     /// Sessions that are not live: they get what has been, or could not take what is.
     pub behind: Gauge,
+    /// Those of them that read the store.
+    pub replays: Gauge,
     /// Pages of the order of arrival that were read from the store for them.
     pub replay_pages: Counter,
     /// What such pages take of memory.
@@ -261,6 +263,7 @@ pub struct Endings {
     pub slow_consumer: Counter,
     pub ping_timeout: Counter,
     pub missed: Counter,
+    pub too_many: Counter,
     /// The client closed first.
     pub client: Counter,
     /// The connection ended without a close frame.

@@ -333,3 +333,45 @@ fn the_ping_timeout_works_while_the_socket_is_stalled() {
     assert!(server.stats.sessions.frames_dropped.get() > 50);
     drop(stalled);
 }
+
+#[test]
+fn who_says_too_much_in_a_minute_is_closed_and_told_when_to_come_back() {
+    // M34
+    let server = Server::start(|session| session.max_messages_per_minute = 5);
+    let mut client = server.native();
+    for _ in 0..5 {
+        assert_eq!(client.ask(r#"{"type":"ping"}"#)["type"], "pong");
+    }
+
+    let bye = client.ask(r#"{"type":"ping"}"#);
+
+    assert_eq!((&bye["type"], &bye["retry_after_ms"]), (&"bye".into(), &60_000.into()));
+    assert_eq!(client.closed().0, 4011);
+
+    let server = Server::start(|session| session.max_bytes_per_minute = 2_000);
+    let mut client = server.native();
+    client.say(&format!(r#"{{"type":"ping","filler":"{}"}}"#, "x".repeat(3_000)));
+    assert_eq!(client.closed().0, 4011);
+    assert_eq!(server.stats.sessions.endings.too_many.get(), 1);
+}
+
+#[test]
+fn one_address_has_only_so_many_sessions_and_gets_its_places_back() {
+    // M33
+    let server = Server::start(|_| {});
+    server.sessions.set_max_per_address(2);
+    let first = server.native();
+    let _second = server.native();
+    let handshake = "GET /v1/ws HTTP/1.1\r\nHost: n\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+    let answer = server.raw(handshake);
+
+    assert!(answer.starts_with("HTTP/1.1 429"), "{answer}");
+    assert!(
+        answer.contains("too_many_of_address") && answer.to_lowercase().contains("retry-after")
+    );
+    drop(first);
+    server.wait_until("a place is free", |stats| stats.sessions.open.get() == 1);
+    server.native();
+}

@@ -173,6 +173,7 @@ impl Members {
         behind.page = None;
         if mem::take(&mut behind.admitted) {
             self.admitted -= 1;
+            self.casting.stats.sessions.replays.add(-1);
             // Who has gone meanwhile needs no place.
             while let Some(next) = self.unadmitted.pop_front() {
                 if self.retry(next) {
@@ -235,7 +236,10 @@ impl Members {
                 behind.waits = Waits::Page;
                 match behind.admitted || self.admitted < max_admitted(&self.casting) {
                     true => {
-                        self.admitted += usize::from(!mem::replace(&mut behind.admitted, true));
+                        if !mem::replace(&mut behind.admitted, true) {
+                            self.admitted += 1;
+                            self.casting.stats.sessions.replays.add(1);
+                        }
                         self.fetches.push(Fetch { session: id, after });
                     }
                     false => self.unadmitted.push_back(id),

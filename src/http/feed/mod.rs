@@ -5,14 +5,15 @@
 mod poll;
 mod sse;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use actix_web::{HttpRequest, HttpResponse, http::header};
 
 pub use self::{poll::poll, sse::stream};
-use super::{error::ApiError, params::Params};
+use super::{ApiState, error::ApiError, params::Params};
 use crate::{
     delivery::{
+        client,
         feed::{FeedError, Feeds},
         peer::Peer,
         replay::{ResumeError, Since, Wanted},
@@ -77,6 +78,11 @@ fn since(text: &str, topics: &[Topic]) -> Option<Since> {
 fn feeds(http: &HttpRequest) -> Result<Feeds, ApiError> {
     // Every worker that takes connections of clients has them.
     http.app_data::<Feeds>().cloned().ok_or(ApiError::ShuttingDown)
+}
+
+fn address(state: &ApiState, http: &HttpRequest) -> Option<IpAddr> {
+    let connected = http.peer_addr().map(|address| address.ip());
+    client::address(connected, http.headers(), &state.config.get().http.trusted_proxies)
 }
 
 /// The other side of the connection that a request came by.

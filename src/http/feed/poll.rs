@@ -4,7 +4,7 @@ use std::{future::poll_fn, time::Duration};
 
 use actix_web::{HttpRequest, HttpResponse, http::Method};
 
-use super::{Answer, Asked, feeds, peer, unbuffered};
+use super::{Answer, Asked, address, feeds, peer, unbuffered};
 use crate::{
     config::read_duration,
     delivery::{
@@ -45,7 +45,14 @@ pub async fn poll(state: State, http: HttpRequest) -> Answer {
         return Ok(response.finish());
     }
     let limit = limit.unwrap_or(DEFAULT_LIMIT);
-    let request = Request { wanted, from, dialect: &Plain, limit, peer: peer(&http)? };
+    let request = Request {
+        wanted,
+        from,
+        dialect: &Plain,
+        limit,
+        address: address(&state, &http),
+        peer: peer(&http)?,
+    };
     let handle = feeds(&http)?.begin(request).await.map_err(ApiError::from)?;
     let queued = poll_fn(|cx| handle.body.poll_queued(cx));
     // Either way the answer is what there is.

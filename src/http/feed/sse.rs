@@ -6,7 +6,7 @@
 use actix_web::{HttpRequest, HttpResponse, http::Method, http::header, web::Bytes};
 use futures_util::{Stream, stream};
 
-use super::{Answer, Asked, feeds, peer, since, unbuffered};
+use super::{Answer, Asked, address, feeds, peer, since, unbuffered};
 use crate::{
     delivery::{
         dialect::sse::Sse,
@@ -36,7 +36,14 @@ pub async fn stream(state: State, http: HttpRequest) -> Answer {
         return Ok(response.finish());
     }
     let Asked { wanted, from } = asked;
-    let request = Request { wanted, from, dialect: &Sse, limit: usize::MAX, peer: peer(&http)? };
+    let request = Request {
+        wanted,
+        from,
+        dialect: &Sse,
+        limit: usize::MAX,
+        address: address(&state, &http),
+        peer: peer(&http)?,
+    };
     let handle = feeds(&http)?.begin(request).await.map_err(ApiError::from)?;
     Ok(response.streaming(chunks(handle)))
 }

@@ -34,6 +34,7 @@ pub fn sessions(page: &mut Page, metrics: &Metrics) {
         ("slow_consumer", "4008", &endings.slow_consumer),
         ("ping_timeout", "4009", &endings.ping_timeout),
         ("missed", "4010", &endings.missed),
+        ("too_many", "4011", &endings.too_many),
         ("client", "", &endings.client),
         ("lost", "", &endings.lost),
     ] {
@@ -92,6 +93,12 @@ pub fn sessions(page: &mut Page, metrics: &Metrics) {
         "nodecast_sessions_behind",
         "Sessions that catch up: they get what has been, or could not take what is.",
         stats.behind.get(),
+    );
+    page.gauge("nodecast_replays", "Those of them that read the store.", stats.replays.get());
+    page.gauge(
+        "nodecast_replays_limit",
+        "Bound of it: session.max_replays.",
+        config.session.max_replays,
     );
     page.counter(
         "nodecast_replay_pages_total",
