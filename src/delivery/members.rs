@@ -182,10 +182,8 @@ impl Members {
     }
 
     pub fn leave(&mut self, id: SessionId, subscriptions: &Subscriptions) {
-        if let Some(mut behind) = self.members.remove(&id).and_then(|member| member.behind) {
-            self.give_back(&mut behind);
-            self.casting.stats.sessions.behind.add(-1);
-        }
+        self.forget_behind(id);
+        self.members.remove(&id);
         for (_, subscription) in subscriptions.iter() {
             self.index.apply(id, &subscription.change(ChangeKind::Unfollow));
         }
@@ -207,6 +205,9 @@ impl Members {
         for change in changes {
             self.index.apply(id, change);
             self.place(id, change, subscriptions);
+        }
+        if subscriptions.is_empty() {
+            self.forget_behind(id);
         }
         if let Some(member) = self.members.get_mut(&id) {
             member.topics = subscriptions.iter().map(|(_, one)| one.topic).collect();

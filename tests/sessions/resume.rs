@@ -296,3 +296,33 @@ fn a_client_that_reads_late_gets_everything_in_order_though_memory_has_let_it_go
     drop(slow);
     server.settle();
 }
+
+#[test]
+fn who_wants_nothing_any_more_is_not_behind() {
+    let server = Server::start_with_log(1 << 20, |session| {
+        session.outbox_bytes = 64 << 10;
+        session.send_buffer_bytes = 16 << 10;
+        session.stall_timeout = Duration::from_secs(3_600);
+    });
+    let mut slow = crate::wire::connect_with_small_buffer(&server);
+    assert_eq!(slow.json()["type"], "hello");
+    slow.ask(r#"{"type":"subscribe","id":"a","topic":"fills"}"#);
+    let body = format!(r#"{{"coin":"BTC","padding":"{}"}}"#, "x".repeat(20_000));
+    for block in 0..100 {
+        server.append(vec![event(FILLS, block, 0, Some(ALICE), &body)]);
+    }
+    server.wait_until("it has fallen behind", |stats| stats.sessions.behind.get() == 1);
+
+    slow.say(r#"{"type":"unsubscribe","id":"a"}"#);
+    server.wait_until("it wants nothing", |stats| stats.sessions.behind.get() == 0);
+
+    slow.say(r#"{"type":"subscribe","id":"b","topic":"fills"}"#);
+    server.wait_until("it wants again", |stats| stats.sessions.subscriptions.get() == 1);
+    server.append(vec![event(FILLS, 100, 0, Some(ALICE), &body)]);
+    let mut blocks = Vec::new();
+    while blocks.last() != Some(&100) {
+        blocks.extend(slow.json()["block"].as_u64());
+    }
+    assert!(blocks.len() < 100, "what was never queued does not come: {blocks:?}");
+    assert!(blocks.is_sorted());
+}

@@ -168,6 +168,15 @@ impl Members {
         }
     }
 
+    /// Who wants nothing is not behind.
+    pub(super) fn forget_behind(&mut self, id: SessionId) {
+        let member = self.members.get_mut(&id);
+        if let Some(mut behind) = member.and_then(|member| member.behind.take()) {
+            self.give_back(&mut behind);
+            self.casting.stats.sessions.behind.add(-1);
+        }
+    }
+
     /// Gives the place of a session at the store to the next one.
     pub(super) fn give_back(&mut self, behind: &mut Behind) {
         behind.page = None;

@@ -115,12 +115,14 @@ impl Pages {
         if let Some(page) = self.shelved(after) {
             return Ok(page);
         }
-        // Asked for before the read, which sees at least what is committed now.
-        let committed = self.log.state().committed_seq;
+        // Asked for before the read, which sees at least what is committed now. What has left the log is
+        // stored, or was given up and comes with other numbers.
+        let state = self.log.state();
+        let known = state.committed_seq.max(state.left_seq);
         let arrivals = self.store.arrivals(after, PAGE_EVENTS).await?;
         let last = arrivals.events.last().map_or(after, |last| last.seq);
         let is_full = arrivals.events.len() >= PAGE_EVENTS;
-        let through = if is_full { last } else { last.max(committed) };
+        let through = if is_full { last } else { last.max(known) };
         let page = Arc::new(Page::new(after, through, arrivals, &self.log.heads(), self.keys));
         self.stats.sessions.replay_pages.add(1);
         let bytes = self.shelf().put(page.clone());
