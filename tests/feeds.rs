@@ -266,3 +266,35 @@ fn a_stop_says_farewell_to_streams_and_answers_polls() {
     while stream.message().is_some() {}
     assert_eq!(daemon.stop().code(), Some(0));
 }
+
+#[test]
+fn all_topics_are_resumed_together() {
+    let mut setup = Setup::new();
+    setup.config = QUIET.to_owned();
+    let mut fills = Kind::fills(setup.node()).open(DAY, 9);
+    let mut misc = Kind::misc(setup.node()).open(DAY, 9);
+    let daemon = setup.start();
+    for block in 1..=4 {
+        append(&mut fills, &(fills_line(block, ALICE, 1) + "\n"));
+        let inner =
+            json!({"LedgerUpdate":{"users":[ALICE],"delta":{"type":"deposit","usdc":"1.0"}}});
+        let event = json!({"time":"2026-03-15T09:00:00.000000000","hash":"0x1","inner":inner});
+        append(&mut misc, &(line(block, &json!([event])) + "\n"));
+    }
+    eventually("all is stored", || daemon.status()["store"]["inserted"].as_u64() == Some(8));
+    let topics = |events: &[Value]| {
+        let of = |topic: &str| events.iter().filter(|event| event["topic"] == topic).count();
+        (of("fills"), of("misc"))
+    };
+
+    let (_, answer) = daemon.get("/v1/poll?cursor=oldest");
+    assert_eq!(topics(answer["events"].as_array().unwrap()), (4, 4));
+    let mut stream = Stream::open(&daemon, "cursor=oldest", "");
+    let events: Vec<_> = (0..8).map(|_| stream.event().0).collect();
+    assert_eq!(topics(&events), (4, 4));
+    let seqs: Vec<_> = events.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
+    assert!(seqs.is_sorted());
+    // However short the time is, what has been is the answer.
+    let (_, answer) = daemon.get("/v1/poll?cursor=oldest&timeout=0s");
+    assert_eq!(answer["events"].as_array().unwrap().len(), 8);
+}

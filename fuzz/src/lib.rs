@@ -146,7 +146,7 @@ fn hear(
     dialect.receive(text, &mut desk);
     if let Some(resume) = desk.resume.take() {
         assert!(desk.replies.is_empty() && desk.changes.is_empty(), "its place is not known yet");
-        dialect.resume(resume, Ok(Start { cursor: cursor(), exact: true }), &mut desk);
+        dialect.resume(resume, Ok(Start { seq: 3, cursor: cursor(), exact: true }), &mut desk);
     }
     (desk.replies, desk.changes.len())
 }

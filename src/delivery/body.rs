@@ -35,6 +35,8 @@ pub struct Body {
     awaited: Cell<bool>,
     /// Set when no frame follows: how far the client is then.
     ended: RefCell<Option<Cursor>>,
+    /// What has been is queued.
+    joined: Cell<bool>,
     /// The connection is gone.
     gone: Cell<bool>,
     reader: Cell<Option<Waker>>,
@@ -50,6 +52,7 @@ impl Body {
             taken: Cell::new(0),
             awaited: Cell::new(false),
             ended: RefCell::new(None),
+            joined: Cell::new(false),
             gone: Cell::new(false),
             reader: Cell::new(None),
             stats,
@@ -75,6 +78,7 @@ impl Body {
     /// The connection is gone: what waits is dropped.
     pub fn leave(&self) {
         self.gone.set(true);
+        self.wake();
         self.outbox.borrow_mut().clear();
         self.report();
     }
@@ -88,7 +92,7 @@ impl Body {
     pub fn poll_chunk(&self, cx: &mut Context<'_>, drained: impl FnOnce()) -> Poll<Option<Bytes>> {
         let chunk = self.take(CHUNK_BYTES);
         if chunk.is_empty() {
-            if self.ended.borrow().is_some() {
+            if self.gone.get() || self.ended.borrow().is_some() {
                 return Poll::Ready(None);
             }
             self.reader.set(Some(cx.waker().clone()));
@@ -100,9 +104,11 @@ impl Body {
         Poll::Ready(Some(chunk))
     }
 
-    /// Waits until something is queued, or nothing will be.
-    pub fn poll_queued(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.waiting_bytes() > 0 || self.ended.borrow().is_some() {
+    /// Waits until something is queued, or nothing will be. With `past` it is enough that nothing of the
+    /// past is to come.
+    pub fn poll_queued(&self, past: bool, cx: &mut Context<'_>) -> Poll<()> {
+        let is_over = self.gone.get() || self.ended.borrow().is_some();
+        if self.waiting_bytes() > 0 || is_over || (past && self.joined.get()) {
             return Poll::Ready(());
         }
         self.reader.set(Some(cx.waker().clone()));
@@ -171,6 +177,11 @@ impl Outlet for Body {
             0 => Flush::Drained,
             _ => Flush::Blocked,
         }
+    }
+
+    fn joined(&self) {
+        self.joined.set(true);
+        self.wake();
     }
 
     fn waiting_bytes(&self) -> usize {

@@ -21,9 +21,10 @@ pub enum CloseReason {
     TooBig,
     /// Our fault: handling a message of this client panicked.
     Internal,
-    /// The outbox is full. What is queued is dropped.
+    /// What waits for the client is as much as may wait, and it took nothing for
+    /// `session.stall_timeout`. What is queued is dropped.
     SlowConsumer,
-    /// Events left memory before they could be sent, and the dialect has no word for it. What is
+    /// Events were deleted before they could be sent, and the dialect has no word for it. What is
     /// queued still goes out: the hole comes behind it.
     Missed,
     /// The client sent more than `session.max_messages_per_minute` or `session.max_bytes_per_minute`.

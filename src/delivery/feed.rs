@@ -17,7 +17,7 @@ use super::{
     close::CloseReason,
     dialect::{Desk, Dialect},
     members::Members,
-    outlet::Outlet,
+    outlet::{Flush, Outlet},
     peer::Peer,
     replay::{ResumeError, Since, Start, Wanted},
     seat::Seat,
@@ -85,10 +85,10 @@ struct Room;
 #[rtype(result = "()")]
 struct Over;
 
-/// Asks how far the feed has got.
+/// Takes what is queued, and how far the client is with that: both of one moment.
 #[derive(Message)]
-#[rtype(result = "Cursor")]
-struct GetDelivered;
+#[rtype(result = "(Vec<Bytes>, Cursor)")]
+struct TakeAnswer;
 
 impl Feeds {
     pub fn new(casting: Arc<Casting>, members: Rc<RefCell<Members>>) -> Self {
@@ -128,11 +128,14 @@ impl Feeds {
                 conditions,
                 &config.session,
             )?;
-            change.begins = (request.from != Since::Now).then_some(start.cursor.seq);
+            change.begins = (request.from != Since::Now).then_some(start.seq);
             changes.push(change);
         }
-        // Before any event can be queued.
-        if let Some(frame) = starts.first().and_then(|start| request.dialect.begins(start)) {
+        // Before any event can be queued. Several topics begin where the first of them does.
+        let exact = starts.iter().all(|start| start.exact);
+        let first = starts.iter().min_by_key(|start| start.seq);
+        let first = first.map(|start| Start { exact, ..start.clone() });
+        if let Some(frame) = first.and_then(|start| request.dialect.begins(&start)) {
             body.force(frame);
         }
         let casting = self.casting.clone();
@@ -152,11 +155,11 @@ impl Handle {
         self.feed.do_send(Room);
     }
 
-    /// "Delivered up to here", what is queued included. None: it broke off.
-    pub async fn delivered(&self) -> Option<Cursor> {
+    /// Takes what is queued, and how far the client is with that. None: it is gone.
+    pub async fn take(&self) -> Option<(Vec<Bytes>, Cursor)> {
         match self.body.ended() {
-            Some(delivered) => Some(delivered),
-            None => self.feed.send(GetDelivered).await.ok(),
+            Some(delivered) => Some((self.body.take_frames(), delivered)),
+            None => self.feed.send(TakeAnswer).await.ok(),
         }
     }
 }
@@ -190,17 +193,26 @@ impl Feed {
         self.request.dialect.heartbeat(&desk)
     }
 
-    /// Cuts a client off that has not taken anything between two looks.
-    fn watch(&mut self, taken: u64, ctx: &mut Context<Self>) {
+    /// Cuts a client off for whom something has waited since the last look and that has taken nothing.
+    fn watch(&mut self, waited: Option<u64>, ctx: &mut Context<Self>) {
         ctx.run_later(self.config.session.stall_timeout, move |feed, ctx| {
-            let (now, waits) = (feed.body.taken_bytes(), feed.body.waiting_bytes() > 0);
-            if waits && now == taken {
+            let waits = (feed.body.waiting_bytes() > 0).then(|| feed.body.taken_bytes());
+            if waits.is_some() && waits == waited {
                 feed.end(&CloseReason::SlowConsumer, ctx);
                 feed.request.peer.cut();
             } else {
-                feed.watch(now, ctx);
+                feed.watch(waits, ctx);
             }
         });
+    }
+
+    /// The client has closed, or has its answer.
+    fn over(&mut self, ctx: &mut Context<Self>) {
+        if !std::mem::replace(&mut self.closing, true) {
+            self.casting.stats.sessions.endings.client.add(1);
+        }
+        self.body.leave();
+        ctx.stop();
     }
 
     fn end(&mut self, reason: &CloseReason, ctx: &mut Context<Self>) {
@@ -233,13 +245,11 @@ impl Actor for Feed {
                 feed.send(frame);
             }
         });
-        self.watch(self.body.taken_bytes(), ctx);
+        self.watch(None, ctx);
         let peer = self.request.peer.clone();
         let gone = async move { peer.gone().await };
         ctx.spawn(gone.into_actor(self).map(|(), feed, ctx| {
-            feed.body.leave();
-            feed.body.end(feed.seat.delivered()());
-            ctx.stop();
+            feed.over(ctx);
         }));
     }
 
@@ -259,7 +269,12 @@ impl Handler<Told> for Feed {
             Told::Blocked => {}
             Told::Behind => {
                 self.seat.learn();
-                self.body.flush();
+                match self.body.flush() {
+                    Flush::Drained => self.seat.room(),
+                    // Told when it is drained.
+                    Flush::Blocked => drop(self.body.claim_wait()),
+                    Flush::Broken => ctx.stop(),
+                }
             }
             Told::Broken => ctx.stop(),
             Told::Close(reason) => self.end(&reason, ctx),
@@ -279,15 +294,15 @@ impl Handler<Over> for Feed {
     type Result = ();
 
     fn handle(&mut self, _: Over, ctx: &mut Self::Context) {
-        ctx.stop();
+        self.over(ctx);
     }
 }
 
-impl Handler<GetDelivered> for Feed {
-    type Result = MessageResult<GetDelivered>;
+impl Handler<TakeAnswer> for Feed {
+    type Result = MessageResult<TakeAnswer>;
 
-    fn handle(&mut self, _: GetDelivered, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.seat.delivered()())
+    fn handle(&mut self, _: TakeAnswer, _: &mut Self::Context) -> Self::Result {
+        MessageResult((self.body.take_frames(), self.seat.delivered()()))
     }
 }
 

@@ -204,8 +204,8 @@ impl Members {
         }
         for change in changes {
             self.index.apply(id, change);
-            self.place(id, change, subscriptions);
         }
+        self.place(id, changes, subscriptions);
         if subscriptions.is_empty() {
             self.forget_behind(id);
         }
@@ -275,7 +275,7 @@ impl Members {
         };
         self.pull();
         self.flush();
-        more || !self.line.is_empty()
+        more || !self.line.is_empty() || self.can_admit()
     }
 
     /// Tells every session to close, and those that join later.
@@ -332,7 +332,8 @@ impl Members {
                 if member.put(id, frame, &mut self.touched) == Err(Full) {
                     let place = Place::Log { segment: self.position, done: self.done };
                     let seq = event.sequenced.seq - 1;
-                    member.fall_behind(place, Cursor { seq, ..self.delivered.clone() });
+                    let cursor = Cursor { seq, ..self.delivered.clone() };
+                    member.fall_behind(place, cursor, self.casting.pages.deleted_seq());
                     self.casting.stats.sessions.behind.add(1);
                 }
             }
@@ -352,7 +353,8 @@ impl Members {
             if member.topics.is_empty() || member.closing || member.behind.is_some() {
                 continue;
             }
-            member.fall_behind(Place::Seq(delivered.seq), delivered.clone());
+            let deleted = self.casting.pages.deleted_seq();
+            member.fall_behind(Place::Seq(delivered.seq), delivered.clone(), deleted);
             self.casting.stats.sessions.behind.add(1);
         }
     }
@@ -369,7 +371,11 @@ impl Members {
             {
                 if member.put(id, frame, &mut self.touched) == Err(Full) {
                     let place = Place::Log { segment: self.position, done: 0 };
-                    member.fall_behind(place, self.delivered.clone());
+                    member.fall_behind(
+                        place,
+                        self.delivered.clone(),
+                        self.casting.pages.deleted_seq(),
+                    );
                     self.casting.stats.sessions.behind.add(1);
                 }
             }
@@ -377,6 +383,7 @@ impl Members {
     }
 
     fn flush(&mut self) {
+        let mut resting = Vec::new();
         for id in self.touched.drain(..) {
             let Some(member) = self.members.get_mut(&id) else { continue };
             member.touched = false;
@@ -392,12 +399,25 @@ impl Members {
                 Flush::Blocked => {
                     if let Some(behind) = behind {
                         behind.waits = Waits::Room;
+                        if behind.admitted {
+                            resting.push(id);
+                        }
                     }
                     if member.wire.claim_wait() {
                         member.session.do_send(Told::Blocked);
                     }
                 }
                 Flush::Broken => member.session.do_send(Told::Broken),
+            }
+        }
+        // A place at the store is not for those whose clients are slow.
+        for id in resting {
+            let behind = self.members.get_mut(&id).and_then(|member| member.behind.take());
+            if let Some(mut behind) = behind {
+                self.give_back(&mut behind);
+                if let Some(member) = self.members.get_mut(&id) {
+                    member.behind = Some(behind);
+                }
             }
         }
     }
@@ -428,8 +448,8 @@ impl Member {
     }
 
     /// Is live no more, and goes on from `place` when its socket has room.
-    fn fall_behind(&mut self, place: Place, cursor: Cursor) {
-        let mut behind = Behind::new(place, cursor);
+    fn fall_behind(&mut self, place: Place, cursor: Cursor, deleted: u64) {
+        let mut behind = Behind::new(place, cursor, deleted);
         behind.waits = Waits::Room;
         self.behind = Some(Box::new(behind));
         self.session.do_send(Told::Behind);

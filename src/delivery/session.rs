@@ -19,6 +19,7 @@ use super::{
     dialect::{Desk, Dialect, Door, Resume},
     frame::{self, Assembler, Inbound},
     members::Members,
+    outbox::Full,
     outlet::{Flush, Outlet},
     rate::Allowance,
     seat::Seat,
@@ -285,9 +286,16 @@ impl Session {
         self.wire.flush() == Flush::Drained
     }
 
-    /// Queues a frame; the caller flushes.
+    /// Queues a frame that answers its client; the caller flushes. Events may have filled the outbox, so
+    /// answers have as much room again: only who asks and takes nothing uses that up.
     fn send(&mut self, frame: Bytes, ctx: &mut Context<Self>) {
-        if !self.closing && self.wire.push(frame).is_err() {
+        if self.closing {
+            return;
+        }
+        let Err(Full) = self.wire.push(frame.clone()) else { return };
+        if self.wire.waiting_bytes() < 2 * self.config.session.outbox_bytes {
+            self.wire.force(frame);
+        } else {
             self.wire.refuse();
             self.close(&CloseReason::SlowConsumer, ctx);
         }
@@ -388,20 +396,25 @@ impl Session {
 
     /// Asks for a sign of life, and ends the session when none comes.
     fn ping(&mut self, ctx: &mut Context<Self>) {
-        if self.closing {
+        // Who is not listened to cannot answer.
+        if self.closing || self.resuming {
             return;
         }
         let asked = Instant::now();
         self.send(frame::ping(), ctx);
         self.flush(ctx);
         ctx.run_later(self.config.session.pong_timeout, move |session, ctx| {
-            if session.last_heard < asked {
+            if session.last_heard < asked && !session.resuming {
                 session.close(&CloseReason::PingTimeout, ctx);
             }
         });
     }
 
     fn heartbeat(&mut self, ctx: &mut Context<Self>) {
+        // Who has not taken what waits needs no sign of life.
+        if self.wire.waiting_bytes() > 0 {
+            return;
+        }
         let dialect = self.dialect;
         let step = self.at_desk(|desk| {
             let frame = dialect.heartbeat(desk);

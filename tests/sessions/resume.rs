@@ -326,3 +326,63 @@ fn who_wants_nothing_any_more_is_not_behind() {
     assert!(blocks.len() < 100, "what was never queued does not come: {blocks:?}");
     assert!(blocks.is_sorted());
 }
+
+#[test]
+fn what_was_old_when_it_came_takes_nothing_younger_with_it() {
+    let server = Server::start_with_log(0, |_| {});
+    let mut old = misc(1, Some(ALICE));
+    old.time = Timestamp(old.time.0 - 10_000_000);
+    // The younger one came first.
+    server.append_unseen(vec![fill(1, ALICE, "BTC"), old, fill(2, ALICE, "BTC")], vec![]);
+    server.commit();
+    server.delete_before(Timestamp(1_773_532_799_000_000));
+
+    for from in [json!("oldest"), json!({"block": 1}), json!({"last": 2})] {
+        let mut client = server.native();
+        subscribe(&mut client, from.clone());
+        assert_eq!(replay(&mut client).0, [1, 2], "{from}");
+    }
+}
+
+#[test]
+fn those_who_wait_for_a_place_at_the_store_all_get_one() {
+    let server = Server::start_with_log(0, |session| session.max_replays = 1);
+    server.append_unseen((1..=5).map(|block| fill(block, ALICE, "BTC")).collect(), vec![]);
+    server.commit();
+    let mut clients: Vec<_> = (0..20).map(|_| server.native()).collect();
+
+    for client in &mut clients {
+        client.say(r#"{"type":"subscribe","id":"a","topic":"fills","from":"oldest"}"#);
+    }
+
+    for client in &mut clients {
+        assert_eq!(client.json()["type"], "ack");
+        assert_eq!(replay(client).0, [1, 2, 3, 4, 5]);
+    }
+    assert_eq!(server.stats.sessions.replays.get(), 0);
+    assert_eq!(server.stats.sessions.behind.get(), 0);
+}
+
+#[test]
+fn who_takes_a_subscription_back_at_once_can_have_another() {
+    let server = with_ten_blocks();
+    let mut client = server.native();
+    for id in 0..3 {
+        let subscribe = json!({"type":"subscribe","id":id,"topic":"fills","from":"oldest"});
+        client.say(&subscribe.to_string());
+        client.say(&json!({"type":"unsubscribe","id":id}).to_string());
+    }
+
+    client.say(r#"{"type":"subscribe","id":"a","topic":"fills","from":{"block":9}}"#);
+
+    let mut blocks = Vec::new();
+    loop {
+        let frame = client.json();
+        match frame["type"].as_str().unwrap() {
+            "event" => blocks.push(frame["block"].as_u64().unwrap()),
+            "live" if blocks.ends_with(&[9, 10]) => break,
+            _ => {}
+        }
+    }
+    assert_eq!(server.stats.sessions.behind.get(), 0);
+}

@@ -31,7 +31,7 @@ use crate::{
 
 /// How a kind of client writes and is written to. It holds no state: sessions share it.
 pub trait Dialect: Sync {
-    /// Its number among the encodings of an event, below [`ENCODINGS`].
+    /// Its number, of no other dialect: of its encoding of an event, as a rule; below [`ENCODINGS`].
     fn encoding(&self) -> usize;
 
     /// The frame of an event, live or from the past: the same for every session.
@@ -150,4 +150,4 @@ impl Door {
     }
 }
 
-const _: () = assert!(hyper::ENCODING < ENCODINGS && native::ENCODING < ENCODINGS);
+const _: () = assert!(hyper::ENCODING < ENCODINGS && native::REPLAYED < ENCODINGS);

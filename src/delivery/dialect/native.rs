@@ -26,7 +26,7 @@ use crate::{
 
 pub const ENCODING: usize = 1;
 /// Of events that come from the past.
-const REPLAYED: usize = 2;
+pub const REPLAYED: usize = 2;
 
 /// Of the protocol; grows when an existing client could misunderstand us.
 const VERSION: u32 = 1;
@@ -284,7 +284,7 @@ impl Native {
         let Wanted { topic, users, conditions } = wanted;
         let mut change =
             desk.subscriptions.subscribe(id.get(), topic, users, conditions, desk.limits)?;
-        change.begins = past.map(|(start, _)| start.cursor.seq);
+        change.begins = past.map(|(start, _)| start.seq);
         desk.changes.push(change);
         desk.say(&match past {
             None => {

@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 
-use super::{Desk, Dialect, native::Native};
+use super::{
+    Desk, Dialect,
+    native::{self, Native},
+};
 use crate::{
     delivery::{close::CloseReason, frame},
     event::Cursor,
@@ -12,8 +15,9 @@ use crate::{
 pub struct Plain;
 
 impl Dialect for Plain {
+    /// Events have no encoding of their own; this is the number of no other dialect.
     fn encoding(&self) -> usize {
-        Native.encoding()
+        native::REPLAYED
     }
 
     fn event(&self, event: &LogEvent, replayed: bool) -> Bytes {

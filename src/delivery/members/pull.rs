@@ -78,32 +78,34 @@ impl Members {
         }
     }
 
-    /// Puts a session where a change of its subscriptions wants it.
-    pub(super) fn place(&mut self, id: SessionId, change: &Change, all: &Subscriptions) {
+    /// Puts a session where changes of its subscriptions want it.
+    pub(super) fn place(&mut self, id: SessionId, changes: &[Change], all: &Subscriptions) {
         let delivered = self.cursor();
         let Some(member) = self.members.get_mut(&id) else { return };
         if let Some(behind) = &mut member.behind {
-            behind.apply(change);
+            changes.iter().for_each(|change| behind.apply(change));
         }
-        if change.kind == ChangeKind::Unfollow {
-            return;
-        }
-        let begins = change.begins.unwrap_or(delivered.seq);
+        let follows = || changes.iter().filter(|change| change.kind == ChangeKind::Follow);
+        let begins: Vec<_> =
+            follows().map(|change| (change.key, change.begins.unwrap_or(delivered.seq))).collect();
+        let Some(lowest) = begins.iter().map(|(_, begins)| *begins).min() else { return };
+        let of_past = follows().any(|change| change.begins.is_some());
         let behind = match &mut member.behind {
             // Live from here on.
-            None if change.begins.is_none() => return,
+            None if !of_past => return,
             None => {
                 self.casting.stats.sessions.behind.add(1);
-                let behind = Behind::new(Place::Seq(delivered.seq), delivered);
+                let deleted = self.casting.pages.deleted_seq();
+                let behind = Behind::new(Place::Seq(delivered.seq), delivered, deleted);
                 member.behind.insert(Box::new(behind))
             }
             Some(behind) => behind,
         };
-        behind.announces |= change.begins.is_some();
-        behind.begin(change.key, begins);
-        if begins < behind.cursor.seq {
-            behind.go_back(begins, change.key, all);
+        behind.announces |= of_past;
+        if lowest < behind.cursor.seq {
+            behind.go_back(lowest, &begins, all);
         }
+        begins.iter().for_each(|(key, begins)| behind.begin(*key, *begins));
         if !behind.is_ready() && behind.waits == Waits::No {
             behind.learn(all);
         }
@@ -161,6 +163,7 @@ impl Members {
                 self.line.push_back(id);
             }
         }
+        self.admit();
         let mut looked_at = 0;
         while looked_at < TURN_EVENTS {
             let Some(id) = self.line.pop_front() else { break };
@@ -183,13 +186,25 @@ impl Members {
         if mem::take(&mut behind.admitted) {
             self.admitted -= 1;
             self.casting.stats.sessions.replays.add(-1);
-            // Who has gone meanwhile needs no place.
-            while let Some(next) = self.unadmitted.pop_front() {
-                if self.retry(next) {
-                    break;
-                }
+            if !self.unadmitted.is_empty() {
+                self.ring();
             }
         }
+    }
+
+    /// Moves those on for whom there is a place at the store now. Some of them will need none any more,
+    /// so this is asked in each turn.
+    fn admit(&mut self) {
+        let mut free = max_admitted(&self.casting).saturating_sub(self.admitted);
+        while free > 0 {
+            let Some(next) = self.unadmitted.pop_front() else { return };
+            free -= usize::from(self.retry(next));
+        }
+    }
+
+    /// Whether somebody waits for a place at the store and one is free.
+    pub(super) fn can_admit(&self) -> bool {
+        !self.unadmitted.is_empty() && self.admitted < max_admitted(&self.casting)
     }
 
     pub(super) fn enqueue(&mut self, id: SessionId) {
@@ -201,6 +216,11 @@ impl Members {
             return;
         }
         self.line.push_back(id);
+        self.ring();
+    }
+
+    /// Lets our shard take a turn.
+    fn ring(&mut self) {
         if let Some(bell) = &self.bell
             && !mem::replace(&mut self.rung, true)
         {
@@ -221,11 +241,16 @@ impl Members {
         if matches!(behind.place, Place::Log { .. }) {
             self.give_back(&mut behind);
         }
+        if !behind.admitted {
+            // Pages in use are bounded by the places.
+            behind.page = None;
+        }
         let Some(member) = self.members.get_mut(&id) else { return looked_at };
         match ended {
             Ended::Slice => {}
             Ended::Joined => {
                 self.casting.stats.sessions.behind.add(-1);
+                member.wire.joined();
                 if behind.announces
                     && let Some(frame) = member.dialect.live(&behind.cursor)
                 {
@@ -243,27 +268,23 @@ impl Members {
             }
             Ended::Needs(after) => {
                 behind.waits = Waits::Page;
-                match behind.admitted || self.admitted < max_admitted(&self.casting) {
-                    true => {
-                        if !mem::replace(&mut behind.admitted, true) {
-                            self.admitted += 1;
-                            self.casting.stats.sessions.replays.add(1);
-                        }
-                        self.fetches.push(Fetch { session: id, after });
+                if behind.admitted || self.admitted < max_admitted(&self.casting) {
+                    if !mem::replace(&mut behind.admitted, true) {
+                        self.admitted += 1;
+                        self.casting.stats.sessions.replays.add(1);
                     }
-                    false => self.unadmitted.push_back(id),
+                    self.fetches.push(Fetch { session: id, after });
+                } else {
+                    self.unadmitted.push_back(id);
                 }
             }
-            Ended::Lost => {
-                self.casting.stats.sessions.missed_segments.add(1);
-                match member.dialect.missed(&behind.cursor) {
-                    Some(frame) => member.wire.force(frame),
-                    None => {
-                        member.closing = true;
-                        member.session.do_send(Told::Close(CloseReason::Missed));
-                    }
+            Ended::Lost => match member.dialect.missed(&behind.cursor) {
+                Some(frame) => member.wire.force(frame),
+                None => {
+                    member.closing = true;
+                    member.session.do_send(Told::Close(CloseReason::Missed));
                 }
-            }
+            },
         }
         member.behind = Some(behind);
         member.touch(id, &mut self.touched);
@@ -284,6 +305,10 @@ impl Members {
                 Place::Seq(seq) => {
                     if let Some(segment) = log.find(seq) {
                         let slice = log.read(segment, 1);
+                        if slice.missed > 0 {
+                            // It has left between the two questions.
+                            continue;
+                        }
                         let events = slice.segments.first().map_or(&[][..], |one| &one.events);
                         let done = events.partition_point(|event| event.sequenced.seq <= seq);
                         behind.place = Place::Log { segment, done };
@@ -292,9 +317,10 @@ impl Members {
                     let covers = |page: &Arc<Page>| (page.after..page.through).contains(&seq);
                     let page = behind.page.take().filter(covers).or_else(|| pages.shelved(seq));
                     let Some(page) = page else { return (looked_at, Ended::Needs(seq)) };
-                    if let Some(deleted) = page.deleted_seq.filter(|deleted| *deleted > seq) {
-                        // Said once, and what is left follows.
-                        behind.place = Place::Seq(deleted);
+                    let told = seq.max(behind.told_deleted);
+                    if let Some(deleted) = page.deleted_seq.filter(|deleted| *deleted > told) {
+                        // Said once, and what is left follows: deleted is what is old by its own time.
+                        behind.told_deleted = deleted;
                         return (looked_at, Ended::Lost);
                     }
                     let from = page.count_through(seq);
@@ -302,10 +328,10 @@ impl Members {
                     let cast = member.cast_past(behind, &page.events[from..from + most]);
                     looked_at += most;
                     let done = from + cast;
-                    let at = match page.events.get(done) {
-                        Some(_) if done == 0 => seq,
-                        Some(_) => page.events[done - 1].sequenced.seq,
-                        None => page.through,
+                    let at = match page.events[from..done].last() {
+                        _ if done == page.events.len() => page.through,
+                        Some(last) => last.sequenced.seq,
+                        None => seq,
                     };
                     behind.advance_cursor(page.events[from..done].last(), at);
                     behind.place = Place::Seq(at);

@@ -44,6 +44,8 @@ pub struct Behind {
     /// "Delivered up to here."
     pub cursor: Cursor,
     pub waits: Waits,
+    /// Up to where its client knows that retention has deleted.
+    pub told_deleted: u64,
     /// It is in the line.
     pub in_line: bool,
     /// Its client is told when it is live again.
@@ -63,8 +65,10 @@ pub struct Behind {
 }
 
 impl Behind {
-    pub fn new(place: Place, cursor: Cursor) -> Self {
+    /// Of what is deleted, `deleted` and what lies below is no loss to it.
+    pub fn new(place: Place, cursor: Cursor, deleted: u64) -> Self {
         Self {
+            told_deleted: deleted,
             place,
             cursor,
             waits: Waits::No,
@@ -79,11 +83,12 @@ impl Behind {
         }
     }
 
-    /// Goes back behind an earlier `seq` for one subscription; what the others have got is not sent
-    /// again.
-    pub fn go_back(&mut self, seq: u64, subscription: u32, all: &Subscriptions) {
+    /// Goes back behind an earlier `seq` for the subscriptions that `begin` now; what the others have got
+    /// is not sent again.
+    pub fn go_back(&mut self, seq: u64, begin: &[(u32, u64)], all: &Subscriptions) {
         let sent = self.cursor.seq;
-        for (_, other) in all.iter().filter(|(_, other)| other.key != subscription) {
+        let is_new = |key: u32| begin.iter().any(|(begun, _)| *begun == key);
+        for (_, other) in all.iter().filter(|(_, other)| !is_new(other.key)) {
             let begins = self.begins.entry(other.key).or_default();
             *begins = sent.max(*begins);
         }

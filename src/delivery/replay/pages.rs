@@ -8,7 +8,10 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use tokio::sync::Semaphore;
@@ -24,7 +27,7 @@ use crate::{
 const PAGE_EVENTS: usize = 512;
 
 /// Most bytes of pages that are kept for others; those that a session reads from stay until it has.
-const MAX_BYTES: usize = 64 << 20;
+const MAX_BYTES: usize = 32 << 20;
 
 /// Reads of the store at one time, so that history keeps connections for itself.
 const READS: usize = 2;
@@ -51,6 +54,8 @@ pub struct Pages {
     earlier_runs: Vec<EarlierRun>,
     stats: Arc<Stats>,
     reads: Semaphore,
+    /// Highest `seq` that retention has deleted, as far as it was seen here.
+    deleted_seq: AtomicU64,
     shelf: Mutex<Shelf>,
 }
 
@@ -72,7 +77,8 @@ impl Pages {
         stats: Arc<Stats>,
     ) -> Self {
         let (reads, shelf) = (Semaphore::new(READS), Mutex::default());
-        Self { store, log, keys, earlier_runs, stats, reads, shelf }
+        let deleted_seq = AtomicU64::new(0);
+        Self { store, log, keys, earlier_runs, stats, reads, deleted_seq, shelf }
     }
 
     pub fn store(&self) -> &Arc<dyn EventStore> {
@@ -94,6 +100,31 @@ impl Pages {
     /// Most bytes that are kept, for metrics.
     pub fn max_bytes() -> usize {
         MAX_BYTES
+    }
+
+    /// Highest `seq` that retention has deleted, as far as it was seen here.
+    pub fn deleted_seq(&self) -> u64 {
+        self.deleted_seq.load(Ordering::Relaxed)
+    }
+
+    /// Asks the store how far retention has deleted.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn ask_deleted(&self) -> Result<u64, StoreError> {
+        let _place = self.reads.acquire().await.expect("the semaphore is never closed");
+        // Nothing is above it: only what comes with the answer is wanted.
+        let arrivals = self.store.arrivals(u64::MAX, 1).await?;
+        Ok(self.note_deleted(arrivals.deleted_seq))
+    }
+
+    /// Forgets pages of which something may be deleted by now.
+    fn note_deleted(&self, deleted: Option<u64>) -> u64 {
+        let deleted = deleted.unwrap_or(0);
+        if self.deleted_seq.fetch_max(deleted, Ordering::Relaxed) < deleted {
+            self.shelf().forget_before(deleted);
+        }
+        deleted
     }
 
     /// Gives a page with what follows `after`, if one is in memory.
@@ -120,6 +151,7 @@ impl Pages {
         let state = self.log.state();
         let known = state.committed_seq.max(state.left_seq);
         let arrivals = self.store.arrivals(after, PAGE_EVENTS).await?;
+        self.note_deleted(arrivals.deleted_seq);
         let last = arrivals.events.last().map_or(after, |last| last.seq);
         let is_full = arrivals.events.len() >= PAGE_EVENTS;
         let through = if is_full { last } else { last.max(known) };
@@ -185,6 +217,11 @@ impl Shelf {
         }
         *used = self.uses;
         Some(page.clone())
+    }
+
+    fn forget_before(&mut self, seq: u64) {
+        self.pages.retain(|after, _| *after >= seq);
+        self.bytes = self.pages.values().map(|(page, _)| page.cost_bytes).sum();
     }
 
     /// Keeps a page, and drops those that were not used for longest. Gives the bytes of all.

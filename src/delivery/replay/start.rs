@@ -47,6 +47,8 @@ pub struct Wanted {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Start {
     /// Everything above it follows.
+    pub seq: u64,
+    /// What a client is told of that place: all below it is deleted, or before what was asked for.
     pub cursor: Cursor,
     /// It is exactly what was asked for; otherwise it is a cursor of another store, and some blocks
     /// before it come again.
@@ -68,12 +70,13 @@ impl Pages {
     /// # Errors
     /// Nothing begins then.
     pub async fn start(&self, from: Since, wanted: &Wanted) -> Result<Start, ResumeError> {
-        let exact = |cursor| Ok(Start { cursor, exact: true });
+        let exact = |cursor: Cursor| Ok(Start { seq: cursor.seq, cursor, exact: true });
         match from {
             Since::Now => exact(self.log().head()),
             Since::Oldest => {
-                let deleted = self.page(0).await?.deleted_seq;
-                exact(self.cursor_at(deleted.unwrap_or(0), Vec::new()))
+                let deleted = self.ask_deleted().await?;
+                // Old is what is old by its own time: some of what is left may have come before.
+                Ok(Start { seq: 0, cursor: self.cursor_at(deleted, Vec::new()), exact: true })
             }
             Since::Cursor(cursor) => self.resume(cursor, wanted).await,
             Since::Block(block) => {
@@ -97,19 +100,20 @@ impl Pages {
             false => self.earlier(cursor.run).map(|run| run.last_seq),
         };
         let Some(committed) = committed.filter(|_| cursor.epoch == epoch) else {
-            return Ok(Start { cursor: self.by_position(&cursor, wanted).await?, exact: false });
+            let cursor = self.by_position(&cursor, wanted).await?;
+            return Ok(Start { seq: cursor.seq, cursor, exact: false });
         };
         // A crash may have lost what lies above, and its numbers were given to other events.
         cursor.seq = cursor.seq.min(committed);
         cursor.run = run;
         if self.log().find(cursor.seq).is_none() {
-            let deleted = self.page(cursor.seq).await?.deleted_seq;
-            if let Some(deleted) = deleted.filter(|deleted| *deleted > cursor.seq) {
+            let deleted = self.ask_deleted().await?;
+            if deleted > cursor.seq {
                 let oldest = self.cursor_at(deleted, cursor.positions);
                 return Err(ResumeError::Expired { oldest });
             }
         }
-        Ok(Start { cursor, exact: true })
+        Ok(Start { seq: cursor.seq, cursor, exact: true })
     }
 
     fn earlier(&self, run: u64) -> Option<EarlierRun> {

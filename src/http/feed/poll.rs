@@ -2,14 +2,15 @@
 
 use std::{future::poll_fn, time::Duration};
 
-use actix_web::{HttpRequest, HttpResponse, http::Method};
+use actix_web::{HttpRequest, HttpResponse, http::Method, web::Bytes};
 
 use super::{Answer, Asked, address, feeds, peer, unbuffered};
 use crate::{
     config::read_duration,
     delivery::{
         dialect::plain::Plain,
-        feed::{Handle, MAX_WAIT, Request},
+        feed::{MAX_WAIT, Request},
+        replay::Since,
     },
     event::Cursor,
     http::{
@@ -45,6 +46,7 @@ pub async fn poll(state: State, http: HttpRequest) -> Answer {
         return Ok(response.finish());
     }
     let limit = limit.unwrap_or(DEFAULT_LIMIT);
+    let from_past = from != Since::Now;
     let request = Request {
         wanted,
         from,
@@ -54,16 +56,19 @@ pub async fn poll(state: State, http: HttpRequest) -> Answer {
         peer: peer(&http)?,
     };
     let handle = feeds(&http)?.begin(request).await.map_err(ApiError::from)?;
-    let queued = poll_fn(|cx| handle.body.poll_queued(cx));
-    // Either way the answer is what there is.
+    // However short a client waits: what has been is its answer. Then the answer is what there is.
+    let past = poll_fn(|cx| handle.body.poll_queued(from_past, cx));
+    if from_past {
+        drop(tokio::time::timeout(MAX_WAIT, past).await);
+    }
+    let queued = poll_fn(|cx| handle.body.poll_queued(false, cx));
     drop(tokio::time::timeout(wait.unwrap_or(DEFAULT_WAIT), queued).await);
-    let Some(cursor) = handle.delivered().await else { return Err(ApiError::ShuttingDown) };
-    Ok(response.body(answer(&handle, &cursor)))
+    let Some((frames, cursor)) = handle.take().await else { return Err(ApiError::ShuttingDown) };
+    Ok(response.body(answer(&frames, &cursor)))
 }
 
 /// `{"events":[..],"cursor":".."}`: the next poll goes on behind the cursor.
-fn answer(handle: &Handle, cursor: &Cursor) -> Vec<u8> {
-    let frames = handle.body.take_frames();
+fn answer(frames: &[Bytes], cursor: &Cursor) -> Vec<u8> {
     let mut out =
         Vec::with_capacity(frames.iter().map(|frame| frame.len() + 1).sum::<usize>() + 128);
     out.extend_from_slice(b"{\"events\":[");

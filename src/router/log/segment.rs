@@ -2,7 +2,7 @@
 //!
 //! Place in the pipeline: made by `Router`, numbered by the log, read by `DbWriter` and the shards.
 //! Invariants: a segment never changes once it has its number, except that its credit can be taken
-//! out once; an event is encoded at most once per dialect.
+//! out once; an event is encoded at most once for each encoding.
 
 use std::{
     fmt,
@@ -17,7 +17,8 @@ use crate::{
     source::{Credit, Progress},
 };
 
-/// How many encodings of an event are kept: one for each dialect.
+/// How many encodings of an event are kept: of a dialect one for live events, and one for those from the
+/// past where they differ.
 pub const ENCODINGS: usize = 5;
 
 /// An event in the log, with its frames: encoded once per dialect and shared by all sessions.
