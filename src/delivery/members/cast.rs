@@ -1,0 +1,155 @@
+//! Casts events and notices to the sessions that are live, and flushes whom a turn has touched.
+
+use std::mem;
+
+use bytes::Bytes;
+use slog::warn;
+
+use super::{Member, Members};
+use crate::{
+    delivery::{
+        dialect::Dialect,
+        index::SessionId,
+        outbox::Full,
+        outlet::Flush,
+        replay::{Behind, Place, Waits},
+        session::Told,
+    },
+    event::{Cursor, Topic},
+    router::log::{ENCODINGS, LogEvent},
+};
+
+impl Members {
+    /// Puts one event into the outboxes of those who want it. Gives their number.
+    pub(super) fn cast(&mut self, event: &LogEvent) -> usize {
+        let mut interested = std::mem::take(&mut self.interested);
+        self.index.interested(&event.sequenced.event, &mut interested);
+        for &id in &interested {
+            if let Some(member) = self.members.get_mut(&id).filter(|member| member.is_live()) {
+                let frame = member.dialect.event(event, false);
+                if member.put(id, frame, &mut self.touched) == Err(Full) {
+                    let place = Place::Log { segment: self.position, done: self.done };
+                    let seq = event.sequenced.seq - 1;
+                    let cursor = Cursor { seq, ..self.delivered.clone() };
+                    member.fall_behind(place, cursor, self.casting.pages.deleted_seq());
+                    self.casting.stats.sessions.behind.add(1);
+                }
+            }
+        }
+        let count = interested.len();
+        self.interested = interested;
+        count
+    }
+
+    /// The log went on without us: every subscriber gets the rest from the store.
+    pub(super) fn missed(&mut self, segments: u64) {
+        let delivered = self.delivered.clone();
+        self.casting.stats.sessions.missed_segments.add(segments);
+        warn!(self.casting.logger, "delivery fell behind the log: sessions go on from the store";
+            "segments" => segments, "delivered" => %delivered);
+        for member in self.members.values_mut() {
+            if member.topics.is_empty() || member.closing || member.behind.is_some() {
+                continue;
+            }
+            let deleted = self.casting.pages.deleted_seq();
+            member.fall_behind(Place::Seq(delivered.seq), delivered.clone(), deleted);
+            self.casting.stats.sessions.behind.add(1);
+        }
+    }
+
+    /// Tells subscribers of a topic what their dialect has for it.
+    pub(super) fn tell(&mut self, topic: Topic, frame: impl Fn(&dyn Dialect) -> Option<Bytes>) {
+        let mut frames: [Option<Option<Bytes>>; ENCODINGS] = Default::default();
+        for (&id, member) in &mut self.members {
+            if member.is_live()
+                && member.topics.contains(&topic)
+                && let Some(frame) = frames[member.dialect.encoding()]
+                    .get_or_insert_with(|| frame(member.dialect))
+                    .clone()
+            {
+                if member.put(id, frame, &mut self.touched) == Err(Full) {
+                    let place = Place::Log { segment: self.position, done: 0 };
+                    member.fall_behind(
+                        place,
+                        self.delivered.clone(),
+                        self.casting.pages.deleted_seq(),
+                    );
+                    self.casting.stats.sessions.behind.add(1);
+                }
+            }
+        }
+    }
+
+    pub(super) fn flush(&mut self) {
+        let mut resting = Vec::new();
+        for id in self.touched.drain(..) {
+            let Some(member) = self.members.get_mut(&id) else { continue };
+            member.touched = false;
+            let behind = member.behind.as_mut().filter(|behind| behind.waits == Waits::No);
+            match member.wire.flush() {
+                Flush::Drained => {
+                    if let Some(behind) = behind
+                        && !mem::replace(&mut behind.in_line, true)
+                    {
+                        self.line.push_back(id);
+                    }
+                }
+                Flush::Blocked => {
+                    if let Some(behind) = behind {
+                        behind.waits = Waits::Room;
+                        if behind.admitted {
+                            resting.push(id);
+                        }
+                    }
+                    if member.wire.claim_wait() {
+                        member.session.do_send(Told::Blocked);
+                    }
+                }
+                Flush::Broken => member.session.do_send(Told::Broken),
+            }
+        }
+        // A place at the store is not for those whose clients are slow.
+        for id in resting {
+            let behind = self.members.get_mut(&id).and_then(|member| member.behind.take());
+            if let Some(mut behind) = behind {
+                self.give_back(&mut behind);
+                if let Some(member) = self.members.get_mut(&id) {
+                    member.behind = Some(behind);
+                }
+            }
+        }
+    }
+}
+
+impl Member {
+    /// Who is behind finds what is cast now when he comes there.
+    pub(super) fn is_live(&self) -> bool {
+        !self.closing && self.behind.is_none()
+    }
+
+    /// Queues what is live.
+    fn put(
+        &mut self,
+        id: SessionId,
+        frame: Bytes,
+        touched: &mut Vec<SessionId>,
+    ) -> Result<(), Full> {
+        self.wire.push(frame)?;
+        self.touch(id, touched);
+        Ok(())
+    }
+
+    pub(super) fn touch(&mut self, id: SessionId, touched: &mut Vec<SessionId>) {
+        if !mem::replace(&mut self.touched, true) {
+            touched.push(id);
+        }
+    }
+
+    /// Is live no more, and goes on from `place` when its socket has room.
+    fn fall_behind(&mut self, place: Place, cursor: Cursor, deleted: u64) {
+        let mut behind = Behind::new(place, cursor, deleted);
+        behind.waits = Waits::Room;
+        self.behind = Some(Box::new(behind));
+        self.session.do_send(Told::Behind);
+    }
+}
