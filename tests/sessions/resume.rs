@@ -111,7 +111,7 @@ fn only_what_a_subscription_wants_is_replayed() {
             server.commit();
         }
     }
-    let wanted = |block: &u64| block % 2 == 0 && block % 3 % 2 == 1;
+    let wanted = |block: &u64| block.is_multiple_of(2) && block % 3 % 2 == 1;
     let mut client = server.native();
     let ask = |from: Value| json!({"type":"subscribe","id":"a","topic":"fills","users":[ALICE],"where":{"coin":"ETH"},"from":from});
 

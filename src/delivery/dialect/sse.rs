@@ -75,7 +75,7 @@ impl Dialect for Sse {
         let Some(first) = Native.farewell(reason).into_iter().next() else { return Vec::new() };
         let mut out = Vec::new();
         if let Some(wait) = reason.retry_after() {
-            write!(out, "retry: {}\n", wait.as_millis()).expect(IN_MEMORY);
+            writeln!(out, "retry: {}", wait.as_millis()).expect(IN_MEMORY);
         }
         out.extend_from_slice(&named("bye", None, &frame::payload(&first)));
         vec![out.into()]
@@ -85,7 +85,7 @@ impl Dialect for Sse {
 fn named(name: &str, id: Option<&Cursor>, data: &[u8]) -> Bytes {
     let mut out = Vec::new();
     if let Some(id) = id {
-        write!(out, "id: {id}\n").expect(IN_MEMORY);
+        writeln!(out, "id: {id}").expect(IN_MEMORY);
     }
     write!(out, "event: {name}\ndata: ").expect(IN_MEMORY);
     out.extend_from_slice(data);

@@ -66,16 +66,11 @@ impl Members {
                 && let Some(frame) = frames[member.dialect.encoding()]
                     .get_or_insert_with(|| frame(member.dialect))
                     .clone()
+                && member.put(id, frame, &mut self.touched) == Err(Full)
             {
-                if member.put(id, frame, &mut self.touched) == Err(Full) {
-                    let place = Place::Log { segment: self.position, done: 0 };
-                    member.fall_behind(
-                        place,
-                        self.delivered.clone(),
-                        self.casting.pages.deleted_seq(),
-                    );
-                    self.casting.stats.sessions.behind.add(1);
-                }
+                let place = Place::Log { segment: self.position, done: 0 };
+                member.fall_behind(place, self.delivered.clone(), self.casting.pages.deleted_seq());
+                self.casting.stats.sessions.behind.add(1);
             }
         }
     }
