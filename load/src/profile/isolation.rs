@@ -1,0 +1,100 @@
+//! What clients that stop reading do to the others: phases without and with them, in turn.
+//!
+//! They ask for everything since the start, so that their buffers are full at once and not after
+//! minutes, and come back whenever the daemon cuts them.
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::Context;
+
+use super::{share, steady};
+use crate::{
+    client::{Due, Group, Order},
+    histogram::Histogram,
+    options::Isolation,
+    report::Report,
+    run::{Latency, Phase, Run},
+    traffic::{Mix, Wish},
+};
+
+/// Small, so that a client is behind as soon as it stops.
+const SETTINGS: [(&str, &str); 2] =
+    [("session.send_buffer_bytes", "16KiB"), ("session.outbox_bytes", "64KiB")];
+
+/// Events of before, for the buffers of those that stall: some 2 MB.
+const BACKLOG: u64 = 3_000;
+const BACKLOG_BLOCK: u64 = 50;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub fn run(options: &Isolation) -> anyhow::Result<ExitCode> {
+    let common = &options.common;
+    let mut report = Report::new("isolation", common.json)?;
+    let stalling = share(options.sessions, options.stalled);
+    let mut run = Run::daemon(common, options.sessions + stalling, &SETTINGS)?;
+    let cursor = backlog(&mut run)?;
+    run.open(steady(common, options.sessions, &Mix::everything()))?;
+    run.feed(1)?;
+    run.settle()?;
+    let stall = Order {
+        from: Some((cursor.into(), Due { event: 0, exact: false })),
+        stalls: true,
+        ..Order::now(Group::Extra, Wish::Everything)
+    };
+    let (mut without, mut with) = (Histogram::default(), Histogram::default());
+    for _ in 0..options.rounds.max(1) {
+        let phase = run.measure("all read", 1, common.rate, common.seconds)?;
+        add(&mut without, &phase, &mut report)?;
+
+        run.open(vec![stall.clone(); stalling as usize])?;
+        wait_until_behind(&mut run, stalling)?;
+        let phase = run.measure(format!("{stalling} stalled"), 1, common.rate, common.seconds)?;
+        add(&mut with, &phase, &mut report)?;
+        run.clients.close(Group::Extra)?;
+        run.clients.wait(PATIENCE, |state| state.stalled == 0)?;
+    }
+    let (without, with) = (Latency::from(&without), Latency::from(&with));
+    let ratio = with.p99 / without.p99;
+    report.say(format_args!(
+        "p50 {:.2} and {:.2} ms, p99 {:.2} and {:.2} ms: with stalled clients p99 is {ratio:.3} of that \
+         without",
+        without.p50, with.p50, without.p99, with.p99
+    ))?;
+    report.put("latency_ms_without", serde_json::to_value(&without)?);
+    report.put("latency_ms_with", serde_json::to_value(&with)?);
+    report.put("p99_ratio", ratio);
+    let outcome = run.finish()?;
+    report.say(format_args!("the daemon cut stalled clients {} times", outcome.clients.cut))?;
+    report.outcome(&outcome)?;
+    report.end()
+}
+
+/// Writes events for a cursor to lie behind, and gives a cursor before nearly all of them.
+fn backlog(run: &mut Run) -> anyhow::Result<String> {
+    run.open(vec![Order::now(Group::Steady, Wish::Everything)])?;
+    let cursor = run.clients.capture(run.ledger.events())?;
+    for _ in 0..BACKLOG / BACKLOG_BLOCK {
+        run.feed(BACKLOG_BLOCK)?;
+    }
+    run.settle()?;
+    cursor.recv_timeout(PATIENCE).context("no event of the backlog came")
+}
+
+/// Waits until the daemon, too, sees them stalled.
+fn wait_until_behind(run: &mut Run, stalling: u32) -> anyhow::Result<()> {
+    let begun = std::time::Instant::now();
+    loop {
+        let status = run.server.status()?.unwrap_or_default();
+        let behind = status["sessions"]["behind"].as_u64().unwrap_or(0);
+        if behind >= u64::from(stalling) / 2 {
+            return Ok(());
+        }
+        anyhow::ensure!(begun.elapsed() < PATIENCE, "{behind} of {stalling} clients are behind");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn add(sum: &mut Histogram, phase: &Phase, report: &mut Report) -> anyhow::Result<()> {
+    sum.add(&phase.window.group(Group::Steady).latency);
+    report.phase(phase)
+}
