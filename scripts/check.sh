@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything that must hold before a push, except the tests (scripts/test.sh): format, lints,
-# documentation, dependencies, migrations, the systemd unit, the compose file, the package. All warnings are
+# Everything that must hold before a push, except the daemon's tests (scripts/test.sh): format, lints,
+# documentation, the load driver, dependencies, migrations, the systemd unit, the compose file, the package. All warnings are
 # errors. Works from any directory.
 set -euo pipefail
 
@@ -115,6 +115,9 @@ need_components
 step cargo fmt --all --check
 step cargo clippy --locked --all-targets -- -D warnings
 step cargo clippy --locked --all-targets --features failpoints -- -D warnings
+# The load driver is no default member of the workspace, and its tests take a second.
+step cargo clippy --locked --package nodecast-load --all-targets -- -D warnings
+step cargo test --locked --package nodecast-load --quiet
 # Private items are in the pages, so links to them are sound.
 step env RUSTDOCFLAGS="-Dwarnings -Arustdoc::private-intra-doc-links" \
   cargo doc --locked --no-deps --document-private-items

@@ -5,11 +5,9 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use anyhow::Context;
-
-use super::{share, steady};
+use super::{PATIENCE, SMALL_BUFFERS, miss, share, steady};
 use crate::{
-    client::{Due, Group, Order},
+    client::{Group, Order},
     histogram::Histogram,
     options::Isolation,
     report::Report,
@@ -17,30 +15,21 @@ use crate::{
     traffic::{Mix, Wish},
 };
 
-/// Small, so that a client is behind as soon as it stops.
-const SETTINGS: [(&str, &str); 2] =
-    [("session.send_buffer_bytes", "16KiB"), ("session.outbox_bytes", "64KiB")];
-
 /// Events of before, for the buffers of those that stall: some 2 MB.
 const BACKLOG: u64 = 3_000;
-const BACKLOG_BLOCK: u64 = 50;
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn run(options: &Isolation) -> anyhow::Result<ExitCode> {
     let common = &options.common;
     let mut report = Report::new("isolation", common.json)?;
     let stalling = share(options.sessions, options.stalled);
-    let mut run = Run::daemon(common, options.sessions + stalling, &SETTINGS)?;
-    let cursor = backlog(&mut run)?;
-    run.open(steady(common, options.sessions, &Mix::everything()))?;
+    let mut run = Run::daemon(common, options.sessions + stalling, &SMALL_BUFFERS)?;
+    run.open(steady(common, 1, &Mix::everything()))?;
+    let before = miss(&mut run, BACKLOG)?;
+    run.open(steady(common, options.sessions.saturating_sub(1), &Mix::everything()))?;
     run.feed(1)?;
     run.settle()?;
-    let stall = Order {
-        from: Some((cursor.into(), Due { event: 0, exact: false })),
-        stalls: true,
-        ..Order::now(Group::Extra, Wish::Everything)
-    };
+    let stall =
+        Order { from: Some(before), stalls: true, ..Order::now(Group::Extra, Wish::Everything) };
     let (mut without, mut with) = (Histogram::default(), Histogram::default());
     for _ in 0..options.rounds.max(1) {
         let phase = run.measure("all read", 1, common.rate, common.seconds)?;
@@ -67,17 +56,6 @@ pub fn run(options: &Isolation) -> anyhow::Result<ExitCode> {
     report.say(format_args!("the daemon cut stalled clients {} times", outcome.clients.cut))?;
     report.outcome(&outcome)?;
     report.end()
-}
-
-/// Writes events for a cursor to lie behind, and gives a cursor before nearly all of them.
-fn backlog(run: &mut Run) -> anyhow::Result<String> {
-    run.open(vec![Order::now(Group::Steady, Wish::Everything)])?;
-    let cursor = run.clients.capture(run.ledger.events())?;
-    for _ in 0..BACKLOG / BACKLOG_BLOCK {
-        run.feed(BACKLOG_BLOCK)?;
-    }
-    run.settle()?;
-    cursor.recv_timeout(PATIENCE).context("no event of the backlog came")
 }
 
 /// Waits until the daemon, too, sees them stalled.

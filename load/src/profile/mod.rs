@@ -6,14 +6,25 @@ mod scale;
 mod soak;
 mod storm;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::Context;
 
 use crate::{
-    client::{Group, Order},
+    client::{Due, Group, Order},
     options::{Common, Profile},
+    run::Run,
     server::raw_writer,
     traffic::Mix,
 };
+
+/// Where clients are to stall: small, so that one is behind soon after it stops, and not after minutes.
+const SMALL_BUFFERS: [(&str, &str); 2] =
+    [("session.send_buffer_bytes", "16KiB"), ("session.outbox_bytes", "64KiB")];
+
+/// Events in a block of what was missed.
+const MISSED_BLOCK: u64 = 100;
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn run(profile: Profile) -> anyhow::Result<ExitCode> {
     match profile {
@@ -38,4 +49,21 @@ fn steady(common: &Common, count: u32, mix: &Mix) -> Vec<Order> {
 /// Per cent of a number, at least one.
 fn share(count: u32, per_cent: f64) -> u32 {
     ((f64::from(count) * per_cent / 100.0).round() as u32).max(1)
+}
+
+/// Writes events that others will have missed. Gives the cursor before them, and what comes first
+/// behind it. Somebody must be live who gets everything.
+fn miss(run: &mut Run, events: u64) -> anyhow::Result<(Arc<str>, Due)> {
+    let last = run.ledger.events();
+    let cursor = run.clients.capture(last)?;
+    run.feed(1)?;
+    let mut left = events;
+    while left > 0 {
+        let now = left.min(MISSED_BLOCK);
+        run.feed(now)?;
+        left -= now;
+    }
+    run.settle()?;
+    let cursor = cursor.recv_timeout(PATIENCE).context("no event came")?;
+    Ok((cursor.into(), Due { event: last + 1, exact: true }))
 }

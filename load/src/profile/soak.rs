@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::json;
 
-use super::{share, steady};
+use super::{SMALL_BUFFERS, share, steady};
 use crate::{
     client::{Churn, Group, Order},
     options::Soak,
@@ -26,7 +26,7 @@ pub fn run(options: &Soak) -> anyhow::Result<ExitCode> {
     let common = &options.common;
     let mut report = Report::new("soak", common.json)?;
     let stalling = if options.stalled > 0.0 { share(options.sessions, options.stalled) } else { 0 };
-    let mut run = Run::daemon(common, options.sessions + stalling, &[])?;
+    let mut run = Run::daemon(common, options.sessions + stalling, &SMALL_BUFFERS)?;
     let mut orders = steady(common, options.sessions, &options.mix);
     orders.iter_mut().for_each(|order| order.keeps_cursor = true);
     let stall = Order { stalls: true, ..Order::now(Group::Extra, Wish::Everything) };
