@@ -4,7 +4,8 @@
 //! so that a subscription begins between two turns and costs no message.
 //! Invariants: a session gets an event once; it gets what follows the moment it subscribed, in the
 //! order of the log; a hole in it is told to each or ends the session, never silent; a turn does a
-//! bounded amount of work and flushes each outbox it touched once.
+//! bounded amount of work and flushes each outbox at most once; nothing waits in an outbox that is
+//! not flushed when there is nothing more to do.
 
 mod cast;
 mod pull;
@@ -40,9 +41,11 @@ use crate::{
 
 /// Most events of one turn.
 const TURN_EVENTS: usize = 512;
-/// Most frames of one turn: some 10 ms of queueing. The writes cost more, but there is one for each
-/// client and turn, and a turn that ended earlier would merge less into each.
+/// Most frames that one turn queues: some 10 ms.
 const TURN_FRAMES: usize = 65_536;
+/// Events that are queued, while there are more, before outboxes are flushed: the write is what costs,
+/// so where many sessions want the same burst it must not be cut by what one turn can queue.
+const MERGED_EVENTS: usize = 32;
 
 /// A session as the shard sees it.
 struct Member {
@@ -83,6 +86,8 @@ pub struct Members {
     /// Reused from event to event.
     interested: Vec<SessionId>,
     touched: Vec<SessionId>,
+    /// Events that were cast since outboxes were last flushed.
+    unflushed: usize,
     /// Sessions that are behind and can be moved on.
     line: VecDeque<SessionId>,
     /// Those that are before us: what they have of another worker we have not cast yet.
@@ -116,6 +121,7 @@ impl Members {
             delivered,
             interested: Vec::new(),
             touched: Vec::new(),
+            unflushed: 0,
             line: VecDeque::new(),
             ahead: Vec::new(),
             fetches: Vec::new(),
@@ -237,6 +243,7 @@ impl Members {
             // Nobody is to be served until a subscription settles.
             self.listen(false);
             self.skip();
+            self.flush();
             return false;
         }
         let (mut events, mut frames) = (0, 0);
@@ -271,7 +278,10 @@ impl Members {
             events += 1;
         };
         self.pull();
-        self.flush();
+        self.unflushed += events;
+        if !more || self.unflushed >= MERGED_EVENTS {
+            self.flush();
+        }
         more || !self.line.is_empty() || self.can_admit()
     }
 

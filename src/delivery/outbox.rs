@@ -68,11 +68,16 @@ impl Outbox {
     /// # Errors
     /// [`Full`] when it does not fit; it is neither queued nor counted.
     pub fn push(&mut self, frame: Bytes) -> Result<(), Full> {
-        if self.bytes + frame.len() > self.max_bytes && !self.frames.is_empty() {
+        if !self.fits(frame.len()) {
             return Err(Full);
         }
         self.force(frame);
         Ok(())
+    }
+
+    /// Whether a frame of this length finds room.
+    pub fn fits(&self, len: usize) -> bool {
+        self.bytes + len <= self.max_bytes || self.frames.is_empty()
     }
 
     /// Queues a frame beyond the limit: the few last ones of a session.

@@ -76,6 +76,7 @@ impl Members {
     }
 
     pub(super) fn flush(&mut self) {
+        self.unflushed = 0;
         let mut resting = Vec::new();
         for id in self.touched.drain(..) {
             let Some(member) = self.members.get_mut(&id) else { continue };
