@@ -322,9 +322,13 @@ impl Session {
         let gone = matches!(reason, CloseReason::PingTimeout)
             || (matches!(reason, CloseReason::Client(_)) && !self.wire.is_awaited());
         if gone {
+            self.wire.cut();
             ctx.stop();
         } else {
-            ctx.run_later(LINGER, |_, ctx| ctx.stop());
+            ctx.run_later(LINGER, |session, ctx| {
+                session.wire.cut();
+                ctx.stop();
+            });
         }
     }
 

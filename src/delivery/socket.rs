@@ -10,6 +10,7 @@ use std::{
     net::Shutdown,
     sync::Arc,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -136,6 +137,16 @@ impl Wire {
         drop(SockRef::from(&self.socket).shutdown(Shutdown::Write));
     }
 
+    /// Where the client did not take what was sent, its connection ends with a reset when the wire is
+    /// dropped. The kernel would otherwise keep a full send buffer for minutes, for a client that
+    /// does not read, and that client would never hear of its end.
+    pub fn cut(&self) {
+        if self.blocked.get() {
+            // A socket that takes no option is gone already.
+            drop(SockRef::from(&self.socket).set_linger(Some(Duration::ZERO)));
+        }
+    }
+
     fn write(&self, outbox: &mut Outbox) -> Flush {
         match outbox.write_to(|slices| match slices {
             [one] => self.socket.try_write(one),
@@ -160,12 +171,13 @@ impl Wire {
 impl Outlet for Wire {
     fn push(&self, frame: Bytes) -> Result<(), Full> {
         let mut outbox = self.outbox.borrow_mut();
-        let Err(Full) = outbox.push(frame.clone()) else { return Ok(()) };
         // A turn may bring more than the outbox holds to a client that keeps up.
-        if !self.blocked.get() && self.write(&mut outbox) != Flush::Broken {
-            return outbox.push(frame);
+        if !outbox.fits(frame.len())
+            && (self.blocked.get() || self.write(&mut outbox) == Flush::Broken)
+        {
+            return Err(Full);
         }
-        Err(Full)
+        outbox.push(frame)
     }
 
     fn force(&self, frame: Bytes) {
