@@ -10,12 +10,17 @@ use crate::{
     traffic::Mix,
 };
 
+/// Blocks at one read above which a server was not keeping up.
+const MERGED_BY_ITSELF: f64 = 1.1;
+
 /// Deliveries and the server's processor time of all rounds.
 #[derive(Default)]
 struct Sum {
     deliveries: f64,
     cpu: f64,
     p99: Vec<f64>,
+    /// The most of all rounds.
+    events_per_read: f64,
 }
 
 impl Sum {
@@ -23,6 +28,7 @@ impl Sum {
         self.deliveries += phase.deliveries as f64;
         self.cpu += phase.cpu.map_or(0.0, |cpu| cpu.sum());
         self.p99.push(phase.latency_ms.p99);
+        self.events_per_read = self.events_per_read.max(phase.events_per_read);
     }
 
     fn rate(&self) -> f64 {
@@ -58,6 +64,13 @@ pub fn run(options: &Fanout) -> anyhow::Result<ExitCode> {
                 raw.p99,
             ))?;
             report.put(&format!("ratio_merge_{merge}"), ratio);
+            // Who cannot keep up sends several blocks at once, which is cheaper.
+            let merged = ours.events_per_read.max(raw.events_per_read) / f64::from(merge);
+            if merged > MERGED_BY_ITSELF {
+                report.say(format_args!(
+                    "!! not like with like: up to {merged:.1} blocks came at once; choose a lower --rate"
+                ))?;
+            }
         }
     }
     report.end()
