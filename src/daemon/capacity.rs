@@ -14,8 +14,9 @@ use crate::config::Config;
 /// Files beside the sessions: hour files, the database, listeners, requests.
 const OTHER_FILES: u64 = 256;
 
-/// Connections that may wait to be accepted; the kernel takes less where `net.core.somaxconn` is
-/// less. Many come back at once when the daemon was away.
+/// Connections that may wait to be accepted; `net.core.somaxconn` caps it. The standard library asks
+/// for 128, and a client beyond that is not refused but tries again after a second: thousands that
+/// come back at once would meet that.
 const BACKLOG: i32 = 4_096;
 
 /// How many open files as many sessions need as are configured.
@@ -54,5 +55,32 @@ pub fn allow_files(config: &Config, logger: &Logger) {
             "allowed" => allowed, "needed" => needed);
     } else {
         info!(logger, "limit of open files raised"; "from" => soft, "to" => allowed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, net::TcpStream, time::Duration};
+
+    use super::*;
+
+    /// More than the standard library lets wait.
+    const CLIENTS: usize = 300;
+
+    #[test]
+    fn hundreds_of_clients_may_wait_to_be_accepted() {
+        let most = fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+        if most.trim().parse::<usize>().unwrap() < CLIENTS {
+            eprintln!("SKIPPED: net.core.somaxconn is {most}");
+            return;
+        }
+        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = listener.local_addr().unwrap();
+
+        let connect = |_| TcpStream::connect_timeout(&address, Duration::from_secs(20));
+        // Kept: an open one waits in the queue.
+        let waiting: Vec<_> = (0..CLIENTS).map(connect).collect();
+
+        assert!(waiting.iter().all(Result::is_ok));
     }
 }
