@@ -112,6 +112,8 @@ impl Clients {
     pub fn capture(&mut self, event: u64) -> anyhow::Result<Receiver<String>> {
         let (sender, receiver) = mpsc::channel();
         self.tell(Command::Capture(event, sender))?;
+        // Answered in order: once this is, they are looking.
+        self.state()?;
         Ok(receiver)
     }
 
