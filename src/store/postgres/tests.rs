@@ -363,7 +363,7 @@ async fn a_connection_that_was_cut_is_opened_again_for_the_same_batch() {
 async fn what_an_error_means_does_not_hang_on_its_language() {
     let database = Database::new().await;
     let mut connection = Server::parse(&database.url).unwrap().connect().await.unwrap();
-    for (state, kind) in [("57014", "Unavailable"), ("22021", "Refused"), ("42501", "Unusable")] {
+    for (state, kind) in [("57014", "Unavailable"), ("22021", "Refused"), ("42501", "Denied")] {
         let raise = format!(
             "DO $$ BEGIN RAISE EXCEPTION 'so geht das nicht' USING ERRCODE = '{state}'; END $$"
         );
