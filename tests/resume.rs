@@ -41,8 +41,11 @@ struct Wish {
 struct Follower<'w> {
     wish: &'w Wish,
     connection: Option<Client>,
-    /// The newest that it has seen.
+    /// The last that it has received of those that hold for all of its subscriptions: a cursor says nothing
+    /// of one that was not acknowledged before it.
     cursor: Option<String>,
+    /// How many of them are acknowledged in this connection.
+    acknowledged: usize,
     got: BTreeMap<EventId, String>,
     /// Identities since the daemon last died: none may come twice.
     since_death: HashSet<EventId>,
@@ -57,6 +60,7 @@ impl<'w> Follower<'w> {
             wish,
             connection: None,
             cursor: None,
+            acknowledged: 0,
             got: BTreeMap::new(),
             since_death: HashSet::new(),
             last_seq: BTreeMap::new(),
@@ -75,6 +79,7 @@ impl<'w> Follower<'w> {
             stream.set_read_timeout(Some(GLANCE)).unwrap();
         }
         self.connection = Some(client);
+        self.acknowledged = 0;
         self.last_seq.clear();
     }
 
@@ -107,17 +112,28 @@ impl<'w> Follower<'w> {
                 };
                 let before = self.last_seq.insert(id.topic, number("seq"));
                 assert!(before < Some(number("seq")), "out of order: {frame}");
-                assert!(self.since_death.insert(id), "again, and the daemon has not died: {frame}");
+                // What came before the last acknowledgement comes again when that one was lost.
+                let is_new = !self.is_acknowledged() || self.since_death.insert(id);
+                assert!(is_new, "again, and the daemon has not died: {frame}");
                 // What comes again after a crash is the same.
                 let data = frame["data"].to_string();
                 let before = self.got.insert(id, data.clone());
                 assert!(before.is_none_or(|before| before == data), "{frame}");
             }
-            "ack" => assert_eq!(frame["recovered"], true, "{frame}"),
+            "ack" => {
+                assert_eq!(frame["recovered"], true, "{frame}");
+                self.acknowledged += 1;
+            }
             "error" => panic!("{frame}"),
             _ => return,
         }
-        self.cursor = Some(frame["cursor"].as_str().unwrap().to_owned());
+        if self.is_acknowledged() {
+            self.cursor = Some(frame["cursor"].as_str().unwrap().to_owned());
+        }
+    }
+
+    fn is_acknowledged(&self) -> bool {
+        self.acknowledged == self.wish.subscriptions.len()
     }
 }
 
