@@ -386,3 +386,37 @@ fn who_takes_a_subscription_back_at_once_can_have_another() {
     }
     assert_eq!(server.stats.sessions.behind.get(), 0);
 }
+
+#[test]
+fn a_place_among_numbers_that_were_given_up_is_left_behind() {
+    let server = Server::start_with_log(0, |_| {});
+    server.append_unseen((1..=5).map(|block| fill(block, ALICE, "BTC")).collect(), vec![]);
+    // Their batch is lost, and memory lets go of them: the store never has these numbers.
+    server.log.abandon_uncommitted();
+    server.log.commit(server.log.state().next);
+    let state = server.log.state();
+    assert!(state.left_seq > state.committed_seq, "{state:?}");
+    let mut client = server.native();
+
+    subscribe(&mut client, json!("1.e.f.66"));
+
+    assert!(replay(&mut client).0.is_empty());
+    server.append(vec![fill(1, ALICE, "BTC")]);
+    assert_eq!(next_block(&mut client), 1);
+}
+
+#[test]
+fn what_a_subscription_has_had_does_not_come_again_for_one_that_begins_earlier() {
+    let server = with_ten_blocks();
+    let mut client = server.native();
+    server.append_unseen(vec![misc(11, Some(ALICE))], vec![]);
+    subscribe(&mut client, json!("oldest"));
+    assert!(replay(&mut client).0.into_iter().eq(1..=10));
+
+    client.say(r#"{"type":"subscribe","id":"b","topic":"misc","from":"oldest"}"#);
+
+    assert_eq!(client.json()["type"], "ack");
+    assert_eq!(replay(&mut client).0, [11], "and none of the fills");
+    server.append(vec![fill(12, ALICE, "BTC")]);
+    assert_eq!(next_block(&mut client), 12);
+}

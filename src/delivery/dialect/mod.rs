@@ -151,3 +151,21 @@ impl Door {
 }
 
 const _: () = assert!(hyper::ENCODING < ENCODINGS && native::REPLAYED < ENCODINGS);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_dialect_has_a_number_of_its_own() {
+        // What is encoded once for all who speak a dialect is found by it.
+        let all: [&dyn Dialect; 4] = [&hyper::Hyper, &native::Native, &plain::Plain, &sse::Sse];
+
+        let numbers: BTreeSet<_> = all.iter().map(|dialect| dialect.encoding()).collect();
+
+        assert_eq!(numbers.len(), all.len());
+        assert!(numbers.iter().all(|number| *number < ENCODINGS));
+    }
+}
