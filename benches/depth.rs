@@ -1,4 +1,5 @@
-//! PostgreSQL with four million rows in two days: a page at the end, and a day that goes.
+//! PostgreSQL with four million rows in two days: a page at the end, pages in the order of
+//! arrival, and a day that goes.
 //!
 //! `scripts/bench.sh depth`, which starts the server. Beside the figures stand references of the same
 //! run: the page by OFFSET, and DELETE of a twentieth of the rows.
@@ -25,6 +26,13 @@ const TOTAL: u64 = 4_000_000;
 const DAY: Duration = Duration::from_secs(86_400);
 
 const PAGES: usize = 200;
+
+/// As many as those who resume are given at once.
+const ARRIVALS: usize = 512;
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
 
 fn main() -> io::Result<()> {
     let Ok(server) = env::var("NODECAST_TEST_POSTGRES") else {
@@ -79,7 +87,6 @@ async fn measure(server: &str) -> io::Result<()> {
             assert_eq!(rows.len(), query.limit);
         }
         times.sort_unstable();
-        let ms = |time: Duration| time.as_secs_f64() * 1e3;
         writeln!(
             out,
             "  page, {name}: {:.2} ms in the middle of {PAGES}, {:.2} ms the slowest",
@@ -91,6 +98,23 @@ async fn measure(server: &str) -> io::Result<()> {
     let begun = Instant::now();
     store.events(offset).await.map_err(io::Error::other)?;
     writeln!(out, "    by OFFSET: {:.0} ms", begun.elapsed().as_secs_f64() * 1e3)?;
+
+    let mut times = Vec::new();
+    for page in 0..PAGES as u64 {
+        let after = page * TOTAL / PAGES as u64;
+        let begun = Instant::now();
+        let rows = store.arrivals(after, ARRIVALS).await.map_err(io::Error::other)?.events;
+        times.push(begun.elapsed());
+        assert_eq!(rows.len(), ARRIVALS);
+    }
+    times.sort_unstable();
+    writeln!(
+        out,
+        "  {ARRIVALS} rows in the order of arrival, all over: {:.2} ms in the middle of {PAGES}, \
+         {:.2} ms the slowest",
+        ms(times[PAGES / 2]),
+        ms(times[PAGES - 1])
+    )?;
 
     let edge = START.plus(DAY);
     let now = Timestamp(i64::MAX);

@@ -577,6 +577,7 @@ macro_rules! contract_tests {
             every_condition_holds_together_with_the_others
             stored_tells_what_is_there
             arrivals_come_in_the_order_of_seq_whatever_their_topic_block_and_day
+            arrivals_are_found_on_both_sides_of_numbers_that_were_given_up
             arrivals_tell_how_far_retention_has_deleted
             a_run_remembers_how_far_the_ones_before_it_came
             backfilled_events_are_in_history_once_and_outside_the_order_of_arrival

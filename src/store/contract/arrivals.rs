@@ -34,6 +34,26 @@ pub async fn arrivals_come_in_the_order_of_seq_whatever_their_topic_block_and_da
     assert!(store.arrivals(u64::MAX, 2).await.unwrap().events.is_empty());
 }
 
+pub async fn arrivals_are_found_on_both_sides_of_numbers_that_were_given_up(
+    store: &dyn EventStore,
+) {
+    let (mut writer, _) = store.open_writer().await.unwrap();
+    let far = [1, 5_000, 9_000_000, 9_000_001, 1 << 40];
+    let rows = far.into_iter().zip(1..).map(|(seq, block)| event(FILLS, block, 0, seq)).collect();
+    Content::of(rows).commit(1, &mut *writer).await.unwrap();
+
+    for (after, limit, expected) in [
+        (0, 1, &far[..1]),
+        (0, 3, &far[..3]),
+        (1, 10, &far[1..]),
+        (8_999_999, 1, &far[2..3]),
+        (9_000_001, 10, &far[4..]),
+        (1 << 40, 10, &[]),
+    ] {
+        assert_eq!(seqs(&store.arrivals(after, limit).await.unwrap()), expected, "behind {after}");
+    }
+}
+
 pub async fn arrivals_tell_how_far_retention_has_deleted(store: &dyn EventStore) {
     let (mut writer, _) = store.open_writer().await.unwrap();
     let old = event(FILLS, 0, 0, 7);

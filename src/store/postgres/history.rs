@@ -27,10 +27,11 @@ use crate::{
 /// instead.
 const MAX_BRANCHES: usize = 200;
 
-const COLUMNS: &str = "seq, position, time, idx, part, topic_id, late, user_address, body";
+pub const COLUMNS: &str = "seq, position, time, idx, part, topic_id, late, user_address, body";
 
+/// A row of the events, as read.
 #[derive(QueryableByName)]
-struct Row {
+pub struct Row {
     #[diesel(sql_type = BigInt)]
     seq: i64,
     #[diesel(sql_type = BigInt)]
@@ -191,24 +192,6 @@ impl Statement {
     }
 }
 
-/// Reads what follows a `seq` in the order of arrival.
-pub async fn arrivals(
-    connection: &mut AsyncPgConnection,
-    after: u64,
-    limit: usize,
-) -> Result<Vec<SequencedEvent>, Fault> {
-    let topics = Topics::load(connection).await?;
-    let after = clamp(after);
-    // The second condition is for the index.
-    let rows: Vec<Row> = diesel::sql_query(format!(
-        "SELECT {COLUMNS} FROM nodecast.events WHERE seq > {after} AND seq > 0 \
-         ORDER BY seq LIMIT {limit}"
-    ))
-    .load(connection)
-    .await?;
-    Ok(rows.into_iter().map(|row| event(row, &topics)).collect::<Result<_, StoreError>>()?)
-}
-
 /// Tells which events are stored.
 pub async fn stored(
     connection: &mut AsyncPgConnection,
@@ -269,7 +252,8 @@ pub async fn newest(connection: &mut AsyncPgConnection) -> Result<Option<Timesta
     Ok(newest.map(Timestamp))
 }
 
-fn event(row: Row, topics: &Topics) -> Result<SequencedEvent, StoreError> {
+/// Gives the event of a row.
+pub fn event(row: Row, topics: &Topics) -> Result<SequencedEvent, StoreError> {
     let Row { seq, position, time, idx, part, topic_id, late, user_address, body } = row;
     let topic = topics.name(topic_id)?.as_str().to_owned();
     // The bit patterns of 32 bits without a sign.

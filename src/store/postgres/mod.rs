@@ -5,6 +5,7 @@
 //! Invariants: own tables in the schema `nodecast` and nothing else; one writer, by a lease that every
 //! transaction checks; nothing is written over a connection of the pool.
 
+mod arrivals;
 mod backfill;
 mod commit;
 mod connection;
@@ -109,17 +110,6 @@ async fn size(connection: &mut AsyncPgConnection) -> Result<StoreSize, Fault> {
     })
 }
 
-async fn arrivals(
-    connection: &mut AsyncPgConnection,
-    after: u64,
-    limit: usize,
-) -> Result<Arrivals, Fault> {
-    let events = history::arrivals(connection, after, limit).await?;
-    // Behind the events, because a day goes after its number is written.
-    let deleted_seq = lease::load(connection).await?.and_then(|state| state.deleted_seq);
-    Ok(Arrivals { events, deleted_seq: deleted_seq.map(|seq| seq as u64) })
-}
-
 #[async_trait]
 impl EventStore for PostgresStore {
     fn describe(&self) -> String {
@@ -145,7 +135,9 @@ impl EventStore for PostgresStore {
     }
 
     async fn arrivals(&self, after: u64, limit: usize) -> Result<Arrivals, StoreError> {
-        self.readers.read(async |connection| arrivals(connection, after, limit).await).await
+        self.readers
+            .read(async |connection| arrivals::arrivals(connection, after, limit).await)
+            .await
     }
 
     async fn stored(&self, ids: Vec<EventId>) -> Result<HashSet<EventId>, StoreError> {

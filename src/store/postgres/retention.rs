@@ -150,14 +150,14 @@ pub async fn extent(
     let mut extent = Extent::default();
     for first in (0..pages).step_by(portion_pages as usize) {
         let portion: Extent = diesel::sql_query(format!(
-            "SELECT count(*) AS rows, max(seq) FILTER (WHERE seq >= 0) AS seq, max(time) AS time \
+            "SELECT count(*) AS rows, max(seq) AS seq, max(time) AS time \
              FROM nodecast.{table} WHERE ctid >= '({first},0)' AND ctid < '({},0)'",
             first + portion_pages
         ))
         .get_result(connection)
         .await?;
         extent.rows += portion.rows;
-        extent.seq = extent.seq.max(portion.seq);
+        extent.seq = extent.seq.max(portion.seq.filter(|seq| *seq >= 0));
         extent.time = extent.time.max(portion.time);
         lease::set(connection, run, true).await?;
     }

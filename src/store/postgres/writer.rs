@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use diesel_async::{AsyncConnection, AsyncPgConnection};
 
 use super::{
+    arrivals::{self, Unsummarized},
     backfill::{self, Reach},
     commit::{Held, commit},
     fault::Fault,
@@ -32,6 +33,7 @@ pub struct PostgresWriter {
     committed: u64,
     /// Where back-filled rows may be that a live one replaces.
     reach: Reach,
+    unsummarized: Unsummarized,
     /// Of back-filled rows. That they repeat when the clock steps back between two runs harms nobody.
     numbers: Numbers,
     /// Latest block time of a commit: partitions are made ahead of it.
@@ -45,7 +47,7 @@ impl PostgresWriter {
     /// # Errors
     /// [`StoreError::LeaseLost`] while another daemon holds it.
     pub async fn open(mut link: Link) -> Result<(Self, Recovered), StoreError> {
-        let (run, recovered, reach) = link
+        let (run, recovered, reach, days) = link
             .run(async |Opened { connection, topics, days }| {
                 let run = lease::take(connection, Timestamp::now()).await?;
                 let recovered = state::recover(connection, run).await?;
@@ -54,13 +56,22 @@ impl PostgresWriter {
                     Ok(()) | Err(Fault(StoreError::Unavailable(_))) => {}
                     Err(fault) => return Err(fault),
                 }
-                Ok((run, recovered, Reach::load(connection, topics).await?))
+                Ok((run, recovered, Reach::load(connection, topics).await?, days.clone()))
             })
             .await?;
         // The writer connects anew on the thread that it works on: its socket is driven there.
         link.close();
-        let (numbers, newest) = (Numbers::default(), recovered.newest_time);
-        Ok((Self { link, run, committed: 0, reach, numbers, newest, closed: false }, recovered))
+        let writer = Self {
+            link,
+            run,
+            committed: 0,
+            reach,
+            unsummarized: Unsummarized::all(days),
+            numbers: Numbers::default(),
+            newest: recovered.newest_time,
+            closed: false,
+        };
+        Ok((writer, recovered))
     }
 
     /// Runs a piece of work on the connection, which is opened again if the last piece failed.
@@ -111,8 +122,12 @@ async fn make_days(
 #[async_trait(?Send)]
 impl StoreWriter for PostgresWriter {
     async fn commit(&mut self, batch: CommitBatch<'_>) -> Result<Committed, StoreError> {
-        let Self { link, run, reach, newest, committed: done_before, .. } = self.opened()?;
+        let Self { link, run, reach, unsummarized, newest, committed: done_before, .. } =
+            self.opened()?;
         let committed = link.run(async |opened| {
+            if unsummarized.is_due() {
+                arrivals::summarize(&mut opened.connection, unsummarized).await?;
+            }
             make_room(opened, *run, batch.events.iter().map(|event| &event.event)).await?;
             let columns = Columns::of(batch.events, &opened.topics)?;
             let held = Held { run: *run, committed: *done_before };
@@ -121,6 +136,8 @@ impl StoreWriter for PostgresWriter {
         let committed = committed.await.map_err(StoreError::once_open)?;
         *done_before = batch.number;
         *newest = (*newest).max(batch.newest_time);
+        let days = batch.events.iter().map(|event| Day::of(event.event.time));
+        unsummarized.add(committed.inserted, days);
         Ok(committed)
     }
 

@@ -1,13 +1,17 @@
-//! Reads whose connection the server closes.
+//! Reads whose connection the server closes, and what the server has to look through for others.
 
 use std::{cell::Cell, time::Duration};
 
-use diesel_async::SimpleAsyncConnection;
+use diesel::{QueryableByName, sql_types::Text};
+use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
 
-use super::Database;
+use super::{Database, Server};
 use crate::{
     config::StoreConfig,
-    store::{PostgresStore, StoreError},
+    store::{
+        PostgresStore, StoreError,
+        contract::{Content, FILLS, event},
+    },
 };
 
 #[actix_rt::test]
@@ -53,4 +57,43 @@ async fn a_read_whose_connection_was_closed_is_repeated_once_on_a_new_one_and_a_
     let failed = slow.await;
     assert!(matches!(failed, Err(StoreError::TooSlow(_))), "{failed:?}");
     assert_eq!(tries.get(), 1);
+}
+
+#[derive(QueryableByName)]
+struct Line {
+    #[diesel(sql_type = Text, column_name = "QUERY PLAN")]
+    text: String,
+}
+
+#[actix_rt::test]
+async fn a_read_in_the_order_of_arrival_looks_through_its_window_and_not_the_day() {
+    let database = Database::new().await;
+    let store = database.open().await.unwrap();
+    let (mut writer, _) = store.open_writer().await.unwrap();
+    let batch = 10_000;
+    // One more batch than is left to be summarized together.
+    for number in 0..6 {
+        let seqs = number * batch + 1..=(number + 1) * batch;
+        let rows = seqs.map(|seq| event(FILLS, seq, 0, seq)).collect();
+        Content::of(rows).commit(number + 1, &mut *writer).await.unwrap();
+    }
+
+    let mut connection = Server::parse(&database.url).unwrap().connect().await.unwrap();
+    connection.batch_execute("SET enable_seqscan = off").await.unwrap();
+    let plan: Vec<Line> = diesel::sql_query(
+        "EXPLAIN (ANALYZE, COSTS off, TIMING off) \
+         SELECT seq FROM nodecast.events WHERE seq > 20000 AND seq <= 20100",
+    )
+    .load(&mut connection)
+    .await
+    .unwrap();
+
+    let removed: u64 = plan
+        .iter()
+        .filter_map(|line| line.text.trim().strip_prefix("Rows Removed by Index Recheck: "))
+        .map(|rows| rows.parse::<u64>().unwrap())
+        .sum();
+    let plan: Vec<_> = plan.iter().map(|line| line.text.as_str()).collect();
+    // Those of the last batch are not summarized, and half a MiB around the window is looked through.
+    assert!((batch..3 * batch).contains(&removed), "{plan:#?}");
 }
