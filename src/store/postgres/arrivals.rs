@@ -19,15 +19,17 @@ use super::{
 };
 use crate::store::{Arrivals, StoreError, records::clamp};
 
-/// Rows after which pages are summarized, 10 MiB or so: every read looks through what is not.
-const SUMMARY_ROWS: usize = 50_000;
+/// Rows after which pages are summarized, some MiB: every read looks through what is not.
+const SUMMARY_ROWS: usize = 10_000;
 
 /// How much wider the next window is when one had too few rows: numbers can have been given up, or
 /// be those of rows that retention has taken.
 const WIDENING: i64 = 8;
 
-/// Reads are forbidden to sort, and to look through pages, where an index gives the order.
-const BY_WINDOW: &str = "SET LOCAL enable_bitmapscan = on; SET LOCAL enable_sort = on";
+/// Reads are forbidden to sort, and to look through pages, where an index gives the order. For one
+/// window the server would start processes to help it, which takes longer than the window.
+const BY_WINDOW: &str = "SET LOCAL enable_bitmapscan = on; SET LOCAL enable_sort = on; \
+    SET LOCAL max_parallel_workers_per_gather = 0";
 
 /// Pages that the index does not know yet.
 #[derive(Debug)]

@@ -71,7 +71,7 @@ async fn a_read_in_the_order_of_arrival_looks_through_its_window_and_not_the_day
     let store = database.open().await.unwrap();
     let (mut writer, _) = store.open_writer().await.unwrap();
     let batch = 10_000;
-    // One more batch than is left to be summarized together.
+    // Each finds the pages of the one before it to be summarized.
     for number in 0..6 {
         let seqs = number * batch + 1..=(number + 1) * batch;
         let rows = seqs.map(|seq| event(FILLS, seq, 0, seq)).collect();
