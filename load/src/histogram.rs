@@ -38,6 +38,10 @@ impl Histogram {
         self.max = self.max.max(other.max);
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
     pub fn max(&self) -> u64 {
         self.max
     }

@@ -4,7 +4,10 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{client::Connecting, traffic::Traffic};
+use crate::{
+    client::{Connecting, Transport},
+    traffic::Traffic,
+};
 
 /// Drives a nodecast with thousands of clients and measures what a delivery costs
 #[derive(Debug, Parser)]
@@ -49,6 +52,9 @@ pub struct Common {
     /// Its process, so that processor time and memory can be told
     #[arg(long, requires = "url")]
     pub pid: Option<u32>,
+    /// How clients get their events
+    #[arg(long, value_enum, default_value_t)]
+    pub transport: Transport,
     /// Blocks written in a second
     #[arg(long, default_value_t = 10.0, value_parser = positive)]
     pub rate: f64,
@@ -78,7 +84,8 @@ impl Common {
     }
 
     pub fn connecting(&self) -> Connecting {
-        Connecting { addresses: self.addresses, at_once: self.connecting.max(1) }
+        let (transport, at_once) = (self.transport, self.connecting.max(1));
+        Connecting { transport, addresses: self.addresses, at_once }
     }
 }
 
@@ -109,6 +116,8 @@ pub struct Scale {
     /// Measure the raw writer beside it too
     #[arg(long)]
     pub raw: bool,
+    #[arg(long, default_value = "all=1", value_name = "MIX")]
+    pub mix: crate::traffic::Mix,
 }
 
 #[derive(Debug, Args)]

@@ -79,6 +79,12 @@ impl Report {
             phase.driver_cpu_seconds,
             phase.others_busy,
         ))?;
+        if let Some(answers) = &phase.answers_ms {
+            self.say(format_args!(
+                "{:31} polls that found something waiting: p50 {:.2}, p99 {:.2}, max {:.1} ms",
+                "", answers.p50, answers.p99, answers.max
+            ))?;
+        }
         self.phases.push(serde_json::to_value(phase)?);
         Ok(())
     }

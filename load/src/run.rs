@@ -69,6 +69,8 @@ pub struct Phase {
     pub cpu_us_per_delivery: Option<f64>,
     pub deliveries_per_cpu_second: Option<f64>,
     pub latency_ms: Latency,
+    /// Of polls that found something waiting.
+    pub answers_ms: Option<Latency>,
     /// Events that a client found at one read, on average.
     pub events_per_read: f64,
     pub payload_bytes: f64,
@@ -204,6 +206,7 @@ impl Run {
         let window = self.clients.window()?;
         let deliveries = window.events();
         let steady = window.group(Group::Steady);
+        let answers = window.answers();
         let each = |cpu: Cpu| cpu.sum() * 1e6 / deliveries.max(1) as f64;
         let others = busy - driver - cpu.map_or(0.0, |cpu| cpu.sum());
         Ok(Phase {
@@ -221,6 +224,7 @@ impl Run {
                 .filter(|cpu| cpu.sum() > 0.0)
                 .map(|cpu| deliveries as f64 / cpu.sum()),
             latency_ms: Latency::from(&steady.latency),
+            answers_ms: (!answers.is_empty()).then(|| Latency::from(&answers)),
             events_per_read: steady.events as f64 / steady.reads.max(1) as f64,
             payload_bytes: steady.payload_bytes as f64 / steady.events.max(1) as f64,
             memory: self.memory()?,

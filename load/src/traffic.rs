@@ -91,6 +91,18 @@ impl Traffic {
         text
     }
 
+    /// The same in the query of a request.
+    pub fn query(&self, wish: Wish) -> String {
+        match wish {
+            Wish::Everything => String::new(),
+            Wish::User(user) => format!("&user={}", address(user)),
+            Wish::Coin(coin) => format!("&coin={}", coin_name(coin)),
+            Wish::CoinAndSide(coin, side) => {
+                format!("&coin={}&side={}", coin_name(coin), side_name(side))
+            }
+        }
+    }
+
     /// Appends the line of one block as the node writes it, with its newline.
     pub fn push_line(&self, out: &mut String, block: u64, time: &str, events: Range<u64>) {
         *out += &format!(

@@ -1,5 +1,6 @@
 //! Thousands of clients on one thread. The thread that measures talks to it by messages.
 
+mod http;
 mod judge;
 mod session;
 mod swarm;
@@ -16,6 +17,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use clap::ValueEnum;
 
 use self::swarm::{Command, Swarm};
 pub use self::{
@@ -30,9 +32,22 @@ use crate::{
 /// How often it is looked whether something has happened.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// How clients get their events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Transport {
+    /// WebSocket, `/v1/ws`
+    #[default]
+    Ws,
+    /// Server-Sent Events, `/v1/stream`
+    Sse,
+    /// Long polls, `/v1/poll`
+    Poll,
+}
+
 /// How clients connect.
 #[derive(Clone, Copy, Debug)]
 pub struct Connecting {
+    pub transport: Transport,
     /// Source addresses, 127.0.1.1 and so on.
     pub addresses: u32,
     /// Handshakes under way at one time.

@@ -10,7 +10,8 @@ use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
-    Due, Group, Order,
+    Due, Group, Order, Transport,
+    http::{self, Chunks, HttpError},
     judge::Judge,
     tally::{Faults, Window},
 };
@@ -50,6 +51,8 @@ pub enum End {
     Refused(String),
     #[error("{0}")]
     Frame(#[from] frame::FrameError),
+    #[error("{0}")]
+    Http(#[from] HttpError),
 }
 
 /// What all sessions share.
@@ -68,6 +71,9 @@ pub struct Scene<'a> {
 
 pub struct Session {
     pub stream: TcpStream,
+    transport: Transport,
+    server: SocketAddr,
+    chunks: Chunks,
     pub stage: Stage,
     pub order: Order,
     pub judge: Judge,
@@ -79,6 +85,8 @@ pub struct Session {
     carry: Vec<u8>,
     /// When it was subscribed.
     live_since: u64,
+    /// When a poll asked that begins in the past, until its first answer.
+    asked_past: Option<u64>,
 }
 
 impl Session {
@@ -87,6 +95,7 @@ impl Session {
         order: Order,
         source: Ipv4Addr,
         server: SocketAddr,
+        transport: Transport,
         traffic: &Traffic,
     ) -> io::Result<Self> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
@@ -108,6 +117,9 @@ impl Session {
         let judge = Judge::new(traffic.share(order.wish), due);
         Ok(Self {
             stream: socket.into(),
+            transport,
+            server,
+            chunks: Chunks::default(),
             stage: Stage::Connecting,
             order,
             judge,
@@ -115,21 +127,30 @@ impl Session {
             cursor: String::new(),
             carry: Vec::new(),
             live_since: 0,
+            asked_past: None,
         })
     }
 
     /// The connection stands, or does not.
-    pub fn shake_hands(&mut self) -> Result<(), End> {
+    pub fn shake_hands(&mut self, traffic: &Traffic, now: u64) -> Result<(), End> {
         if let Some(error) = self.stream.take_error()? {
             return Err(error.into());
         }
         self.stage = Stage::Shaking;
-        let server = self.stream.peer_addr()?;
-        // The key is the example of RFC 6455.
-        let request = format!(
-            "GET /v1/ws HTTP/1.1\r\nHost: {server}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        );
+        let (server, wish) = (self.server, self.order.wish);
+        let from = self.order.from.as_ref().map_or("now", |(cursor, _)| &**cursor);
+        let request = match self.transport {
+            // The key is the example of RFC 6455.
+            Transport::Ws => format!(
+                "GET /v1/ws HTTP/1.1\r\nHost: {server}\r\nConnection: Upgrade\r\n\
+                 Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            ),
+            Transport::Sse => http::stream_request(server, traffic, wish, from),
+            // The first one is to be told where it stands.
+            Transport::Poll => http::poll_request(server, traffic, wish, from, "1ms"),
+        };
+        self.asked_past = self.order.from.as_ref().map(|_| now);
         self.send(request.as_bytes())
     }
 
@@ -147,11 +168,71 @@ impl Session {
         received.bytes += read as u64;
         received.reads += 1;
         let max = buffer.len();
-        let bytes = &buffer[..carried + read];
-        let taken = self.take(bytes, max, scene)?;
+        let bytes = &mut buffer[..carried + read];
+        let left = match self.transport {
+            Transport::Ws => self.take(bytes, max, scene)?..bytes.len(),
+            Transport::Sse => self.take_stream(bytes, carried, scene)?,
+            Transport::Poll => self.take_answer(bytes, scene)?..bytes.len(),
+        };
         self.carry.clear();
-        self.carry.extend_from_slice(&bytes[taken..]);
+        self.carry.extend_from_slice(&bytes[left]);
         Ok(())
+    }
+
+    /// Takes the messages of a stream that are whole and gives where the rest stands. What was carried
+    /// is content already, once the head was there.
+    fn take_stream(
+        &mut self,
+        bytes: &mut [u8],
+        carried: usize,
+        scene: &mut Scene<'_>,
+    ) -> Result<std::ops::Range<usize>, End> {
+        let (mut taken, fresh) = match self.stage {
+            Stage::Shaking => {
+                let Some(head) = http::head(bytes)? else { return Ok(0..bytes.len()) };
+                self.chunks = Chunks::of(&bytes[..head])?;
+                self.stage = Stage::Subscribing;
+                (head, head)
+            }
+            _ => (0, carried),
+        };
+        let end = fresh + self.chunks.join(&mut bytes[fresh..])?;
+        let now = scene.ledger.now();
+        while let Some((data, length)) = http::message(&bytes[taken..end]) {
+            self.message(&bytes[taken..][data], now, scene);
+            taken += length;
+        }
+        Ok(taken..end)
+    }
+
+    /// Takes an answer, if it is whole, and asks again. Gives how much that was.
+    fn take_answer(&mut self, bytes: &[u8], scene: &mut Scene<'_>) -> Result<usize, End> {
+        let Some(answer) = http::answer(bytes)? else { return Ok(0) };
+        let now = scene.ledger.now();
+        let asked_past = self.asked_past.take();
+        if self.stage == Stage::Shaking {
+            self.begin(now, scene);
+        }
+        let mut events = 0;
+        for message in http::messages(&bytes[answer.events]) {
+            self.message(message, now, scene);
+            events += 1;
+        }
+        self.joined |= events < http::POLL_LIMIT;
+        if let Some(asked) = asked_past.filter(|_| events > 0) {
+            let received = scene.window.group_mut(self.order.group);
+            received.answers.record(now.saturating_sub(asked) / 1_000);
+        }
+        let cursor = String::from_utf8_lossy(&bytes[answer.cursor]);
+        let (server, wish) = (self.server, self.order.wish);
+        let request = http::poll_request(server, &scene.traffic, wish, &cursor, "60s");
+        if self.order.keeps_cursor {
+            self.cursor = cursor.into_owned();
+        }
+        if self.stage == Stage::Live {
+            self.send(request.as_bytes())?;
+        }
+        Ok(answer.end)
     }
 
     /// Takes what is whole and gives how much that was.
@@ -206,14 +287,7 @@ impl Session {
     fn message(&mut self, payload: &[u8], now: u64, scene: &mut Scene<'_>) {
         match frame::kind(payload) {
             Kind::Event => return self.event(payload, now, scene),
-            Kind::Ack => {
-                self.stage = if self.order.stalls { Stage::Stalled } else { Stage::Live };
-                self.live_since = now;
-                if self.order.from.is_none() {
-                    self.judge.begin(scene.ledger.events());
-                    self.joined = true;
-                }
-            }
+            Kind::Ack => self.begin(now, scene),
             Kind::Live => self.joined = true,
             Kind::Gap | Kind::Error => {
                 scene.faults.told += 1;
@@ -222,6 +296,16 @@ impl Session {
             Kind::Hello | Kind::Heartbeat | Kind::Bye | Kind::Other => return,
         }
         self.keep_cursor(payload);
+    }
+
+    /// It is subscribed.
+    fn begin(&mut self, now: u64, scene: &Scene<'_>) {
+        self.stage = if self.order.stalls { Stage::Stalled } else { Stage::Live };
+        self.live_since = now;
+        if self.order.from.is_none() {
+            self.judge.begin(scene.ledger.events());
+            self.joined = true;
+        }
     }
 
     fn event(&mut self, payload: &[u8], now: u64, scene: &mut Scene<'_>) {

@@ -201,7 +201,8 @@ impl Swarm {
         let nth = self.begun % self.connecting.addresses.max(1);
         self.begun = self.begun.wrapping_add(1);
         let source = Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 0, 1, 1)) + nth);
-        let session = Session::connect(order, source, self.server, &self.traffic)
+        let transport = self.connecting.transport;
+        let session = Session::connect(order, source, self.server, transport, &self.traffic)
             .with_context(|| format!("a client of {source} cannot connect to {}", self.server))?;
         let at = self.free.pop().unwrap_or(self.sessions.len());
         if at == self.sessions.len() {
@@ -227,7 +228,7 @@ impl Swarm {
                 let watched =
                     epoll::modify(&self.epoll, &session.stream, data(number, at), EventFlags::IN);
                 watched?;
-                session.shake_hands()
+                session.shake_hands(&self.traffic, self.ledger.now())
             }
             // Only its end is waited for.
             Stage::Stalled => Err(End::HungUp(Stage::Stalled)),

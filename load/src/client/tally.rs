@@ -29,6 +29,8 @@ pub struct Received {
     /// From the write into the node's file until the client has read the frame, in microseconds; of
     /// events that were written after the client had subscribed.
     pub latency: Histogram,
+    /// From a poll that begins in the past, and finds something there, until its answer was read.
+    pub answers: Histogram,
 }
 
 /// What has happened between two moments.
@@ -44,6 +46,12 @@ impl Window {
 
     pub fn group_mut(&mut self, group: Group) -> &mut Received {
         &mut self.groups[group as usize]
+    }
+
+    pub fn answers(&self) -> Histogram {
+        let mut all = Histogram::default();
+        self.groups.iter().for_each(|group| all.add(&group.answers));
+        all
     }
 
     pub fn events(&self) -> u64 {

@@ -5,7 +5,7 @@ use std::{process::ExitCode, thread, time::Duration};
 use serde_json::json;
 
 use super::steady;
-use crate::{options::Scale, process::Memory, report::Report, run::Run, traffic::Mix};
+use crate::{options::Scale, process::Memory, report::Report, run::Run};
 
 /// After the last handshake, until memory is looked at.
 const REST: Duration = Duration::from_secs(2);
@@ -37,11 +37,14 @@ fn step(
     let server = run.server.name();
     let empty = run.memory()?;
     let mark = run.mark()?;
-    let took = run.open(steady(common, sessions, &Mix::everything()))?;
+    let took = run.open(steady(common, sessions, &options.mix))?;
     let connecting = run.phase("connecting", &mark)?;
     // Not a condition: memory of sessions at rest is what is measured.
     thread::sleep(REST);
     let idle = run.memory()?;
+    let mark = run.mark()?;
+    thread::sleep(Duration::from_secs_f64(common.seconds));
+    let resting = run.phase("idle", &mark)?;
     let phase = run.measure(format!("{sessions} sessions"), 1, common.rate, common.seconds)?;
     let busy = run.memory()?;
     let each = |memory: Option<Memory>| {
@@ -49,6 +52,7 @@ fn step(
             .zip(empty)
             .map(|(now, empty)| now.rss.saturating_sub(empty.rss) as f64 / f64::from(sessions))
     };
+    let idle_cpu = resting.cpu.map(|cpu| cpu.sum() / resting.seconds);
     let connect_us = connecting.cpu.map(|cpu| cpu.sum() * 1e6 / f64::from(sessions));
     let text = |value: Option<f64>| value.map_or("?".to_owned(), |value| format!("{value:.0}"));
     report.phase(&phase)?;
@@ -61,6 +65,10 @@ fn step(
         f64::from(sessions) / took,
         text(connect_us),
     ))?;
+    report.say(format_args!(
+        "{server:<8} {sessions} idle sessions: {} ms of server a second",
+        text(idle_cpu.map(|share| share * 1e3)),
+    ))?;
     report.outcome(&run.finish()?)?;
     *payload_bytes = phase.payload_bytes;
     Ok(json!({
@@ -71,6 +79,7 @@ fn step(
         "memory_without_sessions": empty,
         "connects_per_second": f64::from(sessions) / took,
         "cpu_us_per_connect": connect_us,
+        "idle_cpu_share": idle_cpu,
         "cpu_us_per_delivery": phase.cpu_us_per_delivery,
         "latency_ms": phase.latency_ms,
     }))

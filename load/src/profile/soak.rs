@@ -17,6 +17,9 @@ use crate::{
     traffic::Wish,
 };
 
+/// The log of recent events is full after a few minutes, so that its growth is not taken for a leak.
+const SMALL_LOG: (&str, &str) = ("router.recent_bytes", "4MiB");
+
 /// Time between two looks at the daemon's memory.
 const SAMPLE: Duration = Duration::from_secs(5);
 /// Time between two lines of the report.
@@ -26,7 +29,8 @@ pub fn run(options: &Soak) -> anyhow::Result<ExitCode> {
     let common = &options.common;
     let mut report = Report::new("soak", common.json)?;
     let stalling = if options.stalled > 0.0 { share(options.sessions, options.stalled) } else { 0 };
-    let mut run = Run::daemon(common, options.sessions + stalling, &SMALL_BUFFERS)?;
+    let settings = [&SMALL_BUFFERS[..], &[SMALL_LOG]].concat();
+    let mut run = Run::daemon(common, options.sessions + stalling, &settings)?;
     let mut orders = steady(common, options.sessions, &options.mix);
     orders.iter_mut().for_each(|order| order.keeps_cursor = true);
     let stall = Order { stalls: true, ..Order::now(Group::Extra, Wish::Everything) };
