@@ -5,13 +5,10 @@
 
 use std::{
     collections::HashSet,
-    future::poll_fn,
-    pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use actix_web::{
@@ -583,34 +580,6 @@ async fn exports_beyond_the_limit_are_refused_until_one_ends() {
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(refused.json()["code"], "busy");
     assert_eq!(accepted.status, StatusCode::OK);
-}
-
-#[actix_rt::test]
-async fn a_client_that_takes_nothing_loses_its_place_and_its_answer_breaks_off() {
-    let store = MemoryStore { rows: many(1_000), ..MemoryStore::default() };
-    let mut state = Arc::into_inner(state(store)).unwrap();
-    state.exports = Exports::new(1, Duration::from_millis(20));
-    let state = Arc::new(state);
-    let app = test::init_service(App::new().configure(routes(state.clone()))).await;
-    let request = TestRequest::get().uri("/v1/events").insert_header(NDJSON).to_request();
-    let mut body = test::call_service(&app, request).await.into_body();
-    let first = poll_fn(|cx| Pin::new(&mut body).poll_next(cx)).await.unwrap().unwrap();
-    assert_eq!((first.len(), state.exports.open()), (32 << 10, 1));
-
-    wait_until(|| state.exports.open() == 0).await;
-
-    assert!(poll_fn(|cx| Pin::new(&mut body).poll_next(cx)).await.unwrap().is_err());
-}
-
-/// Waits for a condition that another task brings about.
-async fn wait_until(condition: impl Fn() -> bool) {
-    for _ in 0..3_000 {
-        if condition() {
-            return;
-        }
-        actix_rt::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("the condition did not come");
 }
 
 proptest! {

@@ -10,6 +10,7 @@
 mod common;
 
 use std::{
+    io::Write,
     net::{SocketAddr, TcpStream},
     thread,
     time::Instant,
@@ -78,12 +79,7 @@ impl Protocol {
 
     /// Subscribes on a socket that takes little, and is not read afterwards.
     fn subscribe_and_stall(self, daemon: &TestDaemon) -> WebSocket<TcpStream> {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        // Before the connection, because the window is agreed upon then.
-        socket.set_recv_buffer_size(4_096).unwrap();
-        socket.connect(&SocketAddr::from(([127, 0, 0, 1], daemon.port)).into()).unwrap();
-        let stream = TcpStream::from(socket);
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let stream = narrow(daemon);
         let url = format!("ws://127.0.0.1:{}{}", daemon.port, self.path);
         let (mut client, _response) = tungstenite::client(url, stream).unwrap();
         client.send(Message::text(self.subscribe)).unwrap();
@@ -103,6 +99,17 @@ impl Protocol {
         }
         panic!("block {block} does not come");
     }
+}
+
+/// A connection that takes little.
+fn narrow(daemon: &TestDaemon) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    // Before the connection, because the window is agreed upon then.
+    socket.set_recv_buffer_size(4_096).unwrap();
+    socket.connect(&SocketAddr::from(([127, 0, 0, 1], daemon.port)).into()).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
 }
 
 /// A line with one event of 20 KB.
@@ -236,6 +243,35 @@ fn a_client_that_never_wakes_up_is_cut_off() {
     let (blocks, code) = read_to_the_end(NATIVE, &mut stalled);
     assert!(is_a_prefix(&blocks) && (blocks.len() as u64) < EVENTS, "{blocks:?}");
     assert_eq!(code, None, "nobody had made room for a close frame");
+}
+
+#[test]
+fn who_takes_nothing_of_an_answer_is_cut_off() {
+    let mut setup = Setup::new();
+    setup.config = "[http]\nwrite_timeout = \"500ms\"\n".to_owned();
+    let mut file = Kind::fills(setup.node()).open(DAY, 9);
+    let daemon = setup.start();
+    (1..=EVENTS).for_each(|block| append(&mut file, &long_line(block)));
+    eventually("the store has all", || {
+        daemon.status()["store"]["inserted"].as_u64() == Some(EVENTS)
+    });
+
+    let asked = ["/v1/events?limit=200", "/v1/events", "/v1/poll?cursor=oldest&limit=200"];
+    let stalled = asked.map(|path| {
+        let accept = if path == "/v1/events" { "application/x-ndjson" } else { "*/*" };
+        let mut stream = narrow(&daemon);
+        let request = format!("GET {path} HTTP/1.1\r\nHost: nodecast\r\nAccept: {accept}\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        stream
+    });
+
+    for (path, stream) in asked.iter().zip(&stalled) {
+        eventually(path, || stream.take_error().unwrap().is_some());
+    }
+    eventually("nothing is held for them", || {
+        let status = daemon.status();
+        status["sessions"]["open"] == 0 && status["exports_open"] == 0
+    });
 }
 
 // H33: with many of both sorts, in both protocols, on every worker.

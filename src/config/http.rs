@@ -33,6 +33,8 @@ pub struct HttpConfig {
     pub max_limit: usize,
     /// Most time a client may take to send its request head. Default 10 s.
     pub request_timeout: Duration,
+    /// A client that takes nothing of an answer for so long loses its connection. Default 30 s.
+    pub write_timeout: Duration,
 }
 
 impl Default for HttpConfig {
@@ -47,6 +49,7 @@ impl Default for HttpConfig {
             max_page_size: 1_000,
             max_limit: 10_000,
             request_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(30),
         }
     }
 }
@@ -87,6 +90,11 @@ pub(super) fn keys() -> Vec<Key> {
             "http.request_timeout",
             Duration::from_millis(100)..=Duration::from_secs(600),
             |config| &mut config.http.request_timeout,
+        ),
+        Key::duration(
+            "http.write_timeout",
+            Duration::from_millis(100)..=Duration::from_secs(3_600),
+            |config| &mut config.http.write_timeout,
         ),
     ]
 }

@@ -99,6 +99,7 @@ fn other_value(path: &str) -> String {
         "http.max_page_size" => "500",
         "http.max_limit" => "0x10",
         "http.request_timeout" => "\"2s\"",
+        "http.write_timeout" => "\"20s\"",
         "session.max_sessions" => "10",
         "session.max_per_address" => "3",
         "session.max_messages_per_minute" => "4",

@@ -110,6 +110,7 @@ impl Feeds {
     pub async fn begin(&self, request: Request) -> Result<Handle, FeedError> {
         let permit = self.casting.sessions.enter(request.address)?;
         let config = self.casting.config.get();
+        request.peer.bound_send_buffer(config.session.send_buffer_bytes);
         let mut starts: Vec<Start> = Vec::new();
         for wanted in &request.wanted {
             starts.push(self.casting.pages.start(request.from.clone(), wanted).await?);

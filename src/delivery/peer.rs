@@ -3,7 +3,8 @@
 //! Place in the pipeline: between the kernel and the HTTP server. While an answer is a stream, HTTP
 //! notices a client that is gone only when it next writes, and one that stalls never: so the end of what
 //! the client says is noted here on its way, and a connection can be cut off from outside.
-//! Invariant: a [`Peer`] keeps no socket open.
+//! Invariants: a [`Peer`] keeps no socket open; a client that takes nothing of an answer for
+//! `http.write_timeout` loses its connection, and with it what the answer held.
 
 use std::{
     cell::Cell,
@@ -12,19 +13,29 @@ use std::{
     net::Shutdown,
     pin::Pin,
     rc::{Rc, Weak},
+    sync::Arc,
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    time::{Sleep, sleep},
 };
+
+use crate::stats::Stats;
 
 /// A socket that HTTP reads and writes.
 pub struct Connection {
     socket: Rc<TcpStream>,
     end: Rc<End>,
+    /// How long the client may take nothing of an answer.
+    patience: Duration,
+    /// Runs while it takes nothing.
+    stalled: Option<Pin<Box<Sleep>>>,
+    stats: Arc<Stats>,
 }
 
 /// The other side of a [`Connection`], for as long as that lives.
@@ -43,8 +54,8 @@ struct End {
 }
 
 impl Connection {
-    pub fn new(socket: TcpStream) -> Self {
-        Self { socket: Rc::new(socket), end: Rc::default() }
+    pub fn new(socket: TcpStream, patience: Duration, stats: Arc<Stats>) -> Self {
+        Self { socket: Rc::new(socket), end: Rc::default(), patience, stalled: None, stats }
     }
 
     pub fn peer(&self) -> Peer {
@@ -71,6 +82,15 @@ impl Peer {
             Poll::Pending
         })
         .await;
+    }
+
+    /// Bounds what the kernel keeps for a client that does not read: it would take megabytes before
+    /// anything of that shows here.
+    pub fn bound_send_buffer(&self, bytes: u32) {
+        if let Some(socket) = self.socket.upgrade() {
+            // One that takes no option is gone.
+            drop(SockRef::from(&*socket).set_send_buffer_size(bytes as usize));
+        }
     }
 
     /// Ends the connection in both directions.
@@ -126,7 +146,7 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
@@ -134,7 +154,7 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
@@ -156,16 +176,91 @@ impl AsyncWrite for Connection {
 
 impl Connection {
     fn poll_writing(
-        &self,
+        &mut self,
         cx: &mut Context<'_>,
         write: impl Fn(&TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.socket.poll_write_ready(cx))?;
+        while self.socket.poll_write_ready(cx)?.is_ready() {
             match write(&self.socket) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                done => return Poll::Ready(done),
+                done => {
+                    self.stalled = None;
+                    return Poll::Ready(done);
+                }
             }
         }
+        let patience = self.patience;
+        ready!(self.stalled.get_or_insert_with(|| Box::pin(sleep(patience))).as_mut().poll(cx));
+        self.stats.write_timeouts.add(1);
+        // The kernel would otherwise keep what it took for minutes. A socket that takes no option is gone.
+        drop(SockRef::from(&*self.socket).set_linger(Some(Duration::ZERO)));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, net::TcpStream as Client, thread};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_millis(300);
+
+    /// A connection and its client, with as little between them as the kernel allows.
+    fn pair(stats: &Arc<Stats>) -> (Connection, Client) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        SockRef::from(&listener).set_recv_buffer_size(4_096).unwrap();
+        let ours = Client::connect(listener.local_addr().unwrap()).unwrap();
+        ours.set_nonblocking(true).unwrap();
+        SockRef::from(&ours).set_send_buffer_size(4_096).unwrap();
+        let (client, _) = listener.accept().unwrap();
+        let socket = TcpStream::from_std(ours).unwrap();
+        (Connection::new(socket, PATIENCE, stats.clone()), client)
+    }
+
+    /// Writes until that fails or as much is written. Gives how it ended.
+    async fn write(connection: &mut Connection, mut bytes: usize) -> io::Result<()> {
+        let chunk = [0; 1_024];
+        while bytes > 0 {
+            let written = poll_fn(|cx| Pin::new(&mut *connection).poll_write(cx, &chunk)).await?;
+            bytes = bytes.saturating_sub(written);
+        }
+        Ok(())
+    }
+
+    #[actix_rt::test]
+    async fn a_client_that_takes_nothing_of_an_answer_loses_its_connection() {
+        let stats = Arc::new(Stats::default());
+        let (mut connection, _client) = pair(&stats);
+
+        let ended = write(&mut connection, 64 << 20).await;
+
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(stats.write_timeouts.get(), 1);
+    }
+
+    #[actix_rt::test]
+    async fn a_client_that_takes_little_at_a_time_keeps_it() {
+        let stats = Arc::new(Stats::default());
+        let (mut connection, mut client) = pair(&stats);
+        // Of what the client takes in all, longer than one patience lasts.
+        let (pauses, pause) = (6, PATIENCE / 3);
+        let reading = thread::spawn(move || {
+            let mut taken = 0;
+            for _ in 0..pauses {
+                // Slow on purpose: that is what is tested.
+                thread::sleep(pause);
+                let mut buffer = [0; 256 << 10];
+                taken += io::Read::read(&mut client, &mut buffer).unwrap();
+            }
+            drop(io::copy(&mut client, &mut io::sink()));
+            taken
+        });
+
+        write(&mut connection, 4 << 20).await.unwrap();
+        drop(connection);
+
+        assert!(reading.join().unwrap() > 0);
+        assert_eq!(stats.write_timeouts.get(), 0);
     }
 }

@@ -98,9 +98,12 @@ where
                 })
                 .upgrade(upgrade)
                 .finish(map_config(app, |()| AppConfig::default()));
-            let connections = fn_service(async |socket: TcpStream| {
+            let casting = casting.clone();
+            let connections = fn_service(move |socket: TcpStream| {
                 let address = socket.peer_addr().ok();
-                Ok::<_, DispatchError>((Connection::new(socket), Protocol::Http1, address))
+                let patience = casting.config.get().http.write_timeout;
+                let connection = Connection::new(socket, patience, casting.stats.clone());
+                async move { Ok::<_, DispatchError>((connection, Protocol::Http1, address)) }
             });
             connections.and_then(http)
         })?;

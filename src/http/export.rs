@@ -1,28 +1,18 @@
 //! NDJSON: a whole range of history as one answer, one event a line.
 //!
 //! Invariants: the store is read page by page, only as fast as the client reads, and nothing of it
-//! is held in between; an answer that ends without its last line (`"type":"end"`) is not whole; a
-//! client that takes nothing keeps no place for long.
+//! is held in between; an answer that ends without its last line (`"type":"end"`) is not whole. A
+//! client that takes nothing loses its connection, see [`crate::delivery::peer`], and its place with that.
 
-use std::{
-    cell::RefCell,
-    io,
-    rc::{Rc, Weak},
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, sync::Arc};
 
 use actix_web::{
     HttpRequest, HttpResponse,
     http::{Method, header},
-    rt::{self, task::JoinHandle},
     web::{Bytes, BytesMut},
 };
 use futures_util::{Stream, stream};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::Instant,
-};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     State,
@@ -34,15 +24,10 @@ use crate::store::EventQuery;
 /// Exports at one time, each with a page in memory.
 const MAX_EXPORTS: usize = 64;
 
-/// How long a client may take nothing. Bodies are polled only while their client reads, so the
-/// time runs outside of the body.
-const MAX_IDLE: Duration = Duration::from_secs(60);
-
 /// Rows of one read: some hundred kilobytes at real sizes.
 const PAGE_ROWS: usize = 256;
 
-/// Most bytes handed to the connection at once. It keeps them until its client takes them, also
-/// when the export was given up.
+/// Most bytes handed to the connection at once: it keeps them until its client takes them.
 const CHUNK_BYTES: usize = 32 << 10;
 
 /// The places for exports that are under way.
@@ -50,20 +35,15 @@ const CHUNK_BYTES: usize = 32 << 10;
 pub struct Exports {
     places: Arc<Semaphore>,
     max_open: usize,
-    max_idle: Duration,
 }
 
 impl Default for Exports {
     fn default() -> Self {
-        Self::new(MAX_EXPORTS, MAX_IDLE)
+        Self { places: Arc::new(Semaphore::new(MAX_EXPORTS)), max_open: MAX_EXPORTS }
     }
 }
 
 impl Exports {
-    pub fn new(max_open: usize, max_idle: Duration) -> Self {
-        Self { places: Arc::new(Semaphore::new(max_open)), max_open, max_idle }
-    }
-
     /// Exports under way, for status.
     pub fn open(&self) -> usize {
         self.max_open - self.places.available_permits()
@@ -90,13 +70,8 @@ struct Export {
     lines: BytesMut,
     /// The last line is among `lines`.
     ended: bool,
-    /// When the connection took the last chunk.
-    taken_at: Instant,
     _place: OwnedSemaphorePermit,
 }
-
-/// Where an export waits for its client; empty while a page is read, and when it was given up.
-type Slot = RefCell<Option<Export>>;
 
 /// Starts an export. The first page is read before the answer begins, so that a store which does
 /// not answer is told by the status.
@@ -120,53 +95,18 @@ pub async fn answer(
         left: request.limit,
         lines: BytesMut::new(),
         ended: false,
-        taken_at: Instant::now(),
         _place: state.exports.enter()?,
     };
     let page = export.read().await?;
     export.add(&page);
-    Ok(response.streaming(chunks(export, state.exports.max_idle)))
+    Ok(response.streaming(chunks(export)))
 }
 
-/// The body of the answer. An error ends it without the end of its encoding, which shows the
-/// client that it is not whole.
-fn chunks(export: Export, max_idle: Duration) -> impl Stream<Item = io::Result<Bytes>> {
-    let slot = Rc::new(RefCell::new(Some(export)));
-    let reaper = Reaper(rt::spawn(give_up_when_idle(Rc::downgrade(&slot), max_idle)));
-    stream::try_unfold((slot, reaper), async |(slot, reaper)| {
-        let taken = slot.borrow_mut().take();
-        let Some(mut export) = taken else {
-            return Err(io::Error::other("the client took nothing for too long"));
-        };
-        let Some(chunk) = export.next().await else { return Ok(None) };
-        slot.replace(Some(export));
-        Ok(Some((chunk, (slot, reaper))))
+fn chunks(export: Export) -> impl Stream<Item = Result<Bytes, Infallible>> {
+    stream::unfold(export, async |mut export| {
+        let chunk = export.next().await?;
+        Some((Ok(chunk), export))
     })
-}
-
-/// Frees the place and the page of an export whose client has stalled.
-async fn give_up_when_idle(slot: Weak<Slot>, max_idle: Duration) {
-    let mut look_again = Instant::now() + max_idle;
-    loop {
-        tokio::time::sleep_until(look_again).await;
-        let Some(slot) = slot.upgrade() else { return };
-        let taken_at = slot.borrow().as_ref().map(|export| export.taken_at);
-        // Without an export in its slot the store is being read: that is not the client's time.
-        look_again = taken_at.unwrap_or_else(Instant::now) + max_idle;
-        if look_again <= Instant::now() {
-            slot.replace(None);
-            return;
-        }
-    }
-}
-
-/// Ends the watch over an export with the export.
-struct Reaper(JoinHandle<()>);
-
-impl Drop for Reaper {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 impl Export {
@@ -182,7 +122,6 @@ impl Export {
                 Err(error) => self.fail(&error),
             }
         }
-        self.taken_at = Instant::now();
         Some(self.lines.split_to(self.lines.len().min(CHUNK_BYTES)).freeze())
     }
 

@@ -66,6 +66,8 @@ pub struct Stats {
     pub mirror: MirrorStats,
     pub sessions: SessionStats,
     pub backfill: BackfillStats,
+    /// Connections that were cut because their client took nothing of an answer.
+    pub write_timeouts: Counter,
     /// Commands that are connected to the control socket.
     pub control_clients: Gauge,
 }

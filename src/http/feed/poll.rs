@@ -1,8 +1,9 @@
 //! `GET /v1/poll`: a long poll, answered when there is something to say or when its time is over.
 
-use std::{future::poll_fn, time::Duration};
+use std::{convert::Infallible, future::poll_fn, time::Duration};
 
-use actix_web::{HttpRequest, HttpResponse, http::Method, web::Bytes};
+use actix_web::{HttpRequest, HttpResponse, body::SizedStream, http::Method, web::Bytes};
+use futures_util::stream;
 
 use super::{Answer, Asked, address, feeds, peer, unbuffered};
 use crate::{
@@ -64,20 +65,22 @@ pub async fn poll(state: State, http: HttpRequest) -> Answer {
     let queued = poll_fn(|cx| handle.body.poll_queued(false, cx));
     drop(tokio::time::timeout(wait.unwrap_or(DEFAULT_WAIT), queued).await);
     let Some((frames, cursor)) = handle.take().await else { return Err(ApiError::ShuttingDown) };
-    Ok(response.body(answer(&frames, &cursor)))
+    let pieces = pieces(frames, &cursor);
+    let length = pieces.iter().map(Bytes::len).sum::<usize>() as u64;
+    Ok(response
+        .body(SizedStream::new(length, stream::iter(pieces.into_iter().map(Ok::<_, Infallible>)))))
 }
 
-/// `{"events":[..],"cursor":".."}`: the next poll goes on behind the cursor.
-fn answer(frames: &[Bytes], cursor: &Cursor) -> Vec<u8> {
-    let mut out =
-        Vec::with_capacity(frames.iter().map(|frame| frame.len() + 1).sum::<usize>() + 128);
-    out.extend_from_slice(b"{\"events\":[");
-    for (number, frame) in frames.iter().enumerate() {
-        if number > 0 {
-            out.push(b',');
+/// `{"events":[..],"cursor":".."}`: the next poll goes on behind the cursor. In pieces, since a
+/// connection copies what it is given, and keeps that room.
+fn pieces(frames: Vec<Bytes>, cursor: &Cursor) -> Vec<Bytes> {
+    let mut pieces = vec![Bytes::from_static(b"{\"events\":[")];
+    for frame in frames {
+        if pieces.len() > 1 {
+            pieces.push(Bytes::from_static(b","));
         }
-        out.extend_from_slice(frame);
+        pieces.push(frame);
     }
-    out.extend_from_slice(format!("],\"cursor\":\"{cursor}\"}}").as_bytes());
-    out
+    pieces.push(format!("],\"cursor\":\"{cursor}\"}}").into());
+    pieces
 }

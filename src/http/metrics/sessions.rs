@@ -128,6 +128,11 @@ pub fn sessions(page: &mut Page, metrics: &Metrics) {
         "Most of one client: session.outbox_bytes.",
         config.session.outbox_bytes,
     );
+    page.counter(
+        "nodecast_write_timeouts_total",
+        "Connections that were cut because their client took nothing of an answer.",
+        &state.stats.write_timeouts,
+    );
     page.gauge("nodecast_exports", "NDJSON answers under way.", state.exports.open());
     page.gauge("nodecast_exports_limit", "Most of them at one time.", state.exports.max_open());
 }
