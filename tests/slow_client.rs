@@ -10,7 +10,7 @@
 mod common;
 
 use std::{
-    io::Write,
+    io::{Read, Write},
     net::{SocketAddr, TcpStream},
     thread,
     time::Instant,
@@ -272,6 +272,22 @@ fn who_takes_nothing_of_an_answer_is_cut_off() {
         let status = daemon.status();
         status["sessions"]["open"] == 0 && status["exports_open"] == 0
     });
+}
+
+#[test]
+fn a_body_that_does_not_come_is_not_waited_for() {
+    let mut setup = Setup::new();
+    setup.config = "[http]\nrequest_timeout = \"300ms\"\n".to_owned();
+    let daemon = setup.start();
+    let mut stream = narrow(&daemon);
+    let head = "POST /events HTTP/1.1\r\nHost: nodecast\r\nContent-Length: 100\r\n\r\n{";
+
+    stream.write_all(head.as_bytes()).unwrap();
+
+    let mut answer = [0; 256];
+    let read = stream.read(&mut answer).unwrap();
+    let answer = String::from_utf8_lossy(&answer[..read]);
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
 }
 
 // H33: with many of both sorts, in both protocols, on every worker.

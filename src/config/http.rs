@@ -31,7 +31,7 @@ pub struct HttpConfig {
     pub max_page_size: usize,
     /// Most rows of one answer of `GET /v1/events`. Default 10,000.
     pub max_limit: usize,
-    /// Most time a client may take to send its request head. Default 10 s.
+    /// Most time a client may take to send its request's head, and as much for the body. Default 10 s.
     pub request_timeout: Duration,
     /// A client that takes nothing of an answer for so long loses its connection. Default 30 s.
     pub write_timeout: Duration,

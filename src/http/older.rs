@@ -10,6 +10,7 @@ use actix_web::{
 };
 use serde::{Deserialize, Serialize};
 use slog::warn;
+use tokio::time::timeout;
 
 use super::{ApiState, State, json};
 use crate::{
@@ -69,8 +70,13 @@ async fn events(state: State, body: web::Payload) -> HttpResponse {
 }
 
 async fn answer(state: &ApiState, body: web::Payload) -> Result<Vec<u8>, Fault> {
-    let max_bytes = state.config.get().http.max_body_bytes;
-    let body = body.to_bytes_limited(max_bytes).await.map_err(|_| {
+    let config = state.config.get();
+    let (max_bytes, patience) = (config.http.max_body_bytes, config.http.request_timeout);
+    let body = timeout(patience, body.to_bytes_limited(max_bytes)).await.map_err(|_| {
+        let text = format!("the body must be here within {} ms", patience.as_millis());
+        Fault(StatusCode::REQUEST_TIMEOUT, text)
+    })?;
+    let body = body.map_err(|_| {
         let text = format!("the body must not be longer than {max_bytes} bytes");
         Fault(StatusCode::PAYLOAD_TOO_LARGE, text)
     })?;
