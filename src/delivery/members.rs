@@ -24,12 +24,12 @@ use super::{
     Casting,
     close::CloseReason,
     dialect::Dialect,
-    index::{Index, SessionId},
+    index::{FORGOTTEN_USERS, Index, SessionId},
     outlet::Outlet,
     replay::Behind,
     session::Told,
     shard::Shard,
-    subscription::{Change, ChangeKind, Subscriptions},
+    subscription::{Change, Subscriptions},
 };
 use crate::{
     event::{Cursor, Timestamp, Topic},
@@ -184,11 +184,13 @@ impl Members {
         }
     }
 
-    pub fn leave(&mut self, id: SessionId, subscriptions: &Subscriptions) {
+    pub fn leave(&mut self, id: SessionId, subscriptions: Subscriptions) {
         self.forget_behind(id);
         self.members.remove(&id);
-        for (_, subscription) in subscriptions.iter() {
-            self.index.apply(id, &subscription.change(ChangeKind::Unfollow));
+        self.index.leave(id, subscriptions);
+        self.index.forget(FORGOTTEN_USERS);
+        if self.index.is_leaving() {
+            self.ring();
         }
     }
 
@@ -239,6 +241,7 @@ impl Members {
 
     /// Puts what the log has into outboxes, a bounded amount. Gives whether more is there.
     pub fn turn(&mut self) -> bool {
+        self.index.forget(FORGOTTEN_USERS);
         if self.index.is_empty() {
             // Nobody is to be served until a subscription settles.
             self.listen(false);
@@ -282,7 +285,7 @@ impl Members {
         if !more || self.unflushed >= MERGED_EVENTS {
             self.flush();
         }
-        more || !self.line.is_empty() || self.can_admit()
+        more || !self.line.is_empty() || self.can_admit() || self.index.is_leaving()
     }
 
     /// Tells every session to close, and those that join later.

@@ -110,11 +110,11 @@ impl Seat {
     pub fn leave(&mut self) {
         let Some(id) = self.id.take() else { return };
         self.count((0, 0));
+        let subscriptions = std::mem::take(&mut self.subscriptions);
         // Borrowed only when a panic passes through a turn, which ends the process.
         if let Ok(mut members) = self.members.try_borrow_mut() {
-            essential(|| members.leave(id, &self.subscriptions));
+            essential(|| members.leave(id, subscriptions));
         }
-        self.subscriptions = Subscriptions::default();
     }
 
     fn count(&mut self, now: (i64, i64)) {

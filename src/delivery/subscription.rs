@@ -49,7 +49,7 @@ pub enum Users {
 
 impl Users {
     /// How many are named.
-    fn named(&self) -> usize {
+    pub fn named(&self) -> usize {
         match self {
             Self::All => 0,
             Self::Listed(listed) => listed.len(),
@@ -78,6 +78,20 @@ pub struct Change {
     pub conditions: Option<Arc<Conditions>>,
     /// It begins behind this place in the order of arrival; none: behind what is delivered now.
     pub begins: Option<u64>,
+}
+
+impl Change {
+    /// Takes so many of the users off as a change of their own; none: it names no more than that.
+    pub fn split(&mut self, most: usize) -> Option<Self> {
+        let Users::Listed(users) = &mut self.users else { return None };
+        if users.len() <= most {
+            return None;
+        }
+        let first = std::iter::from_fn(|| users.pop_first()).take(most).collect();
+        let Self { kind, key, topic, ref conditions, begins, .. } = *self;
+        let conditions = conditions.clone();
+        Some(Self { kind, key, topic, users: Users::Listed(first), conditions, begins })
+    }
 }
 
 /// Whether the users of a change are to be followed from now on or no more.
@@ -197,6 +211,18 @@ impl Subscriptions {
             self.by_id.remove(id);
         }
         Some(change)
+    }
+
+    /// Ends all of them.
+    pub fn into_ends(self) -> impl Iterator<Item = Change> {
+        self.by_id.into_values().map(|Subscription { key, topic, users, conditions }| Change {
+            kind: ChangeKind::Unfollow,
+            key,
+            topic,
+            users,
+            conditions,
+            begins: None,
+        })
     }
 
     pub fn unsubscribe(&mut self, id: &str) -> Option<Change> {
