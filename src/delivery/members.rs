@@ -4,10 +4,11 @@
 //! so that a subscription begins between two turns and costs no message.
 //! Invariants: a session gets an event once; it gets what follows the moment it subscribed, in the
 //! order of the log; a hole in it is told to each or ends the session, never silent; a turn does a
-//! bounded amount of work and flushes each outbox at most once; nothing waits in an outbox that is
-//! not flushed when there is nothing more to do.
+//! bounded amount of work and flushes each outbox at most once, first those that have waited longest;
+//! nothing waits in an outbox that is not flushed when there is nothing more to do.
 
 mod cast;
+mod flush;
 mod pull;
 
 use std::{
@@ -54,7 +55,7 @@ struct Member {
     dialect: &'static dyn Dialect,
     /// Topics of its subscriptions.
     topics: Vec<Topic>,
-    /// In the list of outboxes to flush.
+    /// In a line of outboxes to flush.
     touched: bool,
     /// Told to close: it gets nothing more.
     closing: bool,
@@ -85,8 +86,12 @@ pub struct Members {
     delivered: Cursor,
     /// Reused from event to event.
     interested: Vec<SessionId>,
-    touched: Vec<SessionId>,
-    /// Events that were cast since outboxes were last flushed.
+    /// In whose outboxes something was put, and how many of them, from the front, may be flushed now.
+    touched: VecDeque<SessionId>,
+    due: usize,
+    /// The same of sessions that are behind: their outboxes are flushed as they are filled.
+    late: VecDeque<SessionId>,
+    /// Events that were cast since outboxes were last released.
     unflushed: usize,
     /// Sessions that are behind and can be moved on.
     line: VecDeque<SessionId>,
@@ -120,7 +125,9 @@ impl Members {
             current: None,
             delivered,
             interested: Vec::new(),
-            touched: Vec::new(),
+            touched: VecDeque::new(),
+            due: 0,
+            late: VecDeque::new(),
             unflushed: 0,
             line: VecDeque::new(),
             ahead: Vec::new(),
@@ -247,8 +254,9 @@ impl Members {
             self.listen(false);
             self.skip();
             self.flush();
-            return false;
+            return self.has_due();
         }
+            self.release();
         let (mut events, mut frames) = (0, 0);
         let more = loop {
             if events >= TURN_EVENTS || frames >= TURN_FRAMES {
@@ -283,9 +291,13 @@ impl Members {
         self.pull();
         self.unflushed += events;
         if !more || self.unflushed >= MERGED_EVENTS {
-            self.flush();
+            self.release();
         }
-        more || !self.line.is_empty() || self.can_admit() || self.index.is_leaving()
+        self.flush();
+        more || self.has_due()
+            || !self.line.is_empty()
+            || self.can_admit()
+            || self.index.is_leaving()
     }
 
     /// Tells every session to close, and those that join later.

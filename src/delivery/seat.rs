@@ -105,6 +105,11 @@ impl Seat {
         essential(|| self.members.borrow_mut().change(id, changes, &self.subscriptions));
         self.count((self.subscriptions.len() as i64, self.subscriptions.users() as i64));
     }
+    /// The socket takes more. Gives whether the shard writes to it.
+    pub fn writable(&self) -> bool {
+        self.id.is_some_and(|id| essential(|| self.members.borrow_mut().writable(id)))
+    }
+
 
     /// Gives the place back. A second call does nothing.
     pub fn leave(&mut self) {

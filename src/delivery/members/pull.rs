@@ -287,7 +287,7 @@ impl Members {
             },
         }
         member.behind = Some(behind);
-        member.touch(id, &mut self.touched);
+        member.touch(id, &mut self.late);
         looked_at
     }
 
