@@ -22,6 +22,8 @@ use crate::{
     },
     event::{Address, Cursor, Timestamp, Topic},
     router::{ledger::Gap, log::LogEvent},
+    stats::Stats,
+    store::StoreError,
 };
 
 pub const ENCODING: usize = 1;
@@ -212,7 +214,8 @@ impl FrameError {
             Self::UnknownId => "unknown_id",
             Self::BadFrom => "invalid_from",
             Self::NotResumed(ResumeError::Expired { .. }) => "cursor_expired",
-            Self::NotResumed(ResumeError::Unavailable(_)) => "unavailable",
+            Self::NotResumed(ResumeError::Unavailable(StoreError::TooSlow(_))) => "too_slow",
+            Self::NotResumed(ResumeError::Unavailable(_) | ResumeError::Busy) => "unavailable",
             Self::Refused(SubscribeError::DuplicateId) => "duplicate_id",
             Self::Refused(SubscribeError::TooManySubscriptions(_)) => "too_many_subscriptions",
             Self::Refused(SubscribeError::TooManyUsers(_)) => "too_many_users",
