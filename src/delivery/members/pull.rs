@@ -29,6 +29,9 @@ const QUEUED_BYTES: usize = 256 << 10;
 
 /// A page that a session waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Open gaps that a session is told which has read from the store: 100 KB.
+const TOLD_GAPS: usize = 1_000;
+
 pub struct Fetch {
     pub session: SessionId,
     pub after: u64,
@@ -265,6 +268,11 @@ impl Members {
                 if waits == Waits::Shard {
                     self.ahead.push(id);
                 }
+                if behind.from_store {
+                    let gaps = self.casting.stats.router.gaps.newest(&member.topics, TOLD_GAPS);
+                    let frames = gaps.iter().filter_map(|gap| member.dialect.gap(gap, false));
+                    frames.for_each(|frame| member.wire.force(frame));
+                }
             }
             Ended::Needs(after) => {
                 behind.waits = Waits::Page;
@@ -350,6 +358,7 @@ impl Members {
                 }
                 Place::Log { segment, done } => {
                     let slice = log.read(segment, 1);
+                    behind.from_store = true;
                     let Some(found) = slice.segments.first().filter(|_| slice.missed == 0) else {
                         // It has left meanwhile, and is in the store.
                         behind.place = Place::Seq(behind.cursor.seq);
