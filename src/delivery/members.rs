@@ -102,6 +102,8 @@ pub struct Members {
     /// How many use the store, and who waits for a place there.
     admitted: usize,
     unadmitted: VecDeque<SessionId>,
+    /// The last page that was asked for could not be read.
+    unread: bool,
     /// Our shard, and whether it was told that somebody is in the line.
     bell: Option<Addr<Shard>>,
     rung: bool,
@@ -134,6 +136,7 @@ impl Members {
             fetches: Vec::new(),
             admitted: 0,
             unadmitted: VecDeque::new(),
+            unread: false,
             bell: None,
             rung: false,
             closing: None,
@@ -253,10 +256,10 @@ impl Members {
             // Nobody is to be served until a subscription settles.
             self.listen(false);
             self.skip();
+            self.release();
             self.flush();
             return self.has_due();
         }
-            self.release();
         let (mut events, mut frames) = (0, 0);
         let more = loop {
             if events >= TURN_EVENTS || frames >= TURN_FRAMES {
@@ -357,3 +360,6 @@ fn end_of(log: &Log) -> (u64, Cursor) {
         next = after;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -73,6 +73,12 @@ impl Seat {
         }
     }
 
+    /// The same now, also where nothing is wanted yet.
+    pub fn delivered_now(&self) -> Cursor {
+        drop(self.settle());
+        self.delivered()()
+    }
+
     /// Whether the session gets what has been, or could not take what is.
     pub fn is_behind(&self) -> bool {
         self.id.is_some_and(|id| essential(|| self.members.borrow().is_behind(id)))
@@ -99,17 +105,17 @@ impl Seat {
         }
     }
 
+    /// The socket takes more. Gives whether the shard writes to it.
+    pub fn writable(&self) -> bool {
+        self.id.is_some_and(|id| essential(|| self.members.borrow_mut().writable(id)))
+    }
+
     /// Lets the shard know what a dialect has changed in `subscriptions`.
     pub fn apply(&mut self, changes: &[Change]) {
         let Some(id) = self.id else { return };
         essential(|| self.members.borrow_mut().change(id, changes, &self.subscriptions));
         self.count((self.subscriptions.len() as i64, self.subscriptions.users() as i64));
     }
-    /// The socket takes more. Gives whether the shard writes to it.
-    pub fn writable(&self) -> bool {
-        self.id.is_some_and(|id| essential(|| self.members.borrow_mut().writable(id)))
-    }
-
 
     /// Gives the place back. A second call does nothing.
     pub fn leave(&mut self) {

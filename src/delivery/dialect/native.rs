@@ -317,6 +317,14 @@ impl Native {
     }
 }
 
+/// How old the newest line of a node is: what a client has to add to its own delay. None as long as no
+/// line was read.
+fn lag_ms(stats: &Stats) -> Option<u64> {
+    let streams = stats.streams();
+    let newest = streams.iter().map(|stream| stream.last_written.get()).max()?;
+    (newest > 0).then(|| Timestamp::now().since(Timestamp(newest)).as_millis() as u64)
+}
+
 /// Reads where a subscription shall begin.
 fn from(asked: Option<&RawValue>, topics: &[Topic]) -> Result<Since, FrameError> {
     let Some(asked) = asked else { return Ok(Since::Now) };
@@ -435,10 +443,9 @@ impl Dialect for Native {
         Some(Say::Live { cursor: cursor.to_string() }.frame())
     }
 
-    fn heartbeat(&self, desk: &Desk<'_>) -> Option<Bytes> {
-        let cursor = (desk.delivered)();
-        let (seq, lag_ms) = (cursor.seq, desk.lag_ms());
-        Some(Say::Heartbeat { cursor: cursor.to_string(), seq, lag_ms }.frame())
+    fn heartbeat(&self, delivered: &Cursor, stats: &Stats) -> Option<Bytes> {
+        let (cursor, lag_ms) = (delivered.to_string(), lag_ms(stats));
+        Some(Say::Heartbeat { cursor, seq: delivered.seq, lag_ms }.frame())
     }
 
     fn gap(&self, gap: &Gap, closed: bool) -> Option<Bytes> {

@@ -2,6 +2,8 @@
 
 use std::{mem, sync::Arc};
 
+use slog::{debug, info, warn};
+
 use super::{Member, Members};
 use crate::{
     delivery::{
@@ -27,11 +29,11 @@ const TURN_EVENTS: usize = 8_192;
 /// or the store.
 const QUEUED_BYTES: usize = 256 << 10;
 
-/// A page that a session waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 /// Open gaps that a session is told which has read from the store: 100 KB.
 const TOLD_GAPS: usize = 1_000;
 
+/// A page that a session waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fetch {
     pub session: SessionId,
     pub after: u64,
@@ -125,14 +127,23 @@ impl Members {
             Ok(page) => {
                 behind.page = Some(page);
                 behind.failures = 0;
+                if mem::take(&mut self.unread) {
+                    info!(self.casting.logger, "what has been is read again from the store");
+                }
                 self.retry(id);
                 None
             }
             Err(error) => {
                 behind.failures += 1;
                 self.casting.stats.sessions.replay_failures.add(1);
-                slog::debug!(self.casting.logger, "page not read"; "error" => %error);
-                Some(behind.failures)
+                let failures = behind.failures;
+                if mem::replace(&mut self.unread, true) {
+                    debug!(self.casting.logger, "page not read"; "error" => %error);
+                } else {
+                    warn!(self.casting.logger, "what has been cannot be read from the store: sessions wait";
+                        "after" => behind.cursor.seq, "error" => %error);
+                }
+                Some(failures)
             }
         }
     }
@@ -178,6 +189,9 @@ impl Members {
     pub(super) fn forget_behind(&mut self, id: SessionId) {
         let member = self.members.get_mut(&id);
         if let Some(mut behind) = member.and_then(|member| member.behind.take()) {
+            if behind.waits == Waits::Page && !behind.admitted {
+                self.unadmitted.retain(|waiting| *waiting != id);
+            }
             self.give_back(&mut behind);
             self.casting.stats.sessions.behind.add(-1);
         }
@@ -254,6 +268,11 @@ impl Members {
             Ended::Joined => {
                 self.casting.stats.sessions.behind.add(-1);
                 member.wire.joined();
+                if behind.from_store {
+                    let gaps = self.casting.stats.router.gaps.newest(&member.topics, TOLD_GAPS);
+                    let frames = gaps.iter().filter_map(|gap| member.dialect.gap(gap, false));
+                    frames.for_each(|frame| member.wire.force(frame));
+                }
                 if behind.announces
                     && let Some(frame) = member.dialect.live(&behind.cursor)
                 {
@@ -267,11 +286,6 @@ impl Members {
                 behind.waits = waits;
                 if waits == Waits::Shard {
                     self.ahead.push(id);
-                }
-                if behind.from_store {
-                    let gaps = self.casting.stats.router.gaps.newest(&member.topics, TOLD_GAPS);
-                    let frames = gaps.iter().filter_map(|gap| member.dialect.gap(gap, false));
-                    frames.for_each(|frame| member.wire.force(frame));
                 }
             }
             Ended::Needs(after) => {
@@ -344,6 +358,7 @@ impl Members {
                     behind.advance_cursor(page.events[from..done].last(), at);
                     behind.place = Place::Seq(at);
                     behind.page = Some(page);
+                    behind.from_store = true;
                     if cast < most {
                         return (looked_at, Ended::Slice);
                     }
@@ -358,7 +373,6 @@ impl Members {
                 }
                 Place::Log { segment, done } => {
                     let slice = log.read(segment, 1);
-                    behind.from_store = true;
                     let Some(found) = slice.segments.first().filter(|_| slice.missed == 0) else {
                         // It has left meanwhile, and is in the store.
                         behind.place = Place::Seq(behind.cursor.seq);

@@ -1,7 +1,6 @@
 use std::cell::{Cell, RefCell};
 
 use bytes::Bytes;
-use slog::{Discard, Logger, o};
 use tempfile::TempDir;
 
 use super::*;
@@ -22,8 +21,8 @@ use crate::{
     },
     source::{BatchLost, Budget, Density, Form, Progress, Stream, StreamState},
     stats::Stats,
-    store,
-    testing::{Probe, ProbeHandle},
+    store::{self, StoreError},
+    testing::{Probe, ProbeHandle, Records, recorded_log},
 };
 
 const FILLS: Topic = Topic::new("fills");
@@ -80,6 +79,7 @@ struct Scene {
     flushed: Flushed,
     pipes: Vec<Rc<Pipe>>,
     seq: u64,
+    records: Records,
     _lost: ProbeHandle<BatchLost>,
     _directory: TempDir,
 }
@@ -92,15 +92,18 @@ impl Scene {
         let (stats, log) =
             (Arc::new(Stats::default()), Log::new(1 << 30, FIRST_SEQ, Heads::default()));
         let keys = |_, _: &[u8]| Keys::default();
+        let (logger, records) = recorded_log();
+        let mut config = Config::default();
+        (config.http.workers, config.session.max_replays) = (1, 1);
         let casting = Arc::new(Casting {
             log: log.clone(),
             readers: Arc::new(Readers::default()),
             sessions: SessionSet::new(10_000, stats.clone()),
             pages: Pages::new(store, log.clone(), keys, vec![], stats.clone()),
             stats,
-            config: Arc::new(LiveConfig::new(Config::default())),
+            config: Arc::new(LiveConfig::new(config)),
             topics: vec![FILLS],
-            logger: Logger::root(Discard, o!()),
+            logger,
         });
         let lost = Probe::start();
         Self {
@@ -111,6 +114,7 @@ impl Scene {
             flushed: Flushed::default(),
             pipes: Vec::new(),
             seq: FIRST_SEQ,
+            records,
             _lost: lost,
             _directory: directory,
         }
@@ -227,4 +231,40 @@ async fn what_is_live_does_not_wait_for_the_sockets_of_those_who_are_behind() {
     }
     // Two events and `live`.
     assert!(sent[1..].iter().all(|frames| *frames == 3), "{sent:?}");
+}
+
+#[actix_rt::test]
+async fn who_leaves_waits_for_no_place_at_the_store() {
+    let mut scene = Scene::new().await;
+    (0..4).for_each(|_| scene.join(false, Some(0)));
+    scene.turn();
+    assert_eq!(scene.members.unadmitted, [1, 2, 3]);
+
+    scene.members.leave(2, Subscriptions::default());
+    assert_eq!(scene.members.unadmitted, [1, 3]);
+    scene.members.leave(0, Subscriptions::default());
+    scene.turn();
+    assert_eq!(scene.members.unadmitted, [3]);
+    let asked: Vec<_> = scene.members.take_fetches().iter().map(|fetch| fetch.session).collect();
+    assert_eq!(asked, [0, 1]);
+}
+
+#[actix_rt::test]
+async fn pages_that_cannot_be_read_are_warned_of_once_an_outage() {
+    let mut scene = Scene::new().await;
+    scene.join(false, Some(0));
+    scene.turn();
+    let pages = &scene.members.casting.clone().pages;
+    let away = || Err(StoreError::Unavailable("away".to_owned()));
+
+    for outage in 1..=2 {
+        for failures in 1..=3 {
+            assert_eq!(scene.members.fetched(0, away()), Some(failures));
+        }
+        let warnings = scene.records.with("WARN what has been cannot be read");
+        assert_eq!(warnings.len(), outage, "{warnings:?}");
+        assert!(warnings[0].contains("error=the store is not available: away"));
+        assert_eq!(scene.members.fetched(0, pages.page(0).await), None);
+        assert_eq!(scene.records.with("INFO what has been is read again").len(), outage);
+    }
 }
