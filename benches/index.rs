@@ -59,7 +59,7 @@ fn subscribe(index: &mut Index, session: u64) -> Subscriptions {
     for ordinal in 0..EACH {
         let number = session * EACH + ordinal;
         let one = |number| Users::Listed(BTreeSet::from([user(number)]));
-        let side = if number % 2 == 0 { "A" } else { "B" };
+        let side = if number.is_multiple_of(2) { "A" } else { "B" };
         let coin = |number: u64| ("coin", format!("C{number}"));
         let (users, conditions) = match ordinal {
             0..70 => (one(number), None),
