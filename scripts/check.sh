@@ -58,8 +58,8 @@ NOTE
 # compiled in. A filter that finds no test would pass silently, so the count is looked at.
 check_migrations() {
   local output
-  printf '\n== cargo test --lib --features failpoints migrations_work_up_down_and_up\n'
-  output="$(cargo test --locked --lib --features failpoints migrations_work_up_down_and_up 2>&1)" || {
+  printf '\n== cargo test --lib --features failpoints,echo migrations_work_up_down_and_up\n'
+  output="$(cargo test --locked --lib --features failpoints,echo migrations_work_up_down_and_up 2>&1)" || {
     printf '%s\n' "$output" >&2
     return 1
   }
@@ -114,7 +114,7 @@ need_packages
 need_components
 step cargo fmt --all --check
 step cargo clippy --locked --all-targets -- -D warnings
-step cargo clippy --locked --all-targets --features failpoints -- -D warnings
+step cargo clippy --locked --all-targets --features failpoints,echo -- -D warnings
 # The load driver is no default member of the workspace, and its tests take a second.
 step cargo clippy --locked --package nodecast-load --all-targets -- -D warnings
 step cargo test --locked --package nodecast-load --quiet
@@ -131,6 +131,6 @@ check_unit
 check_compose
 # Of the program that the tests need anyhow: the package is what is tried here. scripts/package.sh
 # without a word makes the one for others.
-step cargo build --locked --features failpoints
+step cargo build --locked --features failpoints,echo
 step scripts/package.sh debug
 printf '\nAll checks passed%s.\n' "$except"

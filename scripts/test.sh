@@ -19,5 +19,5 @@ trap stop_servers EXIT
 start_postgres
 start_redis
 
-# The feature arms the points at which tests kill, panic or fail the daemon.
-cargo test --locked --features failpoints "$@"
+# Features: the points at which tests kill, panic or fail the daemon, and a door that says what it hears.
+cargo test --locked --features failpoints,echo "$@"

@@ -193,7 +193,7 @@ impl Session {
         }
         match message {
             Inbound::Text(text) => self.hear(&text),
-            Inbound::Binary => Step::Close(CloseReason::NotText),
+            Inbound::Binary(content) => self.hear_binary(&content),
             Inbound::Ping(payload) => Step::Pong(payload),
             Inbound::Pong => Step::Nothing,
             Inbound::Close(code) => Step::Close(CloseReason::Client(code)),
@@ -208,6 +208,12 @@ impl Session {
         }
         let dialect = self.dialect;
         self.at_desk(|desk| dialect.receive(text, desk))
+    }
+
+    fn hear_binary(&mut self, content: &[u8]) -> Step {
+        let (dialect, mut heard) = (self.dialect, Ok(()));
+        let step = self.at_desk(|desk| heard = dialect.receive_binary(content, desk));
+        heard.map_or_else(Step::Close, |()| step)
     }
 
     fn at_desk(&mut self, work: impl FnOnce(&mut Desk<'_>)) -> Step {

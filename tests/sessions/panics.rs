@@ -1,4 +1,4 @@
-//! Panics at the fail points of this module: `cargo test --features failpoints`.
+//! Panics at the fail points of this module: `cargo test --features failpoints,echo`.
 
 use std::{
     env,

@@ -5,6 +5,8 @@
 //! Invariants: a dialect has no state and touches no socket: what a client asked for stands in its
 //! `Subscriptions`; what a dialect says about a message is a function of it and of them.
 
+#[cfg(feature = "echo")]
+mod echo;
 pub mod encode;
 mod hyper;
 mod native;
@@ -43,6 +45,14 @@ pub trait Dialect: Sync {
     /// Does what a client says. Where a subscription begins in the past, it puts a [`Resume`] on the
     /// desk, and is asked again when that place is found.
     fn receive(&self, text: &str, desk: &mut Desk<'_>);
+
+    /// Does what a client says in a binary message.
+    ///
+    /// # Errors
+    /// [`CloseReason::NotText`] where every message is text.
+    fn receive_binary(&self, _content: &[u8], _desk: &mut Desk<'_>) -> Result<(), CloseReason> {
+        Err(CloseReason::NotText)
+    }
 
     /// Begins what [`receive`](Self::receive) has put off, at the place that was found.
     fn resume(&self, _resume: Resume, _start: Result<Start, ResumeError>, _desk: &mut Desk<'_>) {}
@@ -118,6 +128,9 @@ pub enum Door {
     Open,
     /// `/v1/ws`: the native protocol.
     Native,
+    /// `/echo`: says what it hears.
+    #[cfg(feature = "echo")]
+    Echo,
 }
 
 impl Door {
@@ -125,6 +138,8 @@ impl Door {
         match path {
             "/ws" => Some(Self::Open),
             "/v1/ws" => Some(Self::Native),
+            #[cfg(feature = "echo")]
+            "/echo" => Some(Self::Echo),
             _ => None,
         }
     }
@@ -134,6 +149,8 @@ impl Door {
         match self {
             Self::Open => &hyper::Hyper,
             Self::Native => &native::Native,
+            #[cfg(feature = "echo")]
+            Self::Echo => &echo::Echo,
         }
     }
 

@@ -1,6 +1,9 @@
+use actix_http::ws::Parser;
+use bytes::BytesMut;
 use proptest::prelude::*;
 
 use super::*;
+use crate::delivery::close::CloseReason;
 
 const MAX: usize = 1_000;
 
@@ -141,7 +144,8 @@ fn frames_that_break_the_protocol_are_refused() {
         (masked(true, PING, &[0; 126]), "a control frame is short and whole"),
         (masked(true, 0x3, b""), "unknown opcode"),
         (masked(true, 0xb, b""), "unknown opcode"),
-        (masked(true, CLOSE, b"x"), "a close code that nobody may send"),
+        (masked(true, CLOSE, b"x"), "a close code has two bytes"),
+        (vec![FINISHED | TEXT, 0xfe, 0, 125], "a length is written as short as it can be"),
         (masked(true, CLOSE, &1005_u16.to_be_bytes()), "a close code that nobody may send"),
     ] {
         assert_eq!(feed(&bytes, 100).1, Some(CloseReason::Protocol(what)));
@@ -160,7 +164,7 @@ fn what_clients_say_is_understood() {
         feed(&bytes, 3).0,
         [
             text_of("{\"ä\":1}"),
-            Inbound::Binary,
+            Inbound::Binary(vec![0]),
             Inbound::Pong,
             Inbound::Close(Some(4321)),
             Inbound::Close(None),
