@@ -1,5 +1,5 @@
-//! The WebSocket protocol over real sockets, against a door that says what it hears: the cases 1 to 7, 9
-//! and 10 of the Autobahn test suite, with the strict answer where that suite lets a server choose.
+//! The WebSocket protocol over real sockets, against a door that says what it hears: the cases 1 to 7, 9,
+//! 10, 12 and 13 of the Autobahn test suite, with the strict answer where that suite lets a server choose.
 //!
 //! The client here is bytes on a socket: it shares no code with the server, and can say what no library
 //! would.
@@ -10,6 +10,8 @@
 
 #[path = "conformance/control.rs"]
 mod control;
+#[path = "conformance/deflate.rs"]
+mod deflate;
 #[path = "conformance/fragments.rs"]
 mod fragments;
 #[path = "conformance/framing.rs"]

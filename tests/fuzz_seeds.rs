@@ -37,3 +37,8 @@ fn no_line_of_the_seeds_breaks_the_parser() {
 fn no_client_of_the_seeds_breaks_a_session() {
     run(targets::client, "client");
 }
+
+#[test]
+fn no_frames_of_the_seeds_break_their_parser() {
+    run(targets::frames, "frames");
+}

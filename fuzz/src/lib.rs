@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use nodecast::{
     config::SessionConfig,
     delivery::{
+        CloseReason,
         dialect::{Desk, Door},
         frame::{Assembler, Inbound},
         replay::Start,
@@ -80,6 +81,130 @@ pub fn lines(input: &[u8]) {
         }
     }
     assert_eq!(candidates, parsed.candidates.len());
+}
+
+/// Most bytes of a message in [`frames`]: few enough for a search to get there.
+const MAX_MESSAGE_BYTES: usize = 2_048;
+/// More than the longest header, or the longest control frame, is not left lying.
+const MAX_LEFT_BYTES: usize = 2 + 4 + 125;
+
+/// Joins frames: the same messages come of the same bytes however they are cut, and those that RFC 6455
+/// says. The first byte chooses whether messages may be compressed, and one more way to cut.
+pub fn frames(input: &[u8]) {
+    let Some((&choice, bytes)) = input.split_first() else { return };
+    let inflates = choice & 1 == 1;
+
+    let (messages, end) = joined(bytes, bytes.len().max(1), inflates);
+
+    for piece in [1, usize::from(choice >> 1) + 1] {
+        let (cut_messages, cut_end) = joined(bytes, piece, inflates);
+        assert_eq!(cut_messages, messages);
+        // Of a compressed message that is wrong in two ways, the piece tells which is found first.
+        assert_eq!(cut_end.is_some(), end.is_some());
+        assert!(inflates || cut_end == end);
+    }
+    if !inflates {
+        let (read_messages, read_end) = by_the_letter(bytes);
+        assert_eq!(read_messages, messages);
+        // What is wrong with a frame that is not there to its end may be found already.
+        assert!(read_end.is_none() || read_end == end.and_then(|reason| reason.code()));
+    }
+}
+
+/// The messages of bytes that come in pieces of this size, and why the session closes.
+fn joined(bytes: &[u8], piece: usize, inflates: bool) -> (Vec<Inbound>, Option<CloseReason>) {
+    let mut assembler = Assembler::new(MAX_MESSAGE_BYTES).inflating(inflates);
+    let (mut buffer, mut messages) = (BytesMut::new(), Vec::new());
+    for piece in bytes.chunks(piece) {
+        buffer.extend_from_slice(piece);
+        loop {
+            let next = assembler.next(&mut buffer);
+            assert!(assembler.held_bytes() <= MAX_MESSAGE_BYTES);
+            match next {
+                Ok(Some(message)) => messages.push(message),
+                Ok(None) => break,
+                Err(reason) => return (messages, Some(reason)),
+            }
+        }
+        assert!(buffer.len() < MAX_LEFT_BYTES);
+    }
+    (messages, None)
+}
+
+/// The same by the letter of RFC 6455, without compression and from all bytes at once.
+fn by_the_letter(mut bytes: &[u8]) -> (Vec<Inbound>, Option<u16>) {
+    let mut messages = Vec::new();
+    let mut message: Option<(bool, Vec<u8>)> = None;
+    while let &[first, second, ref rest @ ..] = bytes {
+        let (is_last, opcode) = (first >= 0x80, first % 16);
+        let is_right = match opcode {
+            0 => message.is_some(),
+            1 | 2 => message.is_none(),
+            8..=10 => is_last && second % 128 <= 125,
+            _ => false,
+        };
+        if first & 0x70 != 0 || second < 0x80 || !is_right {
+            return (messages, Some(1002));
+        }
+        let extended = match second % 128 {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        let Some((extension, rest)) = rest.split_at_checked(extended) else { break };
+        let length = extension.iter().fold(0_u64, |length, byte| length << 8 | u64::from(*byte));
+        let length = if extended == 0 { u64::from(second % 128) } else { length };
+        let held = message.as_ref().map_or(0, |(_, content)| content.len());
+        if opcode < 8 && length > (MAX_MESSAGE_BYTES - held) as u64 {
+            return (messages, Some(1009));
+        }
+        if (extended == 2 && length < 126) || (extended == 8 && length < 65_536) {
+            return (messages, Some(1002));
+        }
+        let Some((mask, rest)) = rest.split_at_checked(4) else { break };
+        let Some((masked, rest)) = rest.split_at_checked(length as usize) else { break };
+        bytes = rest;
+        let content = masked.iter().enumerate().map(|(at, byte)| byte ^ mask[at % 4]);
+        let content: Vec<u8> = content.collect();
+        match opcode {
+            8 => match close_code(&content) {
+                Ok(code) => messages.push(Inbound::Close(code)),
+                Err(code) => return (messages, Some(code)),
+            },
+            9 => messages.push(Inbound::Ping(content.into())),
+            10 => messages.push(Inbound::Pong),
+            _ => {
+                let (is_text, joined) = message.get_or_insert((opcode == 1, Vec::new()));
+                joined.extend(content);
+                // Cut within a character is only wrong at the end.
+                let wrong = std::str::from_utf8(joined).err();
+                if *is_text && wrong.is_some_and(|wrong| is_last || wrong.error_len().is_some()) {
+                    return (messages, Some(1007));
+                }
+                if is_last && let Some((is_text, joined)) = message.take() {
+                    messages.push(match is_text {
+                        true => Inbound::Text(String::from_utf8(joined).expect("looked at above")),
+                        false => Inbound::Binary(joined),
+                    });
+                }
+            }
+        }
+    }
+    (messages, None)
+}
+
+/// The code of a close frame, or that of its fault.
+fn close_code(content: &[u8]) -> Result<Option<u16>, u16> {
+    let (code, reason) = match content {
+        [] => return Ok(None),
+        [_] => return Err(1002),
+        [high, low, reason @ ..] => (u16::from(*high) * 256 + u16::from(*low), reason),
+    };
+    match code {
+        0..=999 | 1004..=1006 | 1015..=2999 | 5000.. => Err(1002),
+        _ if std::str::from_utf8(reason).is_err() => Err(1007),
+        code => Ok(Some(code)),
+    }
 }
 
 /// Sends bytes to a session as a client does: joins its frames, and lets a dialect answer the

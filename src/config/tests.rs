@@ -109,6 +109,8 @@ fn other_value(path: &str) -> String {
         "session.outbox_bytes" => "\"64KiB\"",
         "session.send_buffer_bytes" => "\"65kB\"",
         "session.max_frame_bytes" => "\"4KiB\"",
+        "session.compression" => "true",
+        "session.compress_min_bytes" => "100",
         "session.stall_timeout" => "\"3s\"",
         "session.max_replays" => "7",
         "session.ping_interval" => "\"1m30s\"",

@@ -17,6 +17,8 @@ pub enum CloseReason {
     Protocol(&'static str),
     /// A text message that is not UTF-8.
     NotUtf8,
+    /// A compressed message of which nothing can be made.
+    NotDeflate,
     /// A message longer than `session.max_frame_bytes`.
     TooBig,
     /// Our fault: handling a message of this client panicked.
@@ -42,7 +44,7 @@ impl CloseReason {
             Self::ShuttingDown => 1001,
             Self::Protocol(_) => 1002,
             Self::NotText => 1003,
-            Self::NotUtf8 => 1007,
+            Self::NotUtf8 | Self::NotDeflate => 1007,
             Self::TooBig => 1009,
             Self::Internal => 1011,
             Self::SlowConsumer => 4008,
@@ -60,6 +62,7 @@ impl CloseReason {
             Self::Protocol(fault) => fault,
             Self::NotText => "messages are text",
             Self::NotUtf8 => "text is not UTF-8",
+            Self::NotDeflate => "compressed data is damaged",
             Self::TooBig => "message too big",
             Self::Internal => "internal error",
             Self::SlowConsumer => "slow consumer",
@@ -77,6 +80,7 @@ impl CloseReason {
             Self::Protocol(_) => &endings.protocol,
             Self::NotText => &endings.not_text,
             Self::NotUtf8 => &endings.not_utf8,
+            Self::NotDeflate => &endings.not_deflate,
             Self::TooBig => &endings.too_big,
             Self::Internal => &endings.internal,
             Self::SlowConsumer => &endings.slow_consumer,
@@ -96,9 +100,12 @@ impl CloseReason {
             Self::Internal | Self::SlowConsumer | Self::Missed => Some(Duration::from_secs(1)),
             Self::TooMany => Some(Duration::from_secs(60)),
             Self::PingTimeout => Some(Duration::ZERO),
-            Self::Protocol(_) | Self::NotText | Self::NotUtf8 | Self::TooBig | Self::Client(_) => {
-                None
-            }
+            Self::Protocol(_)
+            | Self::NotText
+            | Self::NotUtf8
+            | Self::NotDeflate
+            | Self::TooBig
+            | Self::Client(_) => None,
         }
     }
 
@@ -120,6 +127,7 @@ mod tests {
             CloseReason::Protocol("the reserved bits are set"),
             CloseReason::NotText,
             CloseReason::NotUtf8,
+            CloseReason::NotDeflate,
             CloseReason::TooBig,
             CloseReason::Internal,
             CloseReason::SlowConsumer,

@@ -7,6 +7,7 @@ mod assembler;
 
 use bytes::Bytes;
 
+pub(super) use self::assembler::append;
 pub use self::assembler::{Assembler, Inbound};
 
 const TEXT: u8 = 0x1;
@@ -16,6 +17,8 @@ const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 const PONG: u8 = 0xa;
 const FINISHED: u8 = 0x80;
+/// RSV1: on the first frame of a compressed message (RFC 7692).
+const PACKED: u8 = 0x40;
 
 /// Longest header of a frame from us: frames from servers carry no mask.
 const HEADER_BYTES: usize = 10;
@@ -24,21 +27,21 @@ const CONTROL_BYTES: usize = 125;
 
 /// Makes a text frame of what `write` appends: header and payload are one allocation.
 pub fn text(write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
-    message(TEXT, write)
+    message(FINISHED | TEXT, write)
 }
 
 /// Makes a binary frame. No protocol of ours has any.
 #[cfg(feature = "echo")]
 pub fn binary(content: &[u8]) -> Bytes {
-    message(BINARY, |out| out.extend_from_slice(content))
+    message(FINISHED | BINARY, |out| out.extend_from_slice(content))
 }
 
-fn message(opcode: u8, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+fn message(first: u8, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
     let mut buffer = vec![0; HEADER_BYTES];
     write(&mut buffer);
     let length = buffer.len() - HEADER_BYTES;
     let mut header = [0; HEADER_BYTES];
-    header[0] = FINISHED | opcode;
+    header[0] = first;
     let used = if length <= CONTROL_BYTES {
         header[1] = length as u8;
         2
@@ -64,6 +67,15 @@ pub fn payload(frame: &Bytes) -> Bytes {
         _ => 2,
     };
     frame.slice(start..)
+}
+
+/// The same frame with its content compressed.
+pub fn packed(plain: &Bytes, content: &[u8]) -> Bytes {
+    message(plain[0] | PACKED, |out| out.extend_from_slice(content))
+}
+
+pub fn is_control(frame: &Bytes) -> bool {
+    frame[0] & 0x0f >= CLOSE
 }
 
 pub fn ping() -> Bytes {

@@ -36,6 +36,11 @@ pub trait Outlet {
     /// What has been is queued; what follows is live.
     fn joined(&self) {}
 
+    /// Frames of this length and longer are wanted compressed, where that makes them smaller.
+    fn packs_from(&self) -> usize {
+        usize::MAX
+    }
+
     /// Bytes that wait.
     fn waiting_bytes(&self) -> usize;
 

@@ -33,6 +33,7 @@ use tokio::net::TcpStream;
 
 use super::{
     Casting, client,
+    deflate::offer,
     dialect::Door,
     feed::Feeds,
     members::Members,
@@ -42,6 +43,7 @@ use super::{
     shard::Shard,
     socket::Wire,
 };
+use crate::config::SessionConfig;
 
 /// How long an HTTP connection may be idle between two requests.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -149,21 +151,29 @@ impl Worker {
                 return;
             }
         };
-        let accepted = ws::handshake_response(request.head()).finish().drop_body();
+        let casting = self.casting.clone();
+        let config = casting.config.get();
+        let mut accepted = ws::handshake_response(request.head());
+        let compression = compression(request, &config.session);
+        if let Some(answer) = compression {
+            accepted.insert_header((header::SEC_WEBSOCKET_EXTENSIONS, answer));
+        }
+        let accepted = accepted.finish().drop_body();
         let written = tokio::time::timeout(timeout, async {
             write(&mut framed, h1::Message::Item((accepted, BodySize::None)))?;
             flush(&mut framed).await
         });
         let Ok(Ok(())) = written.await else { return };
         let parts = framed.into_parts();
-        let casting = self.casting.clone();
-        let config = casting.config.get();
         let Some(socket) = parts.io.into_socket() else { return };
-        match Wire::new(socket, &config.session, casting.stats.clone(), permit) {
+        let inflates = compression.is_some();
+        let packs_from = if inflates { config.session.compress_min_bytes } else { usize::MAX };
+        match Wire::new(socket, &config.session, packs_from, casting.stats.clone(), permit) {
             Ok(wire) => {
+                casting.stats.sessions.compressing.add(u64::from(inflates));
                 let members = self.members.clone();
                 let inbound: BytesMut = parts.read_buf;
-                let start = Start { wire, door, inbound, members, casting, config };
+                let start = Start { wire, door, inflates, inbound, members, casting, config };
                 Session::new(start).start();
             }
             Err(error) => {
@@ -181,6 +191,13 @@ impl Worker {
             client::address(connected, &request.head().headers, &config.http.trusted_proxies);
         Ok((door, self.casting.sessions.enter(address)?))
     }
+}
+
+/// The compression that a session is to have, in the words of the answer.
+fn compression(request: &Request, config: &SessionConfig) -> Option<&'static str> {
+    let offers = request.head().headers.get_all(header::SEC_WEBSOCKET_EXTENSIONS);
+    let offers = offers.filter_map(|offers| offers.to_str().ok());
+    config.compression.then(|| offer::accept(offers)).flatten()
 }
 
 impl Refusal {

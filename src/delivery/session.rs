@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::{
     Casting,
     close::CloseReason,
+    deflate,
     dialect::{Desk, Dialect, Door, Resume},
     frame::{self, Assembler, Inbound},
     members::Members,
@@ -54,6 +55,8 @@ pub enum Told {
 pub struct Start {
     pub wire: Wire,
     pub door: Door,
+    /// Whether its client may compress what it says.
+    pub inflates: bool,
     /// Bytes that came together with the handshake.
     pub inbound: BytesMut,
     pub members: Rc<RefCell<Members>>,
@@ -103,7 +106,7 @@ enum Step {
 
 impl Session {
     pub fn new(start: Start) -> Self {
-        let Start { wire, door, inbound, members, casting, config } = start;
+        let Start { wire, door, inflates, inbound, members, casting, config } = start;
         let now = Instant::now();
         let messages_allowed = Allowance::new(config.session.max_messages_per_minute, now);
         let bytes_allowed = Allowance::new(config.session.max_bytes_per_minute, now);
@@ -113,7 +116,7 @@ impl Session {
             dialect: door.dialect(),
             settled: false,
             inbound,
-            assembler: Assembler::new(config.session.max_frame_bytes),
+            assembler: Assembler::new(config.session.max_frame_bytes).inflating(inflates),
             seat: Seat::new(members, casting.clone(), config.session.outbox_bytes / 2),
             casting,
             config,
@@ -263,6 +266,9 @@ impl Session {
         if self.closing {
             return;
         }
+        let packed = (frame.len() >= self.wire.packs_from())
+            .then(|| deflate::pack(&frame, &self.casting.stats.sessions));
+        let frame = packed.flatten().unwrap_or(frame);
         let Err(Full) = self.wire.push(frame.clone()) else { return };
         if self.wire.waiting_bytes() < 2 * self.config.session.outbox_bytes {
             self.wire.force(frame);
@@ -306,6 +312,7 @@ impl Session {
             CloseReason::Protocol(_)
             | CloseReason::NotText
             | CloseReason::NotUtf8
+            | CloseReason::NotDeflate
             | CloseReason::TooBig => stats.bad_frames.add(1),
             // What was missed is counted where it is found.
             CloseReason::ShuttingDown

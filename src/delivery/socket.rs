@@ -38,6 +38,8 @@ pub struct Wire {
     /// What the client says is not asked for; who waits for it meanwhile.
     deaf: Cell<bool>,
     listener: Cell<Option<Waker>>,
+    /// Shortest frame that is sent compressed.
+    packs_from: usize,
     stats: Arc<Stats>,
     /// Given back last: whoever sees no session open also sees all of their frames counted.
     _permit: Permit,
@@ -51,6 +53,7 @@ impl Wire {
     pub fn new(
         socket: TcpStream,
         config: &SessionConfig,
+        packs_from: usize,
         stats: Arc<Stats>,
         permit: Permit,
     ) -> io::Result<Self> {
@@ -67,6 +70,7 @@ impl Wire {
             taken: Cell::new(0),
             deaf: Cell::new(false),
             listener: Cell::new(None),
+            packs_from,
             stats,
             _permit: permit,
         })
@@ -188,6 +192,10 @@ impl Outlet for Wire {
         let flush = if self.blocked.get() { Flush::Blocked } else { self.write(&mut outbox) };
         self.report(&mut outbox);
         flush
+    }
+
+    fn packs_from(&self) -> usize {
+        self.packs_from
     }
 
     fn waiting_bytes(&self) -> usize {

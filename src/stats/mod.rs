@@ -229,6 +229,12 @@ pub struct SessionStats {
     /// Left in outboxes when their sessions closed.
     pub frames_dropped: Counter,
     pub sent_bytes: Counter,
+    /// Sessions that negotiated compression.
+    pub compressing: Counter,
+    /// Frames that were compressed, each once for all who get it; their bytes before and after.
+    pub packed_frames: Counter,
+    pub packed_plain_bytes: Counter,
+    pub packed_bytes: Counter,
     pub outbox_bytes: Gauge,
     pub slow_consumers: Counter,
     /// Sessions that are not live: they get what has been, or could not take what is.
@@ -260,6 +266,7 @@ pub struct Endings {
     pub protocol: Counter,
     pub not_text: Counter,
     pub not_utf8: Counter,
+    pub not_deflate: Counter,
     pub too_big: Counter,
     pub internal: Counter,
     pub slow_consumer: Counter,

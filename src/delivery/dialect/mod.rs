@@ -39,6 +39,11 @@ pub trait Dialect: Sync {
     /// The frame of an event, live or from the past: the same for every session.
     fn event(&self, event: &LogEvent, replayed: bool) -> Bytes;
 
+    /// Where its events keep the frame that [`event`](Self::event) gives.
+    fn slot(&self, _replayed: bool) -> usize {
+        self.encoding()
+    }
+
     /// What a client is told when it has connected.
     fn greet(&self, desk: &mut Desk<'_>);
 

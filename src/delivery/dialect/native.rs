@@ -387,8 +387,12 @@ impl Dialect for Native {
         ENCODING
     }
 
+    fn slot(&self, replayed: bool) -> usize {
+        if replayed { REPLAYED } else { ENCODING }
+    }
+
     fn event(&self, event: &LogEvent, replayed: bool) -> Bytes {
-        event.frame(if replayed { REPLAYED } else { ENCODING }, |event| {
+        event.frame(self.slot(replayed), |event| {
             let cursor = event.cursor();
             frame::text(|out| encode::native_event(&event.sequenced, &cursor, replayed, out))
         })

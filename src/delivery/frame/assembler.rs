@@ -1,14 +1,15 @@
 //! Joins what a client writes to messages.
 //!
 //! Place in the pipeline: bytes of the socket -> **`Assembler`** -> `Session`.
-//! Invariants: a message is never longer than its cap, however many fragments it has; what breaks the
+//! Invariants: a message is never longer than its cap, on the wire and inflated, however many fragments
+//! it has; what breaks the
 //! protocol is found by the first byte that shows it: a header before its payload, a text that is no
 //! UTF-8 before its end. Bytes of a payload are held once: they leave the buffer as they come.
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::{CLOSE, CONTROL_BYTES, FINISHED, PING, PONG, TEXT};
-use crate::delivery::close::CloseReason;
+use super::{CLOSE, CONTROL_BYTES, FINISHED, PACKED, PING, PONG, TEXT};
+use crate::delivery::{close::CloseReason, deflate::Inflater};
 
 /// What a client said.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub enum Inbound {
 #[derive(Debug)]
 pub struct Assembler {
     max_message_bytes: usize,
+    /// Whether messages may be compressed.
+    inflates: bool,
     /// The message of which something is still to come. Idle sessions have none.
     partial: Option<Box<Partial>>,
 }
@@ -32,6 +35,8 @@ pub struct Assembler {
 struct Partial {
     is_text: bool,
     payload: Vec<u8>,
+    /// Of a compressed message.
+    inflater: Option<Inflater>,
     /// So many bytes of a text are known to be UTF-8.
     checked: usize,
     /// The frame that is being read; none between two fragments.
@@ -51,6 +56,7 @@ struct Fragment {
 /// The parts of a header that can be read as yet.
 struct Header {
     finished: bool,
+    packed: bool,
     reserved: bool,
     opcode: u8,
     masked: bool,
@@ -64,7 +70,17 @@ struct Header {
 
 impl Assembler {
     pub fn new(max_message_bytes: usize) -> Self {
-        Self { max_message_bytes, partial: None }
+        Self { max_message_bytes, inflates: false, partial: None }
+    }
+
+    /// Takes compressed messages too, or not.
+    pub fn inflating(self, inflates: bool) -> Self {
+        Self { inflates, ..self }
+    }
+
+    /// Memory that the beginning of a message takes, without the state of an [`Inflater`].
+    pub fn held_bytes(&self) -> usize {
+        self.partial.as_ref().map_or(0, |partial| partial.payload.capacity())
     }
 
     /// Takes the next message from the front of `buffer`; `None` until more bytes are there.
@@ -111,17 +127,15 @@ impl Assembler {
                 return control(header.opcode, payload.freeze()).map(Some);
             }
             buffer.advance(header.bytes);
-            let partial = self.partial.get_or_insert_with(|| {
-                let is_text = header.opcode == TEXT;
-                Box::new(Partial { is_text, payload: Vec::new(), checked: 0, frame: None })
-            });
+            let partial = self.partial.get_or_insert_with(|| Box::new(Partial::new(&header)));
             partial.frame = Some(Fragment { finished: header.finished, mask, left: length });
         }
     }
 
     /// Says what is wrong with a header as soon as that is there.
     fn check(&self, header: &Header) -> Result<(), CloseReason> {
-        if header.reserved {
+        let may_be_packed = self.inflates && matches!(header.opcode, 1 | 2);
+        if header.reserved || (header.packed && !may_be_packed) {
             return Err(CloseReason::Protocol("the reserved bits are set"));
         }
         if !header.masked {
@@ -142,7 +156,9 @@ impl Assembler {
             _ => return Err(CloseReason::Protocol("unknown opcode")),
         }
         let Some(length) = header.length else { return Ok(()) };
-        let held = self.partial.as_ref().map_or(0, |partial| partial.payload.len());
+        // What a compressed fragment adds to its message shows when it is inflated.
+        let plain = self.partial.as_ref().filter(|partial| partial.inflater.is_none());
+        let held = plain.map_or(0, |partial| partial.payload.len());
         if header.opcode < CLOSE && length > (self.max_message_bytes - held) as u64 {
             return Err(CloseReason::TooBig);
         }
@@ -170,7 +186,8 @@ impl Header {
         };
         Some(Self {
             finished: first & FINISHED != 0,
-            reserved: first & 0x70 != 0,
+            packed: first & PACKED != 0,
+            reserved: first & 0x30 != 0,
             opcode: first & 0x0f,
             masked: second & 0x80 != 0,
             short,
@@ -191,6 +208,16 @@ enum Read {
 }
 
 impl Partial {
+    fn new(header: &Header) -> Self {
+        Self {
+            is_text: header.opcode == TEXT,
+            payload: Vec::new(),
+            inflater: header.packed.then(Inflater::new),
+            checked: 0,
+            frame: None,
+        }
+    }
+
     /// Takes what is there of a frame's payload.
     fn read(
         &mut self,
@@ -200,9 +227,18 @@ impl Partial {
     ) -> Result<Read, CloseReason> {
         let here = frame.left.min(buffer.len());
         unmask(&mut buffer[..here], &mut frame.mask);
-        append(&mut self.payload, &buffer[..here], max_bytes);
+        match &mut self.inflater {
+            Some(inflater) => inflater.inflate(&buffer[..here], &mut self.payload, max_bytes)?,
+            None => append(&mut self.payload, &buffer[..here], max_bytes),
+        }
         buffer.advance(here);
         frame.left -= here;
+        if frame.left == 0
+            && frame.finished
+            && let Some(inflater) = self.inflater.take()
+        {
+            inflater.finish(&mut self.payload, max_bytes)?;
+        }
         self.check_text()?;
         Ok(if frame.left > 0 {
             self.frame = Some(frame);
@@ -236,7 +272,7 @@ impl Partial {
 }
 
 /// Grows as a `Vec` does, but never beyond the cap.
-fn append(payload: &mut Vec<u8>, bytes: &[u8], max_bytes: usize) {
+pub fn append(payload: &mut Vec<u8>, bytes: &[u8], max_bytes: usize) {
     let length = payload.len() + bytes.len();
     if length > payload.capacity() {
         let capacity = (2 * payload.capacity()).min(max_bytes).max(length);

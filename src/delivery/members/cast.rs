@@ -8,6 +8,7 @@ use slog::warn;
 use super::{Member, Members};
 use crate::{
     delivery::{
+        deflate,
         dialect::Dialect,
         index::SessionId,
         outbox::Full,
@@ -16,6 +17,7 @@ use crate::{
     },
     event::{Cursor, Topic},
     router::log::{ENCODINGS, LogEvent},
+    stats::Stats,
 };
 
 impl Members {
@@ -25,7 +27,7 @@ impl Members {
         self.index.interested(&event.sequenced.event, &mut interested);
         for &id in &interested {
             if let Some(member) = self.members.get_mut(&id).filter(|member| member.is_live()) {
-                let frame = member.dialect.event(event, false);
+                let frame = member.frame(event, false, &self.casting.stats);
                 if member.put(id, frame, &mut self.touched) == Err(Full) {
                     let place = Place::Log { segment: self.position, done: self.done };
                     let seq = event.sequenced.seq - 1;
@@ -79,6 +81,16 @@ impl Member {
     /// Who is behind finds what is cast now when he comes there.
     pub(super) fn is_live(&self) -> bool {
         !self.closing && self.behind.is_none()
+    }
+
+    /// The frame of an event as its client wants it: shared by all who want it so.
+    pub(super) fn frame(&self, event: &LogEvent, replayed: bool, stats: &Stats) -> Bytes {
+        let plain = self.dialect.event(event, replayed);
+        if plain.len() < self.wire.packs_from() {
+            return plain;
+        }
+        let slot = self.dialect.slot(replayed);
+        event.packed(slot, || deflate::pack(&plain, &stats.sessions)).unwrap_or(plain)
     }
 
     /// Queues what is live.

@@ -17,6 +17,7 @@ use crate::{
     },
     event::Topic,
     router::log::{LogEvent, Notice},
+    stats::Stats,
     store::StoreError,
 };
 
@@ -315,7 +316,7 @@ impl Members {
 
     fn slice(&self, id: SessionId, behind: &mut Behind) -> (usize, Ended) {
         let here = (self.position, self.done);
-        let (log, pages) = (&self.casting.log, &self.casting.pages);
+        let Casting { log, pages, stats, .. } = &*self.casting;
         let Some(member) = self.members.get(&id) else { return (0, Ended::Waits(Waits::Room)) };
         let mut looked_at = 0;
         loop {
@@ -347,7 +348,7 @@ impl Members {
                     }
                     let from = page.count_through(seq);
                     let most = (SLICE_EVENTS - looked_at).min(page.events.len() - from);
-                    let cast = member.cast_past(behind, &page.events[from..from + most]);
+                    let cast = member.cast_past(behind, &page.events[from..from + most], stats);
                     looked_at += most;
                     let done = from + cast;
                     let at = match page.events[from..done].last() {
@@ -384,7 +385,7 @@ impl Members {
                     let is_here = segment == here.0;
                     let end = if is_here { here.1 } else { found.events.len() };
                     let most = (SLICE_EVENTS - looked_at).min(end - done);
-                    let cast = member.cast_past(behind, &found.events[done..done + most]);
+                    let cast = member.cast_past(behind, &found.events[done..done + most], stats);
                     // An empty segment is work, too.
                     looked_at += most.max(1);
                     let done = done + cast;
@@ -412,10 +413,10 @@ fn max_admitted(casting: &Casting) -> usize {
 
 impl Member {
     /// Queues what the session wants of these. Gives how many are done with.
-    fn cast_past(&self, behind: &mut Behind, events: &[LogEvent]) -> usize {
+    fn cast_past(&self, behind: &mut Behind, events: &[LogEvent], stats: &Stats) -> usize {
         for (done, event) in events.iter().enumerate() {
             if behind.wants(&event.sequenced.event, event.sequenced.seq) {
-                let frame = self.dialect.event(event, true);
+                let frame = self.frame(event, true, stats);
                 if self.wire.push(frame).is_err() {
                     return done;
                 }

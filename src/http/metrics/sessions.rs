@@ -29,6 +29,7 @@ pub fn sessions(page: &mut Page, metrics: &Metrics) {
         ("protocol", "1002", &endings.protocol),
         ("not_text", "1003", &endings.not_text),
         ("not_utf8", "1007", &endings.not_utf8),
+        ("not_deflate", "1007", &endings.not_deflate),
         ("too_big", "1009", &endings.too_big),
         ("internal", "1011", &endings.internal),
         ("slow_consumer", "4008", &endings.slow_consumer),
@@ -84,6 +85,22 @@ pub fn sessions(page: &mut Page, metrics: &Metrics) {
         &[("closed", &stats.frames_dropped)],
     );
     page.counter("nodecast_delivery_sent_bytes_total", "Bytes sent to clients.", &stats.sent_bytes);
+    page.counter(
+        "nodecast_sessions_compressing_total",
+        "Sessions that negotiated compression.",
+        &stats.compressing,
+    );
+    page.counter(
+        "nodecast_delivery_packed_frames_total",
+        "Frames that were compressed, each once for all who get it.",
+        &stats.packed_frames,
+    );
+    page.counter(
+        "nodecast_delivery_packed_plain_bytes_total",
+        "Their bytes before.",
+        &stats.packed_plain_bytes,
+    );
+    page.counter("nodecast_delivery_packed_bytes_total", "Their bytes after.", &stats.packed_bytes);
     page.counter(
         "nodecast_delivery_missed_segments_total",
         "Batches that left memory before they were cast: clients get them from the store.",

@@ -165,7 +165,7 @@ const FILLS: [(&str, &str); 4] = [
 
 /// Keys that bound one line, frame, read or request, and nothing that fills: how often they were met
 /// is a counter, or an answer to who asked.
-const OF_ONE: [&str; 12] = [
+const OF_ONE: [&str; 13] = [
     "session.max_per_address",
     "session.max_messages_per_minute",
     "session.max_bytes_per_minute",
@@ -177,6 +177,7 @@ const OF_ONE: [&str; 12] = [
     "http.max_limit",
     "session.send_buffer_bytes",
     "session.max_frame_bytes",
+    "session.compress_min_bytes",
     "health.max_lag",
 ];
 

@@ -27,11 +27,16 @@ pub struct LogEvent {
     /// Shared by the events of a batch.
     heads: Arc<Heads>,
     frames: [OnceLock<Bytes>; ENCODINGS],
+    /// The same, compressed. Most logs have none: they are not where every event would pay for them.
+    packed: OnceLock<Box<Packed>>,
 }
+
+/// None of a frame that cannot be made smaller.
+type Packed = [OnceLock<Option<Bytes>>; ENCODINGS];
 
 impl LogEvent {
     pub fn new(sequenced: SequencedEvent, heads: Arc<Heads>) -> Self {
-        Self { sequenced, heads, frames: Default::default() }
+        Self { sequenced, heads, frames: Default::default(), packed: OnceLock::new() }
     }
 
     /// "Delivered up to this event."
@@ -51,6 +56,16 @@ impl LogEvent {
     /// When `encoding` is not below [`ENCODINGS`].
     pub fn frame(&self, encoding: usize, encode: impl FnOnce(&Self) -> Bytes) -> Bytes {
         self.frames[encoding].get_or_init(|| encode(self)).clone()
+    }
+
+    /// Gives that frame compressed, which is done by the first who asks; `None` when it does not get
+    /// smaller.
+    ///
+    /// # Panics
+    /// When `encoding` is not below [`ENCODINGS`].
+    pub fn packed(&self, encoding: usize, pack: impl FnOnce() -> Option<Bytes>) -> Option<Bytes> {
+        let packed = self.packed.get_or_init(Box::default);
+        packed[encoding].get_or_init(pack).clone()
     }
 }
 

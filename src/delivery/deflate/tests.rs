@@ -1,0 +1,91 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const EVENT: &str = r#"{"type":"event","topic":"fills","cursor":"1.62c8f1a5d3a40.62c8f1a5d3a41.64d1f0d5d3a41.fills-2ee0a8fa","seq":1773532800196239,"block":786814394,"index":3,"part":0,"time":1762358958466557,"user":"0x025a744111554e57c66ba2069a8081249fbe5e11","late":false,"replayed":false,"data":{"coin":"BTC","px":"103415.0","sz":"0.00011","side":"B"}}"#;
+
+fn inflated(packed: &[u8], max_bytes: usize) -> Result<Vec<u8>, CloseReason> {
+    let (mut inflater, mut out) = (Inflater::new(), Vec::new());
+    inflater.inflate(packed, &mut out, max_bytes)?;
+    inflater.finish(&mut out, max_bytes)?;
+    assert!(out.capacity() <= max_bytes.max(out.len()));
+    Ok(out)
+}
+
+proptest! {
+    #[test]
+    fn what_is_packed_is_smaller_and_inflates_to_the_same_however_it_is_cut(
+        text in prop_oneof!["\\PC{0,3000}", "[ab]{0,3000}", Just("x".repeat(100_000))],
+        cut in 1_usize..500,
+    ) {
+        let plain = frame::text(|out| out.extend_from_slice(text.as_bytes()));
+        let stats = SessionStats::default();
+
+        let Some(packed) = pack(&plain, &stats) else { return Ok(()) };
+
+        prop_assert!(packed.len() < plain.len());
+        prop_assert_eq!(packed[0], plain[0] | 0x40);
+        prop_assert_eq!(stats.packed_bytes.get(), packed.len() as u64);
+        let (mut inflater, mut out) = (Inflater::new(), Vec::new());
+        for piece in frame::payload(&packed).chunks(cut) {
+            inflater.inflate(piece, &mut out, text.len()).unwrap();
+        }
+        inflater.finish(&mut out, text.len()).unwrap();
+        prop_assert_eq!(out, text.as_bytes());
+    }
+
+    #[test]
+    fn no_bytes_inflate_to_more_than_the_bound(
+        bytes in prop::collection::vec(any::<u8>(), 0..300),
+        max_bytes in 0_usize..2_000,
+    ) {
+        if let Ok(out) = inflated(&bytes, max_bytes) {
+            prop_assert!(out.len() <= max_bytes);
+        }
+    }
+}
+
+#[test]
+fn an_event_becomes_smaller_and_what_cannot_stays_as_it_is() {
+    let stats = SessionStats::default();
+    let event = frame::text(|out| out.extend_from_slice(EVENT.as_bytes()));
+    let packed = pack(&event, &stats).unwrap();
+    assert!(packed.len() < event.len() * 8 / 10, "{} of {}", packed.len(), event.len());
+
+    let noise: Vec<u8> = (0..1_000).map(|_| fastrand::u8(b' '..=b'~')).collect();
+    for plain in [&b"{}"[..], b"", &fastrand::Rng::with_seed(1).u128(..).to_be_bytes(), &noise] {
+        let plain = frame::text(|out| out.extend_from_slice(plain));
+        let packed = pack(&plain, &stats);
+        assert!(packed.is_none_or(|packed| packed.len() < plain.len()));
+    }
+    // However well it could be.
+    assert_eq!(pack(&frame::pong(&[b'x'; 125]), &stats), None);
+}
+
+#[test]
+fn a_bomb_is_found_before_it_is_held() {
+    // A thousand to one, as deflate can at most.
+    let plain = frame::text(|out| out.resize(out.len() + (16 << 20), b'0'));
+    let packed = frame::payload(&pack(&plain, &SessionStats::default()).unwrap());
+    assert!(packed.len() < 32 << 10);
+
+    assert_eq!(inflated(&packed, 64 << 10), Err(CloseReason::TooBig));
+    assert_eq!(inflated(&packed, (16 << 20) - 1), Err(CloseReason::TooBig));
+    assert_eq!(inflated(&packed, 16 << 20).map(|out| out.len()), Ok(16 << 20));
+}
+
+#[test]
+fn the_examples_of_the_specification_are_understood() {
+    // RFC 7692, 7.2.3: compressed, stored, ended within the message, in two blocks.
+    for packed in [
+        &b"\xf2\x48\xcd\xc9\xc9\x07\x00"[..],
+        b"\x00\x05\x00\xfa\xff\x48\x65\x6c\x6c\x6f\x00",
+        b"\xf3\x48\xcd\xc9\xc9\x07\x00\x00",
+        b"\xf2\x48\x05\x00\x00\x00\xff\xff\xca\xc9\xc9\x07\x00",
+    ] {
+        assert_eq!(inflated(packed, 5).as_deref(), Ok(&b"Hello"[..]), "{packed:x?}");
+        assert_eq!(inflated(packed, 4), Err(CloseReason::TooBig), "{packed:x?}");
+    }
+    // The same message again, from memory of the first: there is none.
+    assert_eq!(inflated(b"\xf2\x00\x11\x00\x00", 100), Err(CloseReason::NotDeflate));
+}
