@@ -3,8 +3,8 @@
 # it writes goes to temporary folders that are removed. It starts a PostgreSQL server of its own.
 #
 #   scripts/bench.sh                   everything
-#   scripts/bench.sh latency           some of: generate parse index store depth idle ingest latency
-#                                      outage whitelist
+#   scripts/bench.sh latency           some of: generate parse index frames store depth idle ingest
+#                                      latency outage whitelist
 #   scripts/bench.sh store depth ingest
 #
 # The disk below TMPDIR (default /tmp) is part of the figures of store, depth and ingest.
@@ -13,14 +13,14 @@ cd "$(dirname "$0")/.."
 
 for part in "$@"; do
     case $part in
-        generate | parse | index | store | depth | idle | ingest | latency | outage | whitelist) ;;
+        generate | parse | index | frames | store | depth | idle | ingest | latency | outage | whitelist) ;;
         *)
             sed -n '2,11p' "$0" >&2
             exit 64
             ;;
     esac
 done
-wanted=" ${*:-generate parse index store depth idle ingest latency outage whitelist} "
+wanted=" ${*:-generate parse index frames store depth idle ingest latency outage whitelist} "
 wants() { [[ $wanted == *" $1 "* ]]; }
 
 . scripts/packages.sh
@@ -56,6 +56,10 @@ fi
 if wants parse; then bench --bench parse; fi
 if wants index; then
     bench --bench index -- --noplot 2>/dev/null | grep -E '^index|time:' | sed 's/^/  /'
+fi
+if wants frames; then
+    echo "frames"
+    bench --bench frames -- --noplot 2>&1 | grep -E '^native|^older|time:' | sed 's/^/  /'
 fi
 if wants store; then
     echo "store"

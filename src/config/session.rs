@@ -30,7 +30,7 @@ pub struct SessionConfig {
     /// Most bytes of a message from a client, all its fragments together. Default 1 MiB.
     pub max_frame_bytes: usize,
     /// Whether compression is agreed to where a client offers it (permessage-deflate). Default: no. It
-    /// costs some 11 us of processor for each event and protocol, however many clients want it, and
+    /// costs some 10 us of processor for each event and protocol, however many clients want it, and
     /// saves what clients on this host or beside it do not pay for.
     pub compression: bool,
     /// Shorter frames are sent as they are: they hardly get smaller. Bytes, default 256.

@@ -1,14 +1,14 @@
 //! permessage-deflate (RFC 7692) without memory between messages: no session keeps a window.
 //!
 //! Place in the pipeline: what we write is compressed as a whole frame, once for all who negotiated it;
-//! what clients write is inflated by their `Assembler` as it comes.
-//! Invariants: nothing that is inflated exceeds its bound, by more than a byte or for a moment; the
-//! working memory belongs to the thread, and to a session only while a compressed message of its client
-//! is incomplete.
+//! what clients write is inflated by their `Assembler` when a message is whole. Until then what they have
+//! sent is held as it came, so that a client cannot make us hold a megabyte by sending a kilobyte.
+//! Invariants: nothing that is inflated exceeds its bound, not for a moment; the working memory belongs to
+//! the thread.
 
 pub mod offer;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 
 use bytes::Bytes;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
@@ -18,8 +18,8 @@ use crate::stats::SessionStats;
 
 /// What a flush leaves at the end of a message, and the protocol leaves out.
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
-/// zlib's level. An event of 650 bytes becomes 410 by level 2, no less by level 6, and 550 by level 1,
-/// which has no codes of its own for what it finds.
+/// zlib's level. Frames of real fills, 609 bytes on average, become 355 in 10 us by level 2 and 353 by
+/// level 6; 454 in 3 us by level 1, which has no codes of its own for what it finds.
 const LEVEL: Compression = Compression::new(2);
 /// Room for what is compressed that a thread keeps.
 const SCRATCH_BYTES: usize = 64 << 10;
@@ -34,8 +34,7 @@ struct Packer {
 thread_local! {
     static PACKER: RefCell<Packer> =
         RefCell::new(Packer { state: Compress::new(LEVEL, false), scratch: Vec::new() });
-    /// For the next compressed message of any client of this thread.
-    static SPARE: Cell<Option<Decompress>> = const { Cell::new(None) };
+    static INFLATER: RefCell<Decompress> = RefCell::new(Decompress::new(false));
 }
 
 /// Compresses a whole frame of ours. None where that makes it no smaller, and for control frames, which
@@ -70,63 +69,52 @@ impl Packer {
     }
 }
 
-/// Inflates one message.
-#[derive(Debug)]
-pub struct Inflater(Decompress);
+/// Inflates a whole message.
+///
+/// # Errors
+/// [`CloseReason::TooBig`] as soon as more than `max_bytes` come of it; [`CloseReason::NotDeflate`] where
+/// nothing can be made of it.
+pub fn inflate(packed: &[u8], max_bytes: usize) -> Result<Vec<u8>, CloseReason> {
+    INFLATER.with_borrow_mut(|state| {
+        state.reset(false);
+        let mut plain = Vec::new();
+        append_inflated(state, packed, &mut plain, max_bytes)?;
+        append_inflated(state, &TAIL, &mut plain, max_bytes)?;
+        Ok(plain)
+    })
+}
 
-impl Inflater {
-    pub fn new() -> Self {
-        Self(SPARE.take().unwrap_or_else(|| Decompress::new(false)))
-    }
-
-    /// Appends what these bytes inflate to.
-    ///
-    /// # Errors
-    /// [`CloseReason::TooBig`] as soon as `out` would hold more than `max_bytes`;
-    /// [`CloseReason::NotDeflate`] where nothing can be made of it.
-    pub fn inflate(
-        &mut self,
-        mut bytes: &[u8],
-        out: &mut Vec<u8>,
-        max_bytes: usize,
-    ) -> Result<(), CloseReason> {
-        let mut chunk = [0; CHUNK_BYTES];
-        loop {
-            let (read_before, made_before) = (self.0.total_in(), self.0.total_out());
-            // One byte more than may be tells that there is more.
-            let room = CHUNK_BYTES.min(max_bytes - out.len() + 1);
-            let status = self.0.decompress(bytes, &mut chunk[..room], FlushDecompress::Sync);
-            let status = status.map_err(|_| CloseReason::NotDeflate)?;
-            let read = (self.0.total_in() - read_before) as usize;
-            let made = (self.0.total_out() - made_before) as usize;
-            bytes = &bytes[read..];
-            if made > max_bytes - out.len() {
-                return Err(CloseReason::TooBig);
-            }
-            frame::append(out, &chunk[..made], max_bytes);
-            match status {
-                // A client may end its data within a message, and begin anew (RFC 7692, 7.2.3.4).
-                Status::StreamEnd => self.0.reset(false),
-                // There may be more where this came from.
-                _ if made == room => continue,
-                _ if read == 0 && !bytes.is_empty() => return Err(CloseReason::NotDeflate),
-                _ => {}
-            }
-            if bytes.is_empty() {
-                return Ok(());
-            }
+fn append_inflated(
+    state: &mut Decompress,
+    mut packed: &[u8],
+    plain: &mut Vec<u8>,
+    max_bytes: usize,
+) -> Result<(), CloseReason> {
+    let mut chunk = [0; CHUNK_BYTES];
+    loop {
+        let (read_before, made_before) = (state.total_in(), state.total_out());
+        // One byte more than may be tells that there is more.
+        let room = CHUNK_BYTES.min(max_bytes - plain.len() + 1);
+        let status = state.decompress(packed, &mut chunk[..room], FlushDecompress::Sync);
+        let status = status.map_err(|_| CloseReason::NotDeflate)?;
+        let read = (state.total_in() - read_before) as usize;
+        let made = (state.total_out() - made_before) as usize;
+        packed = &packed[read..];
+        if made > max_bytes - plain.len() {
+            return Err(CloseReason::TooBig);
         }
-    }
-
-    /// Inflates the end of a message.
-    ///
-    /// # Errors
-    /// As [`inflate`](Self::inflate).
-    pub fn finish(mut self, out: &mut Vec<u8>, max_bytes: usize) -> Result<(), CloseReason> {
-        self.inflate(&TAIL, out, max_bytes)?;
-        self.0.reset(false);
-        SPARE.set(Some(self.0));
-        Ok(())
+        frame::append(plain, &chunk[..made], max_bytes);
+        match status {
+            // A client may end its data within a message, and begin anew (RFC 7692, 7.2.3.4).
+            Status::StreamEnd => state.reset(false),
+            // There may be more where this came from.
+            _ if made == room => continue,
+            _ if read == 0 && !packed.is_empty() => return Err(CloseReason::NotDeflate),
+            _ => {}
+        }
+        if packed.is_empty() {
+            return Ok(());
+        }
     }
 }
 

@@ -8,7 +8,7 @@
 mod body;
 pub mod client;
 pub mod close;
-mod deflate;
+pub mod deflate;
 pub mod dialect;
 pub mod feed;
 pub mod frame;

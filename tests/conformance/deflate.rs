@@ -262,12 +262,8 @@ fn what_breaks_a_compressed_message_closes_with_its_code() {
         ("damaged", frame(FIN | PACKED | BINARY, &[0, 5, 0, 0, 0, 1, 2, 3, 4, 5]), 1007),
         ("inflated, no UTF-8", packed_frames(TEXT, &packed(&bad_utf8, 6), 100), 1007),
         ("inflated, cut within a character", packed_frames(TEXT, &packed(&cut, 6), 100), 1007),
-        // 32 MiB in 32 KiB: found in the fragment that is too much, whatever follows.
-        (
-            "a bomb",
-            packed_frames(TEXT, &packed(&vec![b'0'; 32 << 20], 9), 512)[..6_000].to_vec(),
-            1009,
-        ),
+        // 32 MiB in 32 KiB.
+        ("a bomb", packed_frames(TEXT, &packed(&vec![b'0'; 32 << 20], 9), 512), 1009),
         (
             "a bomb in one frame",
             packed_frames(BINARY, &packed(&vec![0; LIMIT + 1], 9), usize::MAX),

@@ -9,7 +9,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::{CLOSE, CONTROL_BYTES, FINISHED, PACKED, PING, PONG, TEXT};
-use crate::delivery::{close::CloseReason, deflate::Inflater};
+use crate::delivery::{close::CloseReason, deflate};
 
 /// What a client said.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,8 +35,8 @@ pub struct Assembler {
 struct Partial {
     is_text: bool,
     payload: Vec<u8>,
-    /// Of a compressed message.
-    inflater: Option<Inflater>,
+    /// Compressed: inflated when it is whole.
+    is_packed: bool,
     /// So many bytes of a text are known to be UTF-8.
     checked: usize,
     /// The frame that is being read; none between two fragments.
@@ -78,7 +78,7 @@ impl Assembler {
         Self { inflates, ..self }
     }
 
-    /// Memory that the beginning of a message takes, without the state of an [`Inflater`].
+    /// Memory that the beginning of a message takes.
     pub fn held_bytes(&self) -> usize {
         self.partial.as_ref().map_or(0, |partial| partial.payload.capacity())
     }
@@ -104,7 +104,9 @@ impl Assembler {
                     Read::Part => return Ok(None),
                     Read::Fragment => {}
                     Read::Message => {
-                        return self.partial.take().map(|partial| partial.finish()).transpose();
+                        let max_bytes = self.max_message_bytes;
+                        let whole = self.partial.take();
+                        return whole.map(|message| message.finish(max_bytes)).transpose();
                     }
                 }
             }
@@ -156,9 +158,7 @@ impl Assembler {
             _ => return Err(CloseReason::Protocol("unknown opcode")),
         }
         let Some(length) = header.length else { return Ok(()) };
-        // What a compressed fragment adds to its message shows when it is inflated.
-        let plain = self.partial.as_ref().filter(|partial| partial.inflater.is_none());
-        let held = plain.map_or(0, |partial| partial.payload.len());
+        let held = self.partial.as_ref().map_or(0, |partial| partial.payload.len());
         if header.opcode < CLOSE && length > (self.max_message_bytes - held) as u64 {
             return Err(CloseReason::TooBig);
         }
@@ -212,7 +212,7 @@ impl Partial {
         Self {
             is_text: header.opcode == TEXT,
             payload: Vec::new(),
-            inflater: header.packed.then(Inflater::new),
+            is_packed: header.packed,
             checked: 0,
             frame: None,
         }
@@ -227,18 +227,9 @@ impl Partial {
     ) -> Result<Read, CloseReason> {
         let here = frame.left.min(buffer.len());
         unmask(&mut buffer[..here], &mut frame.mask);
-        match &mut self.inflater {
-            Some(inflater) => inflater.inflate(&buffer[..here], &mut self.payload, max_bytes)?,
-            None => append(&mut self.payload, &buffer[..here], max_bytes),
-        }
+        append(&mut self.payload, &buffer[..here], max_bytes);
         buffer.advance(here);
         frame.left -= here;
-        if frame.left == 0
-            && frame.finished
-            && let Some(inflater) = self.inflater.take()
-        {
-            inflater.finish(&mut self.payload, max_bytes)?;
-        }
         self.check_text()?;
         Ok(if frame.left > 0 {
             self.frame = Some(frame);
@@ -252,7 +243,7 @@ impl Partial {
 
     /// Refuses a text by the first byte that cannot be UTF-8. A character may be cut by what has come.
     fn check_text(&mut self) -> Result<(), CloseReason> {
-        if self.is_text {
+        if self.is_text && !self.is_packed {
             self.checked += match std::str::from_utf8(&self.payload[self.checked..]) {
                 Ok(text) => text.len(),
                 Err(error) if error.error_len().is_none() => error.valid_up_to(),
@@ -262,11 +253,14 @@ impl Partial {
         Ok(())
     }
 
-    fn finish(self) -> Result<Inbound, CloseReason> {
+    fn finish(mut self, max_bytes: usize) -> Result<Inbound, CloseReason> {
+        if self.is_packed {
+            self.payload = deflate::inflate(&self.payload, max_bytes)?;
+        }
         if !self.is_text {
             return Ok(Inbound::Binary(self.payload));
         }
-        // All but a character that is cut by the end was found to be valid already.
+        // Of a plain one all but a character that is cut by the end was found to be valid already.
         String::from_utf8(self.payload).map(Inbound::Text).map_err(|_| CloseReason::NotUtf8)
     }
 }
