@@ -70,7 +70,9 @@ fn a_close_is_answered_with_its_code_and_nothing_is_answered_behind_it() {
     }
     // Within a message, of which nothing comes back.
     let mut peer = Peer::connect(&server);
-    peer.say(&[frame(TEXT, b"fragment1"), closing, frame(FIN | 0, b"fragment2")].concat());
+    peer.say(
+        &[frame(TEXT, b"fragment1"), closing, frame(FIN | CONTINUATION, b"fragment2")].concat(),
+    );
     peer.ends(1000);
     // Behind a long message, which does come back.
     let mut peer = Peer::connect(&server);

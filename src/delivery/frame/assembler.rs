@@ -277,10 +277,15 @@ pub fn append(payload: &mut Vec<u8>, bytes: &[u8], max_bytes: usize) {
 
 /// Takes a mask off, and turns it to where the next bytes go on.
 fn unmask(bytes: &mut [u8], mask: &mut [u8; 4]) {
-    for (byte, mask) in bytes.iter_mut().zip(mask.iter().cycle()) {
+    let word = u32::from_ne_bytes(*mask);
+    let (words, rest) = bytes.as_chunks_mut();
+    for four in words {
+        *four = (u32::from_ne_bytes(*four) ^ word).to_ne_bytes();
+    }
+    for (byte, mask) in rest.iter_mut().zip(*mask) {
         *byte ^= mask;
     }
-    mask.rotate_left(bytes.len() % 4);
+    mask.rotate_left(rest.len());
 }
 
 fn control(opcode: u8, payload: Bytes) -> Result<Inbound, CloseReason> {
