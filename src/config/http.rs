@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use actix_http::header::HeaderName;
 use ipnet::IpNet;
 
 use super::{
@@ -23,6 +24,9 @@ pub struct HttpConfig {
     pub metrics_listen: Option<SocketAddr>,
     /// Proxies whose word on the client's address is taken, from `X-Forwarded-For`. Default: none.
     pub trusted_proxies: Vec<IpNet>,
+    /// Header in which one of them states who the client is, for `session.max_per_identity`. From
+    /// anybody else it is ignored. Default: off.
+    pub identity_header: Option<HeaderName>,
     /// Worker threads, each with its shard of the sessions. Default: the number of cores.
     pub workers: usize,
     /// Most bytes of a request's body. Default 1 MiB.
@@ -43,6 +47,7 @@ impl Default for HttpConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             metrics_listen: None,
             trusted_proxies: Vec::new(),
+            identity_header: None,
             // Where the number of cores is not known, two: one slow turn must not stop everybody.
             workers: thread::available_parallelism().map_or(2, usize::from),
             max_body_bytes: 1 << 20,
@@ -81,6 +86,16 @@ pub(super) fn keys() -> Vec<Key> {
             |text| text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from)),
             ToString::to_string,
             |config| &mut config.http.trusted_proxies,
+        ),
+        Key::text(
+            "http.identity_header",
+            "\"off\", or the name of a header, such as \"x-forwarded-user\"",
+            |text| match text {
+                "off" => Ok(None),
+                text => text.parse().map(Some).map_err(|_| Refused::not_understood()),
+            },
+            |name| name.as_ref().map_or_else(|| "off".to_owned(), ToString::to_string),
+            |config| &mut config.http.identity_header,
         ),
         Key::count("http.workers", 1..=512, |config| &mut config.http.workers),
         Key::size("http.max_body_bytes", KIB..=256 * MIB, |config| &mut config.http.max_body_bytes),

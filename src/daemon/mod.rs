@@ -50,7 +50,7 @@ use crate::{
     backfill::{BackfillCommand, Backfills},
     config::{Config, LiveConfig},
     control::{Command, ControlServer, Socket, SocketFile},
-    delivery::{self, Casting, SessionSet, replay::Pages},
+    delivery::{self, Casting, SessionSet, drain::DrainCommand, replay::Pages},
     http::{self, ApiState, Exports, metrics::Metrics},
     logging::Queued,
     mirror::MirrorWriter,
@@ -169,8 +169,7 @@ impl Daemon {
         let pages =
             Pages::new(store.clone(), log.clone(), node::keys_of, earlier_runs, stats.clone());
         let (state_dir, described) = (config.state_dir.clone(), store.describe());
-        let sessions = SessionSet::new(config.session.max_sessions, stats.clone());
-        sessions.set_max_per_address(config.session.max_per_address);
+        let sessions = SessionSet::new(stats.clone());
         let nodes = config.source.data_dirs.iter();
         let live = Live { config: Arc::new(LiveConfig::new(config.clone())), horizon };
         let api = Arc::new(ApiState {
@@ -217,6 +216,7 @@ impl Daemon {
                 store: described,
                 writer: pipeline.writer.clone().recipient(),
             }),
+            Box::new(DrainCommand { sessions: sessions.clone() }),
         ];
         let control = listen_for_commands(&state_dir, commands, &mut threads, &stats, logger);
         let Pipeline {

@@ -5,7 +5,7 @@
 //! Invariants: a feed ends with its body, and its body with the feed; a client that takes nothing for
 //! `session.stall_timeout` is cut off, whatever HTTP would do.
 
-use std::{cell::RefCell, net::IpAddr, rc::Rc, sync::Arc};
+use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use actix::prelude::*;
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use slog::debug;
 use super::{
     Casting,
     body::Body,
+    client::Client,
     close::CloseReason,
     dialect::Dialect,
     members::Members,
@@ -43,7 +44,7 @@ pub struct Request {
     /// Events that it takes at most.
     pub limit: usize,
     /// Who has asked.
-    pub address: Option<IpAddr>,
+    pub client: Client,
     pub peer: Peer,
 }
 
@@ -100,8 +101,8 @@ impl Feeds {
     /// # Errors
     /// Nothing has begun then.
     pub async fn begin(&self, request: Request) -> Result<Handle, FeedError> {
-        let permit = self.casting.sessions.enter(request.address)?;
         let config = self.casting.config.get();
+        let permit = self.casting.sessions.enter(request.client.clone(), &config.session)?;
         request.peer.bound_send_buffer(config.session.send_buffer_bytes);
         let mut starts: Vec<Start> = Vec::new();
         for wanted in &request.wanted {

@@ -9,6 +9,7 @@ mod body;
 pub mod client;
 pub mod close;
 pub mod dialect;
+pub mod drain;
 pub mod feed;
 pub mod frame;
 pub mod index;

@@ -32,7 +32,8 @@ use slog::debug;
 use tokio::net::TcpStream;
 
 use super::{
-    Casting, client,
+    Casting,
+    client::Client,
     dialect::Door,
     feed::Feeds,
     members::Members,
@@ -159,11 +160,12 @@ impl Worker {
         let casting = self.casting.clone();
         let config = casting.config.get();
         let Some(socket) = parts.io.into_socket() else { return };
+        let allowances = permit.allowances();
         match Wire::new(socket, &config.session, casting.stats.clone(), permit) {
             Ok(wire) => {
                 let members = self.members.clone();
                 let inbound: BytesMut = parts.read_buf;
-                let start = Start { wire, door, inbound, members, casting, config };
+                let start = Start { wire, door, inbound, allowances, members, casting, config };
                 Session::new(start).start();
             }
             Err(error) => {
@@ -177,9 +179,8 @@ impl Worker {
         ws::verify_handshake(request.head())?;
         let config = self.casting.config.get();
         let connected = request.head().peer_addr.map(|address| address.ip());
-        let address =
-            client::address(connected, &request.head().headers, &config.http.trusted_proxies);
-        Ok((door, self.casting.sessions.enter(address)?))
+        let client = Client::of(connected, &request.head().headers, &config.http);
+        Ok((door, self.casting.sessions.enter(client, &config.session)?))
     }
 }
 
@@ -190,7 +191,7 @@ impl Refusal {
             Self::Handshake(HandshakeError::GetMethodRequired) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Handshake(HandshakeError::UnsupportedVersion) => StatusCode::UPGRADE_REQUIRED,
             Self::Handshake(_) => StatusCode::BAD_REQUEST,
-            Self::Enter(EnterError::Crowded) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Enter(error) if error.is_own() => StatusCode::TOO_MANY_REQUESTS,
             Self::Enter(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -199,9 +200,7 @@ impl Refusal {
         match self {
             Self::NotFound => "not_found",
             Self::Handshake(_) => "bad_handshake",
-            Self::Enter(EnterError::Full) => "too_many_sessions",
-            Self::Enter(EnterError::Crowded) => "too_many_of_address",
-            Self::Enter(EnterError::Closing) => "shutting_down",
+            Self::Enter(error) => error.code(),
         }
     }
 }
@@ -224,8 +223,8 @@ async fn refuse(framed: &mut Upgraded, refusal: &Refusal) -> io::Result<()> {
         Refusal::Handshake(HandshakeError::GetMethodRequired) => {
             response.insert_header((header::ALLOW, HeaderValue::from_static("GET")));
         }
-        Refusal::Enter(_) => {
-            response.insert_header((header::RETRY_AFTER, "5"));
+        Refusal::Enter(error) => {
+            response.insert_header((header::RETRY_AFTER, error.retry_after_secs()));
         }
         Refusal::NotFound | Refusal::Handshake(_) => {}
     }

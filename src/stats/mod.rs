@@ -218,6 +218,16 @@ pub struct SessionStats {
     pub open: Gauge,
     pub opened: Counter,
     pub closed: Counter,
+    /// Identities that have any of them open.
+    pub identities: Gauge,
+    /// Clients that were not let in, by [`EnterError`](crate::delivery::set::EnterError).
+    pub refusals: Refusals,
+    /// Since when clients are sent away, and until when all of them are to be told, in microseconds
+    /// since 1970; 0 while none are.
+    pub draining_since: Gauge,
+    pub draining_until: Gauge,
+    /// 1 when the daemon stops.
+    pub closing: Gauge,
     pub subscriptions: Gauge,
     /// Users that these name; one that several name counts several times.
     pub users: Gauge,
@@ -252,11 +262,22 @@ pub struct SessionStats {
     pub cast_durations: Histogram,
 }
 
+/// Clients that were refused a session.
+#[derive(Debug, Default)]
+pub struct Refusals {
+    pub too_many_sessions: Counter,
+    pub too_many_of_address: Counter,
+    pub too_many_of_identity: Counter,
+    pub draining: Counter,
+    pub shutting_down: Counter,
+}
+
 /// Sessions whose end began, by who or what ended them. A client's own close code is not a label:
 /// there are thousands.
 #[derive(Debug, Default)]
 pub struct Endings {
     pub shutting_down: Counter,
+    pub draining: Counter,
     pub protocol: Counter,
     pub not_text: Counter,
     pub not_utf8: Counter,
