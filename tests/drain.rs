@@ -6,15 +6,15 @@
 mod common;
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
-    net::TcpStream,
+    io::{BufRead, BufReader, Write},
     process::{Child, Command, Output, Stdio},
     thread,
 };
 
 use common::{
-    PATIENCE, Setup, TestDaemon, end_of, eventually,
+    Setup, end_of, eventually,
     node::{ALICE, Kind, append, fills_line},
+    raw::{HANDSHAKE, ask, connect},
     receive_type, run_to_end,
 };
 use rustix::process::Signal;
@@ -43,29 +43,6 @@ fn said(output: Output) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8(text).unwrap())
 }
 
-/// Status, the seconds of `Retry-After`, and the body.
-fn answer(daemon: &TestDaemon, request: &str) -> (u16, Option<u64>, Value) {
-    let mut socket = TcpStream::connect(("127.0.0.1", daemon.port)).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    let request =
-        format!("{request}Connection: close\r\n\r\n").replacen("\r\n", "\r\nHost: n\r\n", 1);
-    let request = match request.contains("Upgrade:") {
-        true => request.replace("Connection: close", "Connection: upgrade"),
-        false => request,
-    };
-    socket.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    let head = head.to_lowercase();
-    let wait = head.lines().find_map(|line| line.strip_prefix("retry-after: "));
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, wait.map(|wait| wait.parse().unwrap()), serde_json::from_str(body).unwrap_or_default())
-}
-
-const HANDSHAKE: &str = "GET /v1/ws HTTP/1.1\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-
 /// Reads to the end of a WebSocket, and gives what was said last and the code of the close frame.
 fn last_words(mut client: common::Client) -> (Value, u16) {
     let mut last = Value::Null;
@@ -93,8 +70,7 @@ fn clients_of_every_kind_are_sent_away_and_refused_while_all_else_goes_on_until_
     assert_eq!(daemon.status()["sessions"]["drain"], Value::Null);
     let native: Vec<_> = (0..20).map(|_| daemon.subscribe("fills")).collect();
     let older = daemon.connect("/ws");
-    let mut stream = TcpStream::connect(("127.0.0.1", daemon.port)).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut stream = connect(daemon.port);
     stream.write_all(b"GET /v1/stream?topic=fills HTTP/1.0\r\n\r\n").unwrap();
     let port = daemon.port;
     let poll = thread::spawn(move || {
@@ -129,13 +105,13 @@ fn clients_of_every_kind_are_sent_away_and_refused_while_all_else_goes_on_until_
 
     // Who comes back meanwhile is told when to try again.
     for path in ["/v1/stream?topic=fills", "/v1/poll?topic=fills"] {
-        let (status, wait, body) = answer(&daemon, &format!("GET {path} HTTP/1.1\r\n"));
-        assert_eq!((status, &body["code"]), (503, &json!("draining")), "{path}");
-        assert!((5..=15).contains(&wait.unwrap()));
+        let answer = ask(daemon.port, &format!("GET {path} HTTP/1.1\r\n"));
+        assert_eq!(answer.code(), (503, "draining"), "{path}");
+        assert!((5..=15).contains(&answer.retry_after.unwrap()));
     }
-    let (status, wait, body) = answer(&daemon, HANDSHAKE);
-    assert_eq!((status, &body["code"]), (503, &json!("draining")));
-    assert!((5..=15).contains(&wait.unwrap()));
+    let answer = ask(daemon.port, HANDSHAKE);
+    assert_eq!(answer.code(), (503, "draining"));
+    assert!((5..=15).contains(&answer.retry_after.unwrap()));
     let (status, ready) = daemon.get("/readyz");
     assert_eq!((status, &ready["reason"]), (503, &json!("draining")));
     assert_eq!(daemon.get("/health").1["status"], "not_ready");

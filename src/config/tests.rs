@@ -95,6 +95,7 @@ fn other_value(path: &str) -> String {
         "http.listen" => "\"[::1]:0\"",
         "http.metrics_listen" => "\"127.0.0.1:9464\"",
         "http.trusted_proxies" => "[\"10.0.0.0/8\"]",
+        "http.max_connections" => "70",
         "http.identity_header" => "\"x-forwarded-user\"",
         "http.max_body_bytes" => "2048",
         "http.max_page_size" => "500",

@@ -20,7 +20,7 @@ mod watchdog;
 use std::{
     future::{self, Future},
     mem,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     path::Path,
     rc::Rc,
     sync::Arc,
@@ -102,6 +102,8 @@ pub struct Daemon {
     /// Everybody who has to answer the watchdog.
     stages: Vec<Stage>,
     server: ServerHandle,
+    /// The listening socket of that server.
+    door: TcpListener,
     /// Where `http.metrics_listen` names an address.
     metrics: Option<ServerHandle>,
     /// The control socket, to be removed; `None` where it could not be made.
@@ -206,6 +208,7 @@ impl Daemon {
             topics,
             logger: logger.new(o!("component" => "delivery")),
         });
+        let door = listener.try_clone()?;
         let server = delivery::serve(listener, casting, http::routes(api))?;
         let handle = server.handle();
         actix_rt::spawn(server);
@@ -243,6 +246,7 @@ impl Daemon {
             live,
             stages,
             server: handle,
+            door,
             metrics,
             control,
             stats,

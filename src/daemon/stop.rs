@@ -1,9 +1,13 @@
 //! Stopping in the direction of the data, so that nothing is cut off that was read.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::Shutdown,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::{join, join_all};
 use slog::{info, warn};
+use socket2::SockRef;
 use tokio::time::timeout;
 
 use super::{Daemon, supervisor::StopSupervising};
@@ -58,14 +62,16 @@ impl Daemon {
     pub async fn stop(self) -> anyhow::Result<()> {
         info!(self.logger, "stopping");
         let start = Instant::now();
-        // Who comes from here on is told to come again later.
+        // Who comes from here on is told to come again later, or finds nobody.
         self.sessions.shut();
+        self.server.pause().await;
         if let Some(control) = &self.control {
             // Nobody shall wait for an answer of ours. A socket that stays is replaced at the next start.
             control.remove().ok();
         }
         // What an operator has confirmed holds after the next start too, unless the store is away.
         drop(timeout(SETTLE_WITHIN, self.keeper.send(Settle)).await);
+        self.shut_the_door();
         self.backfills.stop();
         let stop_reading = self.watchers.iter().map(|watcher| watcher.send(StopReading));
         // A watcher that is gone reads no further either; one that hangs in a read of a dead disk
@@ -102,6 +108,15 @@ impl Daemon {
         }
         info!(self.logger, "stopped"; "after_ms" => start.elapsed().as_millis() as u64);
         Ok(())
+    }
+
+    /// From here on the system refuses who connects, those included who wait to be accepted: nobody hangs
+    /// on a server that does not come. By now that server has heard of the pause; if it had not, it would
+    /// only log that it cannot accept.
+    fn shut_the_door(&self) {
+        if let Err(error) = SockRef::from(&self.door).shutdown(Shutdown::Both) {
+            warn!(self.logger, "the listener does not close yet"; "error" => %error);
+        }
     }
 
     /// Over which time clients are told to close.

@@ -13,6 +13,7 @@ pub mod drain;
 pub mod feed;
 pub mod frame;
 pub mod index;
+mod lobby;
 mod members;
 mod outbox;
 mod outlet;

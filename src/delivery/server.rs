@@ -20,7 +20,7 @@ use actix_http::{
     ws::{self, HandshakeError},
 };
 use actix_server::Server;
-use actix_service::{IntoServiceFactory, ServiceFactoryExt, fn_service, map_config};
+use actix_service::{IntoServiceFactory, Service, ServiceFactoryExt, fn_service, map_config};
 use actix_web::{
     App, HttpResponse,
     dev::AppConfig,
@@ -36,8 +36,9 @@ use super::{
     client::Client,
     dialect::Door,
     feed::Feeds,
+    lobby::{Answer, Lobby, Visit},
     members::Members,
-    peer::Connection,
+    peer::{Connection, Peer},
     session::{Session, Start},
     set::{EnterError, Permit},
     shard::Shard,
@@ -45,9 +46,13 @@ use super::{
 };
 
 /// How long an HTTP connection may be idle between two requests.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// How long a client may take to close after an answer that ends its connection.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Most connections of one worker, sessions by streams and polls among them, above which it would not
+/// even accept: out of reach, as [`Lobby`] and [`SessionSet`](super::set::SessionSet) refuse with an answer.
+const ACCEPTED: usize = 1 << 24;
 
 /// How long a graceful stop waits for HTTP requests that are under way, in seconds. Sessions do not
 /// count: they leave HTTP with their handshake.
@@ -70,18 +75,26 @@ where
     let config = casting.config.get();
     let workers = config.http.workers.max(1);
     let request_timeout = config.http.request_timeout;
+    let lobby = Lobby::new(casting.stats.clone());
     let server = Server::build()
         .workers(workers)
+        .max_concurrent_connections(ACCEPTED)
         .disable_signals()
         .shutdown_timeout(SHUTDOWN_TIMEOUT_SECS)
         .listen("http", listener, move || {
             let worker = Rc::new(Worker::start(casting.clone()));
             let app = App::new()
                 .app_data(Feeds::new(casting.clone(), worker.members.clone()))
+                .wrap_fn(|request, service| {
+                    let served = request.conn_data::<Peer>().map(Peer::served);
+                    let answer = service.call(request);
+                    async move { Ok(answer.await?.map_body(|_, body| Answer::new(body, served))) }
+                })
                 .configure(routes.clone())
                 .route("/ws", web::get().to(upgrade_required))
                 .route("/v1/ws", web::get().to(upgrade_required));
             let app = app.into_factory().map_err(|error: actix_web::Error| error.error_response());
+            let lobby = lobby.clone();
             let upgrade = fn_service(move |(request, framed): (Request, Upgraded)| {
                 let worker = worker.clone();
                 async move {
@@ -101,10 +114,19 @@ where
                 .finish(map_config(app, |()| AppConfig::default()));
             let casting = casting.clone();
             let connections = fn_service(move |socket: TcpStream| {
-                let address = socket.peer_addr().ok();
-                let patience = casting.config.get().http.write_timeout;
-                let connection = Connection::new(socket, patience, casting.stats.clone());
-                async move { Ok::<_, DispatchError>((connection, Protocol::Http1, address)) }
+                let (casting, lobby) = (casting.clone(), lobby.clone());
+                async move {
+                    let config = casting.config.get();
+                    let Some(place) = lobby.enter(config.http.max_connections) else {
+                        lobby.refuse(socket).await;
+                        return Err(DispatchError::DisconnectTimeout);
+                    };
+                    let address = socket.peer_addr().ok();
+                    let visit = Visit::new(place, request_timeout);
+                    let (patience, stats) = (config.http.write_timeout, casting.stats.clone());
+                    let connection = Connection::new(socket, visit, patience, stats);
+                    Ok((connection, Protocol::Http1, address))
+                }
             });
             connections.and_then(http)
         })?;

@@ -64,6 +64,7 @@ pub struct Stats {
     pub router: RouterStats,
     pub store: StoreStats,
     pub mirror: MirrorStats,
+    pub connections: ConnectionStats,
     pub sessions: SessionStats,
     pub backfill: BackfillStats,
     /// Connections that were cut because their client took nothing of an answer.
@@ -260,6 +261,16 @@ pub struct SessionStats {
     /// From the read of a segment's bytes until its last event is in the outboxes, for each shard
     /// with subscribers.
     pub cast_durations: Histogram,
+}
+
+/// Connections of clients that are no sessions.
+#[derive(Debug, Default)]
+pub struct ConnectionStats {
+    pub open: Gauge,
+    /// Refused, as `http.max_connections` were open.
+    pub too_many: Counter,
+    /// Ended, as a request was not complete within `http.request_timeout`.
+    pub too_slow: Counter,
 }
 
 /// Clients that were refused a session.

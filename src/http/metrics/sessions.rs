@@ -10,6 +10,25 @@ pub fn sessions(page: &mut Page, metrics: &Metrics) {
     let Metrics { state, .. } = metrics;
     let config = state.config.get();
     let stats = &state.stats.sessions;
+    let connections = &state.stats.connections;
+    page.gauge(
+        "nodecast_http_connections",
+        "Connections of clients that are no sessions: they ask, are answered, or are idle.",
+        connections.open.get(),
+    );
+    page.gauge(
+        "nodecast_http_connections_limit",
+        "Bound of it: http.max_connections.",
+        config.http.max_connections,
+    );
+    page.by_reason(
+        "nodecast_http_connections_refused_total",
+        "Connections that were refused, or ended before their request was complete.",
+        &[
+            ("too_many_connections", &connections.too_many),
+            ("request_timeout", &connections.too_slow),
+        ],
+    );
     page.gauge(
         "nodecast_sessions",
         "Sessions that are open: WebSockets, streams, and long polls that wait.",
