@@ -126,7 +126,8 @@ fn closed(client: &mut Client) -> u16 {
 fn what_one_session_asks_for_and_says_is_limited_and_with_an_identity_over_all_its_sessions() {
     // M34 M35
     let config = format!(
-        "{PROXY}[session]\nmax_subscriptions = 1\nmax_users = 2\nmax_messages_per_minute = 5\n\
+        "{PROXY}[session]\nmax_subscriptions = 2\nmax_users = 3\n\
+         max_users_per_subscription = 2\nmax_messages_per_minute = 6\n\
          max_bytes_per_minute = \"4KiB\"\nmax_frame_bytes = \"1KiB\"\n"
     );
     let (_setup, daemon, metrics) = start(&config);
@@ -142,21 +143,35 @@ fn what_one_session_asks_for_and_says_is_limited_and_with_an_identity_over_all_i
     receive_type(&mut client, "hello");
     let users: Vec<_> = (0..3).map(|user| format!("0x{user:040x}")).collect();
     send(&mut client, &json!({"type": "subscribe", "id": 1, "topic": "fills", "users": users}));
-    assert_eq!(receive(&mut client)["code"], "too_many_users");
-    send(&mut client, &json!({"type": "subscribe", "id": 1, "topic": "fills"}));
-    assert_eq!(receive(&mut client)["type"], "ack");
-    send(&mut client, &json!({"type": "subscribe", "id": 2, "topic": "fills"}));
-    assert_eq!(receive(&mut client)["code"], "too_many_subscriptions");
-    assert_eq!((of_session("too_many_users"), of_session("too_many_subscriptions")), (1, 1));
+    assert_eq!(receive(&mut client)["code"], "too_many_users_of_subscription");
+    let path = format!("/v1/poll?topic=fills&user={}", users.join("&user="));
+    assert_eq!(daemon.get(&path).0, 400);
+    assert_eq!(of_session("too_many_users_of_subscription"), 2);
+    // A stream of both topics has two subscriptions, and each names both users.
+    let path = format!("/v1/stream?user={}", users[..2].join("&user="));
+    assert_eq!(daemon.get(&path).0, 400);
+    let mut subscribe = |id: u64, users: &[String]| {
+        send(
+            &mut client,
+            &json!({"type": "subscribe", "id": id, "topic": "fills", "users": users}),
+        );
+        receive(&mut client)
+    };
+    assert_eq!(subscribe(1, &users[..2])["type"], "ack");
+    assert_eq!(subscribe(2, &users[..2])["code"], "too_many_users");
+    assert_eq!(of_session("too_many_users"), 2);
+    assert_eq!(subscribe(2, &users[..1])["type"], "ack");
+    assert_eq!(subscribe(3, &users[..1])["code"], "too_many_subscriptions");
+    assert_eq!(of_session("too_many_subscriptions"), 1);
     let ping = |bytes: usize| Message::text(format!("{{\"type\":\"ping\"{:bytes$}}}", ""));
     client.send(ping(2_000)).unwrap();
     assert_eq!(closed(&mut client), 1009);
     assert_eq!(ending("too_big", "1009"), 1);
 
-    // Five messages of both together, and then one of each is too many.
+    // Six messages of both together, and then one of each is too many.
     let ann = [("x-forwarded-user", "ann")];
     let mut both = [session(&daemon, &ann), session(&daemon, &ann)];
-    for turn in 0..5 {
+    for turn in 0..6 {
         let client = &mut both[turn % 2];
         send(client, &json!({"type": "ping"}));
         receive_type(client, "pong");

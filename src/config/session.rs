@@ -26,6 +26,8 @@ pub struct SessionConfig {
     pub max_subscriptions: usize,
     /// Most users that one session names, in all its subscriptions together. Default 100,000.
     pub max_users: usize,
+    /// Most users that one subscription names. Default 100,000: as many as a session may.
+    pub max_users_per_subscription: usize,
     /// Most bytes that wait for one client; above it the client is behind and gets the rest as it takes
     /// what waits. Default 1 MiB.
     pub outbox_bytes: usize,
@@ -58,6 +60,7 @@ impl Default for SessionConfig {
             max_bytes_per_minute: 64 << 20,
             max_subscriptions: 1_000,
             max_users: 100_000,
+            max_users_per_subscription: 100_000,
             outbox_bytes: 1 << 20,
             send_buffer_bytes: 256 << 10,
             max_frame_bytes: 1 << 20,
@@ -94,6 +97,9 @@ pub(super) fn keys() -> Vec<Key> {
             &mut config.session.max_subscriptions
         }),
         Key::count("session.max_users", 1..=10_000_000, |config| &mut config.session.max_users),
+        Key::count("session.max_users_per_subscription", 1..=10_000_000, |config| {
+            &mut config.session.max_users_per_subscription
+        }),
         Key::size("session.outbox_bytes", 4 * KIB..=GIB, |config| &mut config.session.outbox_bytes),
         Key::size("session.send_buffer_bytes", 4 * KIB..=64 * MIB, |config| {
             &mut config.session.send_buffer_bytes

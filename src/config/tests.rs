@@ -109,6 +109,7 @@ fn other_value(path: &str) -> String {
         "session.max_bytes_per_minute" => "\"5KiB\"",
         "session.max_subscriptions" => "11",
         "session.max_users" => "12",
+        "session.max_users_per_subscription" => "9",
         "session.outbox_bytes" => "\"64KiB\"",
         "session.send_buffer_bytes" => "\"65kB\"",
         "session.max_frame_bytes" => "\"4KiB\"",

@@ -116,13 +116,15 @@ impl Feeds {
         let mut changes = Vec::new();
         for (number, (wanted, start)) in request.wanted.iter().zip(&starts).enumerate() {
             let Wanted { topic, users, conditions } = wanted.clone();
-            let mut change = seat.subscriptions.subscribe(
+            let change = seat.subscriptions.subscribe(
                 &number.to_string(),
                 topic,
                 users,
                 conditions,
                 &config.session,
-            )?;
+            );
+            let mut change =
+                change.inspect_err(|error| error.count(&self.casting.stats.sessions))?;
             change.begins = (request.from != Since::Now).then_some(start.seq);
             changes.push(change);
         }

@@ -232,9 +232,11 @@ pub struct SessionStats {
     pub subscriptions: Gauge,
     /// Users that these name; one that several name counts several times.
     pub users: Gauge,
-    /// What sessions asked for beyond `session.max_subscriptions` and `session.max_users`.
+    /// What sessions asked for beyond `session.max_subscriptions`, `session.max_users` and
+    /// `session.max_users_per_subscription`.
     pub refused_subscriptions: Counter,
     pub refused_users: Counter,
+    pub refused_users_of_one: Counter,
     pub frames_queued: Counter,
     pub frames_sent: Counter,
     /// Left in outboxes when their sessions closed.

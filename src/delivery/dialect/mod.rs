@@ -117,12 +117,7 @@ pub struct Resume {
 impl Desk<'_> {
     /// Counts what a session is refused because it is full.
     fn count_refusal(&self, error: &SubscribeError) {
-        let stats = &self.stats.sessions;
-        match error {
-            SubscribeError::TooManySubscriptions(_) => stats.refused_subscriptions.add(1),
-            SubscribeError::TooManyUsers(_) => stats.refused_users.add(1),
-            SubscribeError::DuplicateId => {}
-        }
+        error.count(&self.stats.sessions);
     }
 }
 
