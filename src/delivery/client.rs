@@ -1,7 +1,7 @@
 //! Who a client is: its address, and the identity that a proxy has found, both by the word of proxies
 //! that the operator trusts.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use actix_http::header::{HeaderMap, HeaderName};
 use ipnet::IpNet;
@@ -19,6 +19,19 @@ pub struct Client {
     pub address: Option<IpAddr>,
     /// None where no trusted proxy has named one.
     pub identity: Option<Arc<str>>,
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.identity, &self.address) {
+            (Some(identity), Some(address)) => {
+                write!(f, "{} at {address}", identity.escape_debug())
+            }
+            (Some(identity), None) => write!(f, "{}", identity.escape_debug()),
+            (None, Some(address)) => address.fmt(f),
+            (None, None) => f.write_str("unknown"),
+        }
+    }
 }
 
 impl Client {

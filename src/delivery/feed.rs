@@ -104,6 +104,7 @@ impl Feeds {
         let config = self.casting.config.get();
         let permit = self.casting.sessions.enter(request.client.clone(), &config.session)?;
         request.peer.bound_send_buffer(config.session.send_buffer_bytes);
+        debug!(self.casting.logger, "feed begins"; "client" => %request.client);
         request.peer.becomes_session();
         let mut starts: Vec<Start> = Vec::new();
         for wanted in &request.wanted {

@@ -183,6 +183,7 @@ impl Worker {
         let config = casting.config.get();
         let Some(socket) = parts.io.into_socket() else { return };
         let allowances = permit.allowances();
+        debug!(self.casting.logger, "session begins"; "client" => %permit.client());
         match Wire::new(socket, &config.session, casting.stats.clone(), permit) {
             Ok(wire) => {
                 let members = self.members.clone();

@@ -323,8 +323,8 @@ impl Permit {
         self.allowances.clone()
     }
 
-    pub fn identity(&self) -> Option<&str> {
-        self.client.identity.as_deref()
+    pub fn client(&self) -> &Client {
+        &self.client
     }
 }
 
