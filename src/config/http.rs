@@ -29,8 +29,8 @@ pub struct HttpConfig {
     pub identity_header: Option<HeaderName>,
     /// Worker threads, each with its shard of the sessions. Default: the number of cores.
     pub workers: usize,
-    /// Most connections at one time that are no sessions: those that ask, are answered or are idle.
-    /// Default 1,500.
+    /// Most connections at one time beside as many as `session.max_sessions`: those that ask, are answered
+    /// or are idle. Default 1,500.
     pub max_connections: usize,
     /// Most bytes of a request's body. Default 1 MiB.
     pub max_body_bytes: usize,

@@ -1,5 +1,5 @@
-//! Connections that are no sessions: how many there may be, and how long each may take to say what it
-//! wants.
+//! Connections that are no sessions, or not yet: how many there may be, and how long each may take to
+//! say what it wants.
 //!
 //! Place in the pipeline: between the listener and HTTP. A connection leaves with its handshake; one whose
 //! answer is a session (a stream, a long poll) leaves for as long as that lasts.

@@ -117,7 +117,11 @@ where
                 let (casting, lobby) = (casting.clone(), lobby.clone());
                 async move {
                     let config = casting.config.get();
-                    let Some(place) = lobby.enter(config.http.max_connections) else {
+                    // Who connects may be about to become a session: many who come back at once must
+                    // find the places of those.
+                    let open = usize::try_from(casting.stats.sessions.open.get()).unwrap_or(0);
+                    let free = config.session.max_sessions.saturating_sub(open);
+                    let Some(place) = lobby.enter(config.http.max_connections + free) else {
                         lobby.refuse(socket).await;
                         return Err(DispatchError::DisconnectTimeout);
                     };

@@ -18,7 +18,7 @@ pub fn sessions(page: &mut Page, metrics: &Metrics) {
     );
     page.gauge(
         "nodecast_http_connections_limit",
-        "Bound of it: http.max_connections.",
+        "Bound of it while no place of a session is free: http.max_connections.",
         config.http.max_connections,
     );
     page.by_reason(
