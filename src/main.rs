@@ -13,6 +13,7 @@ fn main() -> ExitCode {
         Command::GenerateDocs(args) => cli::docs::run(args),
         Command::Generate(args) => cli::generate::run(args),
         Command::Doctor(args) => cli::doctor::run(args, legacy),
+        Command::Drain(args) => cli::drain::run(args),
         Command::Db(args) => cli::db::run(args),
         Command::Config(args) => cli::config::run(args, legacy),
         Command::Whitelist(args) => cli::whitelist::run(args, legacy),

@@ -17,6 +17,7 @@ pub mod db;
 pub mod demo;
 pub mod docs;
 pub mod doctor;
+pub mod drain;
 pub mod flags;
 pub mod generate;
 pub mod legacy;
@@ -69,6 +70,8 @@ pub enum Command {
     Generate(generate::Args),
     /// Look at everything that a run depends on, and say what to do
     Doctor(doctor::Args),
+    /// Send the clients of the running daemon away, or let them in again
+    Drain(drain::Args),
     /// Migrate, look at, prune or back up the database
     Db(db::Args),
     /// Check, show or print configuration

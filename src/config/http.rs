@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use actix_http::header::HeaderName;
 use ipnet::IpNet;
 
 use super::{
@@ -23,15 +24,22 @@ pub struct HttpConfig {
     pub metrics_listen: Option<SocketAddr>,
     /// Proxies whose word on the client's address is taken, from `X-Forwarded-For`. Default: none.
     pub trusted_proxies: Vec<IpNet>,
+    /// Header in which one of them states who the client is, for `session.max_per_identity`. From
+    /// anybody else it is ignored. Default: off.
+    pub identity_header: Option<HeaderName>,
     /// Worker threads, each with its shard of the sessions. Default: the number of cores.
     pub workers: usize,
+    /// Most connections at one time beside as many as `session.max_sessions`: those that ask, are answered
+    /// or are idle. Default 1,500.
+    pub max_connections: usize,
     /// Most bytes of a request's body. Default 1 MiB.
     pub max_body_bytes: usize,
     /// Most rows of one answer of `POST /events`. Default 1,000.
     pub max_page_size: usize,
     /// Most rows of one answer of `GET /v1/events`. Default 10,000.
     pub max_limit: usize,
-    /// Most time a client may take to send its request's head, and as much for the body. Default 10 s.
+    /// Most time a client may take to send the head of a request, and as much again for its body. Default
+    /// 10 s.
     pub request_timeout: Duration,
     /// A client that takes nothing of an answer for so long loses its connection. Default 30 s.
     pub write_timeout: Duration,
@@ -43,8 +51,10 @@ impl Default for HttpConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             metrics_listen: None,
             trusted_proxies: Vec::new(),
+            identity_header: None,
             // Where the number of cores is not known, two: one slow turn must not stop everybody.
             workers: thread::available_parallelism().map_or(2, usize::from),
+            max_connections: 1_500,
             max_body_bytes: 1 << 20,
             max_page_size: 1_000,
             max_limit: 10_000,
@@ -82,7 +92,20 @@ pub(super) fn keys() -> Vec<Key> {
             ToString::to_string,
             |config| &mut config.http.trusted_proxies,
         ),
+        Key::text(
+            "http.identity_header",
+            "\"off\", or the name of a header, such as \"x-forwarded-user\"",
+            |text| match text {
+                "off" => Ok(None),
+                text => text.parse().map(Some).map_err(|_| Refused::not_understood()),
+            },
+            |name| name.as_ref().map_or_else(|| "off".to_owned(), ToString::to_string),
+            |config| &mut config.http.identity_header,
+        ),
         Key::count("http.workers", 1..=512, |config| &mut config.http.workers),
+        Key::count("http.max_connections", 1..=1_000_000, |config| {
+            &mut config.http.max_connections
+        }),
         Key::size("http.max_body_bytes", KIB..=256 * MIB, |config| &mut config.http.max_body_bytes),
         Key::count("http.max_page_size", 1..=100_000, |config| &mut config.http.max_page_size),
         Key::count("http.max_limit", 1..=1_000_000, |config| &mut config.http.max_limit),

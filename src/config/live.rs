@@ -69,6 +69,7 @@ impl Config {
         merged.session = new.session.clone();
         merged.health = new.health.clone();
         merged.http = HttpConfig {
+            max_connections: new.http.max_connections,
             max_body_bytes: new.http.max_body_bytes,
             max_page_size: new.http.max_page_size,
             max_limit: new.http.max_limit,

@@ -1,4 +1,4 @@
-//! `[session]`: what one WebSocket client may use.
+//! `[session]`: what one client of live events may use, by WebSocket, stream or long poll.
 
 use std::time::Duration;
 
@@ -7,21 +7,27 @@ use super::{
     units::{GIB, KIB, MIB},
 };
 
-/// What one WebSocket client may use.
+/// What one client of live events may use. A session is a WebSocket, a stream of Server-Sent Events or a
+/// long poll that waits.
 #[derive(Clone, Debug)]
 pub struct SessionConfig {
     /// Most sessions at one time. Default 18,000: below the usual limit of 20,000 open files.
     pub max_sessions: usize,
     /// Most sessions of one client address at one time. Default 0: no limit.
     pub max_per_address: usize,
-    /// Most messages of a client in a minute; 0: no limit. Default 6,000.
+    /// Most sessions of one identity at one time, see `http.identity_header`. Default 0: no limit.
+    pub max_per_identity: usize,
+    /// Most messages of a session in a minute, or of all sessions of an identity; 0: no limit. Default
+    /// 6,000.
     pub max_messages_per_minute: u64,
-    /// Most bytes of a client's messages in a minute; 0: no limit. Default 64 MiB.
+    /// Most bytes of such messages in a minute; 0: no limit. Default 64 MiB.
     pub max_bytes_per_minute: u64,
     /// Most subscriptions of one session. Default 1,000.
     pub max_subscriptions: usize,
     /// Most users that one session names, in all its subscriptions together. Default 100,000.
     pub max_users: usize,
+    /// Most users that one subscription names. Default 100,000: as many as a session may.
+    pub max_users_per_subscription: usize,
     /// Most bytes that wait for one client; above it the client is behind and gets the rest as it takes
     /// what waits. Default 1 MiB.
     pub outbox_bytes: usize,
@@ -55,10 +61,12 @@ impl Default for SessionConfig {
         Self {
             max_sessions: 18_000,
             max_per_address: 0,
+            max_per_identity: 0,
             max_messages_per_minute: 6_000,
             max_bytes_per_minute: 64 << 20,
             max_subscriptions: 1_000,
             max_users: 100_000,
+            max_users_per_subscription: 100_000,
             outbox_bytes: 1 << 20,
             send_buffer_bytes: 256 << 10,
             max_frame_bytes: 1 << 20,
@@ -84,6 +92,9 @@ pub(super) fn keys() -> Vec<Key> {
         Key::count("session.max_per_address", 0..=1_000_000, |config| {
             &mut config.session.max_per_address
         }),
+        Key::count("session.max_per_identity", 0..=1_000_000, |config| {
+            &mut config.session.max_per_identity
+        }),
         Key::count("session.max_messages_per_minute", 0..=1_000_000_000, |config| {
             &mut config.session.max_messages_per_minute
         }),
@@ -94,6 +105,9 @@ pub(super) fn keys() -> Vec<Key> {
             &mut config.session.max_subscriptions
         }),
         Key::count("session.max_users", 1..=10_000_000, |config| &mut config.session.max_users),
+        Key::count("session.max_users_per_subscription", 1..=10_000_000, |config| {
+            &mut config.session.max_users_per_subscription
+        }),
         Key::size("session.outbox_bytes", 4 * KIB..=GIB, |config| &mut config.session.outbox_bytes),
         Key::size("session.send_buffer_bytes", 4 * KIB..=64 * MIB, |config| {
             &mut config.session.send_buffer_bytes

@@ -17,7 +17,8 @@
 //!
 //! Codes of the socket itself: `version`, `unknown_request`, `bad_request`, `too_big`, `busy`.
 //!
-//! Invariants: one request a connection; who hangs up ends what he asked for; the number of
+//! Invariants: one request a connection; who hangs up ends what he asked for (but a `drain`, which is a
+//! state of the daemon); the number of
 //! connections and the size of a request are bounded; what is not known is refused, never guessed.
 //! Whoever adds a request writes a [`Command`] and gives it to [`ControlServer`].
 

@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::Config;
 
-/// Files beside the sessions: hour files, the database, listeners, requests.
+/// Files beside those of clients: hour files, the database, listeners.
 const OTHER_FILES: u64 = 256;
 
 /// Connections that may wait to be accepted; `net.core.somaxconn` caps it. The standard library asks
@@ -19,9 +19,10 @@ const OTHER_FILES: u64 = 256;
 /// come back at once would meet that.
 const BACKLOG: i32 = 4_096;
 
-/// How many open files as many sessions need as are configured.
+/// How many open files as many sessions and connections need as are configured.
 pub fn files_needed(config: &Config) -> u64 {
-    config.session.max_sessions as u64 + u64::from(config.store.read_connections) + OTHER_FILES
+    let clients = config.session.max_sessions + config.http.max_connections;
+    clients as u64 + u64::from(config.store.read_connections) + OTHER_FILES
 }
 
 /// Listens with room for many who come at once.

@@ -20,7 +20,7 @@ mod watchdog;
 use std::{
     future::{self, Future},
     mem,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     path::Path,
     rc::Rc,
     sync::Arc,
@@ -50,7 +50,7 @@ use crate::{
     backfill::{BackfillCommand, Backfills},
     config::{Config, LiveConfig},
     control::{Command, ControlServer, Socket, SocketFile},
-    delivery::{self, Casting, SessionSet, replay::Pages},
+    delivery::{self, Casting, SessionSet, drain::DrainCommand, replay::Pages},
     http::{self, ApiState, Exports, metrics::Metrics},
     logging::Queued,
     mirror::MirrorWriter,
@@ -102,6 +102,8 @@ pub struct Daemon {
     /// Everybody who has to answer the watchdog.
     stages: Vec<Stage>,
     server: ServerHandle,
+    /// The listening socket of that server.
+    door: TcpListener,
     /// Where `http.metrics_listen` names an address.
     metrics: Option<ServerHandle>,
     /// The control socket, to be removed; `None` where it could not be made.
@@ -169,8 +171,7 @@ impl Daemon {
         let pages =
             Pages::new(store.clone(), log.clone(), node::keys_of, earlier_runs, stats.clone());
         let (state_dir, described) = (config.state_dir.clone(), store.describe());
-        let sessions = SessionSet::new(config.session.max_sessions, stats.clone());
-        sessions.set_max_per_address(config.session.max_per_address);
+        let sessions = SessionSet::new(stats.clone());
         let nodes = config.source.data_dirs.iter();
         let live = Live { config: Arc::new(LiveConfig::new(config.clone())), horizon };
         let api = Arc::new(ApiState {
@@ -207,6 +208,7 @@ impl Daemon {
             topics,
             logger: logger.new(o!("component" => "delivery")),
         });
+        let door = listener.try_clone()?;
         let server = delivery::serve(listener, casting, http::routes(api))?;
         let handle = server.handle();
         actix_rt::spawn(server);
@@ -217,6 +219,7 @@ impl Daemon {
                 store: described,
                 writer: pipeline.writer.clone().recipient(),
             }),
+            Box::new(DrainCommand { sessions: sessions.clone() }),
         ];
         let control = listen_for_commands(&state_dir, commands, &mut threads, &stats, logger);
         let Pipeline {
@@ -243,6 +246,7 @@ impl Daemon {
             live,
             stages,
             server: handle,
+            door,
             metrics,
             control,
             stats,

@@ -15,7 +15,6 @@ use tokio::sync::Mutex;
 use super::{Daemon, watchdog};
 use crate::{
     config::{Config, Inputs, LiveConfig, Need, Reload},
-    delivery::SessionSet,
     event::Timestamp,
     logging::{Levels, Queued},
     source::Horizon,
@@ -44,7 +43,6 @@ pub(super) struct Live {
 pub(super) struct Reloading {
     origins: Origins,
     live: Live,
-    sessions: Arc<SessionSet>,
     keeper: Addr<WhitelistKeeper>,
     writer: Addr<DbWriter>,
     /// One after the other, so that the last signal has the last word.
@@ -57,7 +55,6 @@ impl Daemon {
         Reloading {
             origins,
             live: self.live.clone(),
-            sessions: self.sessions.clone(),
             keeper: self.keeper.clone(),
             writer: self.writer.clone(),
             turn: Mutex::new(()),
@@ -127,8 +124,6 @@ impl Reloading {
 
     fn apply(&self, config: Config) {
         self.origins.levels.set(&config.log);
-        self.sessions.set_max(config.session.max_sessions);
-        self.sessions.set_max_per_address(config.session.max_per_address);
         self.live.horizon.set_retention(config.store.retention);
         self.writer.do_send(Reconfigure(config.store.clone()));
         self.live.config.set(config);

@@ -1,14 +1,17 @@
 //! Stopping in the direction of the data, so that nothing is cut off that was read.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::Shutdown,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::{join, join_all};
 use slog::{info, warn};
+use socket2::SockRef;
 use tokio::time::timeout;
 
 use super::{Daemon, supervisor::StopSupervising};
 use crate::{
-    delivery::CloseReason,
     mirror::Finish,
     source::node::StopReading,
     store::{Flush, Hurry, StoreError},
@@ -38,6 +41,13 @@ const MIRROR_WITHIN: Duration = Duration::from_secs(1);
 /// How long clients may take to close.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
+/// Sessions that are told all at once; more of them are told one after the other over [`CLOSE_OVER`], so
+/// that their farewells and their ends do not all meet in one turn, here and where they connect again.
+const CLOSE_AT_ONCE: usize = 200;
+
+/// Over which part of [`CLOSE_WITHIN`] many clients are told.
+const CLOSE_OVER: Duration = Duration::from_secs(1);
+
 /// Time between two looks whether all is committed.
 const DRAIN_CHECK: Duration = Duration::from_millis(2);
 
@@ -52,12 +62,16 @@ impl Daemon {
     pub async fn stop(self) -> anyhow::Result<()> {
         info!(self.logger, "stopping");
         let start = Instant::now();
+        // Who comes from here on is told to come again later, or finds nobody.
+        self.sessions.shut();
+        self.server.pause().await;
         if let Some(control) = &self.control {
             // Nobody shall wait for an answer of ours. A socket that stays is replaced at the next start.
             control.remove().ok();
         }
         // What an operator has confirmed holds after the next start too, unless the store is away.
         drop(timeout(SETTLE_WITHIN, self.keeper.send(Settle)).await);
+        self.shut_the_door();
         self.backfills.stop();
         let stop_reading = self.watchers.iter().map(|watcher| watcher.send(StopReading));
         // A watcher that is gone reads no further either; one that hangs in a read of a dead disk
@@ -76,7 +90,7 @@ impl Daemon {
             Ok(Err(error)) => Err(StoreError::Failed(error.to_string())),
             Err(_) => Err(StoreError::Unavailable("it does not answer".to_owned())),
         };
-        let clients = self.sessions.close_all(CloseReason::ShuttingDown, CLOSE_WITHIN);
+        let clients = self.sessions.close_all(self.close_over(), CLOSE_WITHIN);
         let (left, ()) = join(clients, self.finish_mirror()).await;
         if left > 0 {
             warn!(self.logger, "sessions did not close in time"; "sessions" => left);
@@ -94,6 +108,20 @@ impl Daemon {
         }
         info!(self.logger, "stopped"; "after_ms" => start.elapsed().as_millis() as u64);
         Ok(())
+    }
+
+    /// From here on the system refuses who connects, those included who wait to be accepted: nobody hangs
+    /// on a server that does not come. By now that server has heard of the pause; if it had not, it would
+    /// only log that it cannot accept.
+    fn shut_the_door(&self) {
+        if let Err(error) = SockRef::from(&self.door).shutdown(Shutdown::Both) {
+            warn!(self.logger, "the listener does not close yet"; "error" => %error);
+        }
+    }
+
+    /// Over which time clients are told to close.
+    fn close_over(&self) -> Duration {
+        if self.sessions.open() > CLOSE_AT_ONCE { CLOSE_OVER } else { Duration::ZERO }
     }
 
     /// Has the last positions written to Redis, where that is wanted.

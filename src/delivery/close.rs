@@ -11,6 +11,8 @@ use crate::stats::{Counter, Endings};
 pub enum CloseReason {
     /// The daemon stops. What is queued still goes out.
     ShuttingDown,
+    /// The daemon goes on, without clients: they should find another one. What is queued still goes out.
+    Draining,
     /// Binary messages: every dialect is text.
     NotText,
     /// A frame that breaks RFC 6455, and how.
@@ -41,7 +43,7 @@ impl CloseReason {
     /// The close code of the native protocol; none where the client gave none.
     pub fn code(&self) -> Option<u16> {
         Some(match self {
-            Self::ShuttingDown => 1001,
+            Self::ShuttingDown | Self::Draining => 1001,
             Self::Protocol(_) => 1002,
             Self::NotText => 1003,
             Self::NotUtf8 | Self::NotDeflate => 1007,
@@ -59,6 +61,7 @@ impl CloseReason {
     pub fn text(&self) -> &'static str {
         match self {
             Self::ShuttingDown => "server shutting down",
+            Self::Draining => "server draining",
             Self::Protocol(fault) => fault,
             Self::NotText => "messages are text",
             Self::NotUtf8 => "text is not UTF-8",
@@ -77,6 +80,7 @@ impl CloseReason {
     pub fn counter<'e>(&self, endings: &'e Endings) -> &'e Counter {
         match self {
             Self::ShuttingDown => &endings.shutting_down,
+            Self::Draining => &endings.draining,
             Self::Protocol(_) => &endings.protocol,
             Self::NotText => &endings.not_text,
             Self::NotUtf8 => &endings.not_utf8,
@@ -96,7 +100,9 @@ impl CloseReason {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             // Many clients are told at once: they should not all be back at once.
-            Self::ShuttingDown => Some(Duration::from_millis(fastrand::u64(1_000..5_000))),
+            Self::ShuttingDown | Self::Draining => {
+                Some(Duration::from_millis(fastrand::u64(1_000..5_000)))
+            }
             Self::Internal | Self::SlowConsumer | Self::Missed => Some(Duration::from_secs(1)),
             Self::TooMany => Some(Duration::from_secs(60)),
             Self::PingTimeout => Some(Duration::ZERO),
@@ -124,6 +130,7 @@ mod tests {
         let page = include_str!("../../docs/protocol.md");
         for reason in [
             CloseReason::ShuttingDown,
+            CloseReason::Draining,
             CloseReason::Protocol("the reserved bits are set"),
             CloseReason::NotText,
             CloseReason::NotUtf8,

@@ -5,7 +5,7 @@
 //! Invariants: a feed ends with its body, and its body with the feed; a client that takes nothing for
 //! `session.stall_timeout` is cut off, whatever HTTP would do.
 
-use std::{cell::RefCell, net::IpAddr, rc::Rc, sync::Arc};
+use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use actix::prelude::*;
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use slog::debug;
 use super::{
     Casting,
     body::Body,
+    client::Client,
     close::CloseReason,
     dialect::Dialect,
     members::Members,
@@ -43,7 +44,7 @@ pub struct Request {
     /// Events that it takes at most.
     pub limit: usize,
     /// Who has asked.
-    pub address: Option<IpAddr>,
+    pub client: Client,
     pub peer: Peer,
 }
 
@@ -100,9 +101,11 @@ impl Feeds {
     /// # Errors
     /// Nothing has begun then.
     pub async fn begin(&self, request: Request) -> Result<Handle, FeedError> {
-        let permit = self.casting.sessions.enter(request.address)?;
         let config = self.casting.config.get();
+        let permit = self.casting.sessions.enter(request.client.clone(), &config.session)?;
         request.peer.bound_send_buffer(config.session.send_buffer_bytes);
+        debug!(self.casting.logger, "feed begins"; "client" => %request.client);
+        request.peer.becomes_session();
         let mut starts: Vec<Start> = Vec::new();
         for wanted in &request.wanted {
             starts.push(self.casting.pages.start(request.from.clone(), wanted).await?);
@@ -114,13 +117,15 @@ impl Feeds {
         let mut changes = Vec::new();
         for (number, (wanted, start)) in request.wanted.iter().zip(&starts).enumerate() {
             let Wanted { topic, users, conditions } = wanted.clone();
-            let mut change = seat.subscriptions.subscribe(
+            let change = seat.subscriptions.subscribe(
                 &number.to_string(),
                 topic,
                 users,
                 conditions,
                 &config.session,
-            )?;
+            );
+            let mut change =
+                change.inspect_err(|error| error.count(&self.casting.stats.sessions))?;
             change.begins = (request.from != Since::Now).then_some(start.seq);
             changes.push(change);
         }

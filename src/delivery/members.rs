@@ -9,6 +9,7 @@
 
 mod cast;
 mod flush;
+mod parting;
 mod pull;
 
 use std::{
@@ -20,10 +21,10 @@ use std::{
 use actix::{Addr, Recipient};
 use ahash::RandomState;
 
+use self::parting::Parting;
 pub use self::pull::Fetch;
 use super::{
     Casting,
-    close::CloseReason,
     dialect::Dialect,
     index::{FORGOTTEN_USERS, Index, SessionId},
     outlet::Outlet,
@@ -107,8 +108,8 @@ pub struct Members {
     /// Our shard, and whether it was told that somebody is in the line.
     bell: Option<Addr<Shard>>,
     rung: bool,
-    /// Set when all are told to close: who joins later is told at once.
-    closing: Option<CloseReason>,
+    /// While all are sent away.
+    parting: Option<Parting>,
 }
 
 impl Members {
@@ -139,7 +140,7 @@ impl Members {
             unread: false,
             bell: None,
             rung: false,
-            closing: None,
+            parting: None,
         }
     }
 
@@ -170,8 +171,8 @@ impl Members {
     ) -> SessionId {
         let id = self.next_id;
         self.next_id += 1;
-        if let Some(reason) = &self.closing {
-            session.do_send(Told::Close(reason.clone()));
+        if let Some(parting) = &self.parting {
+            session.do_send(Told::Close(parting.reason.clone()));
         }
         let member = Member {
             session,
@@ -301,15 +302,6 @@ impl Members {
             || !self.line.is_empty()
             || self.can_admit()
             || self.index.is_leaving()
-    }
-
-    /// Tells every session to close, and those that join later.
-    pub fn close_all(&mut self, reason: &CloseReason) {
-        self.closing = Some(reason.clone());
-        for member in self.members.values_mut() {
-            member.closing = true;
-            member.session.do_send(Told::Close(reason.clone()));
-        }
     }
 
     fn listen(&self, listening: bool) {

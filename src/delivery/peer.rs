@@ -25,12 +25,14 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
+use super::lobby::{Served, Visit};
 use crate::stats::Stats;
 
 /// A socket that HTTP reads and writes.
 pub struct Connection {
     socket: Rc<TcpStream>,
     end: Rc<End>,
+    visit: Rc<Visit>,
     /// How long the client may take nothing of an answer.
     patience: Duration,
     /// Runs while it takes nothing.
@@ -43,6 +45,7 @@ pub struct Connection {
 pub struct Peer {
     socket: Weak<TcpStream>,
     end: Rc<End>,
+    visit: Rc<Visit>,
 }
 
 /// Whether the client says nothing more.
@@ -54,12 +57,14 @@ struct End {
 }
 
 impl Connection {
-    pub fn new(socket: TcpStream, patience: Duration, stats: Arc<Stats>) -> Self {
-        Self { socket: Rc::new(socket), end: Rc::default(), patience, stalled: None, stats }
+    pub fn new(socket: TcpStream, visit: Visit, patience: Duration, stats: Arc<Stats>) -> Self {
+        let (socket, end, visit) = (Rc::new(socket), Rc::default(), Rc::new(visit));
+        Self { socket, end, visit, patience, stalled: None, stats }
     }
 
     pub fn peer(&self) -> Peer {
-        Peer { socket: Rc::downgrade(&self.socket), end: self.end.clone() }
+        let (end, visit) = (self.end.clone(), self.visit.clone());
+        Peer { socket: Rc::downgrade(&self.socket), end, visit }
     }
 
     /// Gives the socket to who takes it over.
@@ -93,6 +98,16 @@ impl Peer {
         }
     }
 
+    /// A request of this client is being answered, for as long as what this gives lives.
+    pub fn served(&self) -> Served {
+        Served::new(self.visit.clone())
+    }
+
+    /// The connection counts as a session until the answer that is under way ends.
+    pub fn becomes_session(&self) {
+        self.visit.becomes_session();
+    }
+
     /// Ends the connection in both directions.
     pub fn cut(&self) {
         if let Some(socket) = self.socket.upgrade() {
@@ -114,6 +129,7 @@ impl End {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.end.see();
+        self.visit.ends();
     }
 }
 
@@ -123,6 +139,11 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.visit.is_late(cx) {
+            // For HTTP as if the client had closed.
+            self.end.see();
+            return Poll::Ready(Ok(()));
+        }
         loop {
             ready!(self.socket.poll_read_ready(cx))?;
             match self.socket.try_read(into.initialize_unfilled()) {
@@ -132,6 +153,7 @@ impl AsyncRead for Connection {
                 }
                 Ok(read) => {
                     into.advance(read);
+                    self.visit.heard();
                     return Poll::Ready(Ok(()));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -150,6 +172,7 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.visit.said(bytes);
         self.poll_writing(cx, |socket| socket.try_write(bytes))
     }
 
@@ -203,6 +226,7 @@ mod tests {
     use std::{future::poll_fn, net::TcpStream as Client, thread};
 
     use super::*;
+    use crate::delivery::lobby::Lobby;
 
     const PATIENCE: Duration = Duration::from_millis(300);
 
@@ -215,7 +239,9 @@ mod tests {
         SockRef::from(&ours).set_send_buffer_size(4_096).unwrap();
         let (client, _) = listener.accept().unwrap();
         let socket = TcpStream::from_std(ours).unwrap();
-        (Connection::new(socket, PATIENCE, stats.clone()), client)
+        let place = Lobby::new(stats.clone()).enter(1).unwrap();
+        let visit = Visit::new(place, PATIENCE);
+        (Connection::new(socket, visit, PATIENCE, stats.clone()), client)
     }
 
     /// Writes until that fails or as much is written. Gives how it ended.

@@ -1,10 +1,46 @@
 //! How much a client may send in a minute.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use tokio::time::Instant;
+
+use crate::config::SessionConfig;
+
+/// What one client may send in a minute, by all its sessions together where it has an identity.
+#[derive(Debug)]
+pub struct Allowances {
+    messages: Allowance,
+    bytes: Allowance,
+}
+
+/// The [`Allowances`] of one session, or of all sessions of an identity.
+#[derive(Clone, Debug)]
+pub struct SharedAllowances(Arc<Mutex<Allowances>>);
+
+impl Allowances {
+    pub fn shared(limits: &SessionConfig, now: Instant) -> SharedAllowances {
+        SharedAllowances(Arc::new(Mutex::new(Self {
+            messages: Allowance::new(limits.max_messages_per_minute, now),
+            bytes: Allowance::new(limits.max_bytes_per_minute, now),
+        })))
+    }
+}
+
+impl SharedAllowances {
+    /// Whether one more message may come.
+    pub fn take_message(&self, now: Instant) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).messages.take(1, now)
+    }
+
+    /// Whether so many more bytes may come.
+    pub fn take_bytes(&self, bytes: u64, now: Instant) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).bytes.take(bytes, now)
+    }
+}
 
 /// A minute's allowance, which comes back bit by bit.
 #[derive(Clone, Copy, Debug)]
-pub struct Allowance {
+struct Allowance {
     /// 0: without limit.
     per_minute: f64,
     left: f64,
@@ -12,13 +48,13 @@ pub struct Allowance {
 }
 
 impl Allowance {
-    pub fn new(per_minute: u64, now: Instant) -> Self {
+    fn new(per_minute: u64, now: Instant) -> Self {
         let per_minute = per_minute as f64;
         Self { per_minute, left: per_minute, at: now }
     }
 
     /// Takes so much of it; false when less is left.
-    pub fn take(&mut self, amount: u64, now: Instant) -> bool {
+    fn take(&mut self, amount: u64, now: Instant) -> bool {
         if self.per_minute == 0.0 {
             return true;
         }

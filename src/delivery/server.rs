@@ -20,7 +20,7 @@ use actix_http::{
     ws::{self, HandshakeError},
 };
 use actix_server::Server;
-use actix_service::{IntoServiceFactory, ServiceFactoryExt, fn_service, map_config};
+use actix_service::{IntoServiceFactory, Service, ServiceFactoryExt, fn_service, map_config};
 use actix_web::{
     App, HttpResponse,
     dev::AppConfig,
@@ -32,12 +32,14 @@ use slog::debug;
 use tokio::net::TcpStream;
 
 use super::{
-    Casting, client,
+    Casting,
+    client::Client,
     deflate::offer,
     dialect::Door,
     feed::Feeds,
+    lobby::{Answer, Lobby, Visit},
     members::Members,
-    peer::Connection,
+    peer::{Connection, Peer},
     session::{Session, Start},
     set::{EnterError, Permit},
     shard::Shard,
@@ -46,9 +48,13 @@ use super::{
 use crate::config::SessionConfig;
 
 /// How long an HTTP connection may be idle between two requests.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// How long a client may take to close after an answer that ends its connection.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Most connections of one worker, sessions by streams and polls among them, above which it would not
+/// even accept: out of reach, as [`Lobby`] and [`SessionSet`](super::set::SessionSet) refuse with an answer.
+const ACCEPTED: usize = 1 << 24;
 
 /// How long a graceful stop waits for HTTP requests that are under way, in seconds. Sessions do not
 /// count: they leave HTTP with their handshake.
@@ -71,18 +77,26 @@ where
     let config = casting.config.get();
     let workers = config.http.workers.max(1);
     let request_timeout = config.http.request_timeout;
+    let lobby = Lobby::new(casting.stats.clone());
     let server = Server::build()
         .workers(workers)
+        .max_concurrent_connections(ACCEPTED)
         .disable_signals()
         .shutdown_timeout(SHUTDOWN_TIMEOUT_SECS)
         .listen("http", listener, move || {
             let worker = Rc::new(Worker::start(casting.clone()));
             let app = App::new()
                 .app_data(Feeds::new(casting.clone(), worker.members.clone()))
+                .wrap_fn(|request, service| {
+                    let served = request.conn_data::<Peer>().map(Peer::served);
+                    let answer = service.call(request);
+                    async move { Ok(answer.await?.map_body(|_, body| Answer::new(body, served))) }
+                })
                 .configure(routes.clone())
                 .route("/ws", web::get().to(upgrade_required))
                 .route("/v1/ws", web::get().to(upgrade_required));
             let app = app.into_factory().map_err(|error: actix_web::Error| error.error_response());
+            let lobby = lobby.clone();
             let upgrade = fn_service(move |(request, framed): (Request, Upgraded)| {
                 let worker = worker.clone();
                 async move {
@@ -102,10 +116,23 @@ where
                 .finish(map_config(app, |()| AppConfig::default()));
             let casting = casting.clone();
             let connections = fn_service(move |socket: TcpStream| {
-                let address = socket.peer_addr().ok();
-                let patience = casting.config.get().http.write_timeout;
-                let connection = Connection::new(socket, patience, casting.stats.clone());
-                async move { Ok::<_, DispatchError>((connection, Protocol::Http1, address)) }
+                let (casting, lobby) = (casting.clone(), lobby.clone());
+                async move {
+                    let config = casting.config.get();
+                    // Who connects may be about to become a session: many who come back at once must
+                    // find the places of those.
+                    let open = usize::try_from(casting.stats.sessions.open.get()).unwrap_or(0);
+                    let free = config.session.max_sessions.saturating_sub(open);
+                    let Some(place) = lobby.enter(config.http.max_connections + free) else {
+                        lobby.refuse(socket).await;
+                        return Err(DispatchError::DisconnectTimeout);
+                    };
+                    let address = socket.peer_addr().ok();
+                    let visit = Visit::new(place, request_timeout);
+                    let (patience, stats) = (config.http.write_timeout, casting.stats.clone());
+                    let connection = Connection::new(socket, visit, patience, stats);
+                    Ok((connection, Protocol::Http1, address))
+                }
             });
             connections.and_then(http)
         })?;
@@ -168,12 +195,15 @@ impl Worker {
         let Some(socket) = parts.io.into_socket() else { return };
         let inflates = compression.is_some();
         let packs_from = if inflates { config.session.compress_min_bytes } else { usize::MAX };
+        let allowances = permit.allowances();
+        debug!(self.casting.logger, "session begins"; "client" => %permit.client());
         match Wire::new(socket, &config.session, packs_from, casting.stats.clone(), permit) {
             Ok(wire) => {
                 casting.stats.sessions.compressing.add(u64::from(inflates));
                 let members = self.members.clone();
                 let inbound: BytesMut = parts.read_buf;
-                let start = Start { wire, door, inflates, inbound, members, casting, config };
+                let start =
+                    Start { wire, door, inflates, inbound, allowances, members, casting, config };
                 Session::new(start).start();
             }
             Err(error) => {
@@ -187,9 +217,8 @@ impl Worker {
         ws::verify_handshake(request.head())?;
         let config = self.casting.config.get();
         let connected = request.head().peer_addr.map(|address| address.ip());
-        let address =
-            client::address(connected, &request.head().headers, &config.http.trusted_proxies);
-        Ok((door, self.casting.sessions.enter(address)?))
+        let client = Client::of(connected, &request.head().headers, &config.http);
+        Ok((door, self.casting.sessions.enter(client, &config.session)?))
     }
 }
 
@@ -207,7 +236,7 @@ impl Refusal {
             Self::Handshake(HandshakeError::GetMethodRequired) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Handshake(HandshakeError::UnsupportedVersion) => StatusCode::UPGRADE_REQUIRED,
             Self::Handshake(_) => StatusCode::BAD_REQUEST,
-            Self::Enter(EnterError::Crowded) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Enter(error) if error.is_own() => StatusCode::TOO_MANY_REQUESTS,
             Self::Enter(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -216,9 +245,7 @@ impl Refusal {
         match self {
             Self::NotFound => "not_found",
             Self::Handshake(_) => "bad_handshake",
-            Self::Enter(EnterError::Full) => "too_many_sessions",
-            Self::Enter(EnterError::Crowded) => "too_many_of_address",
-            Self::Enter(EnterError::Closing) => "shutting_down",
+            Self::Enter(error) => error.code(),
         }
     }
 }
@@ -241,8 +268,8 @@ async fn refuse(framed: &mut Upgraded, refusal: &Refusal) -> io::Result<()> {
         Refusal::Handshake(HandshakeError::GetMethodRequired) => {
             response.insert_header((header::ALLOW, HeaderValue::from_static("GET")));
         }
-        Refusal::Enter(_) => {
-            response.insert_header((header::RETRY_AFTER, "5"));
+        Refusal::Enter(error) => {
+            response.insert_header((header::RETRY_AFTER, error.retry_after_secs()));
         }
         Refusal::NotFound | Refusal::Handshake(_) => {}
     }

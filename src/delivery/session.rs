@@ -24,7 +24,7 @@ use super::{
     members::Members,
     outbox::Full,
     outlet::{Flush, Outlet},
-    rate::Allowance,
+    rate::SharedAllowances,
     seat::Seat,
     socket::Wire,
     subscription::Change,
@@ -33,7 +33,7 @@ use crate::{config::Config, essential::contained, fail_point};
 
 /// How long a session waits, once it has sent or queued its close frame, for its client to take it
 /// and to close too.
-const LINGER: Duration = Duration::from_secs(5);
+pub const LINGER: Duration = Duration::from_secs(5);
 /// Reads of one wake-up: 64 KiB, then the thread's other tasks have their turn.
 const READS_PER_WAKE: usize = 16;
 
@@ -59,6 +59,8 @@ pub struct Start {
     pub inflates: bool,
     /// Bytes that came together with the handshake.
     pub inbound: BytesMut,
+    /// What it may send.
+    pub allowances: SharedAllowances,
     pub members: Rc<RefCell<Members>>,
     pub casting: Arc<Casting>,
     /// Holds for all its life, whatever is reloaded.
@@ -82,8 +84,7 @@ pub struct Session {
     /// Set when the close frame is queued: what the client says is only read to find its end.
     closing: bool,
     /// What the client may still send in this minute.
-    messages_allowed: Allowance,
-    bytes_allowed: Allowance,
+    allowances: SharedAllowances,
     /// The place of a subscription is looked for; what the client says waits.
     resuming: bool,
     /// It is watched whether the socket takes anything.
@@ -106,10 +107,7 @@ enum Step {
 
 impl Session {
     pub fn new(start: Start) -> Self {
-        let Start { wire, door, inflates, inbound, members, casting, config } = start;
-        let now = Instant::now();
-        let messages_allowed = Allowance::new(config.session.max_messages_per_minute, now);
-        let bytes_allowed = Allowance::new(config.session.max_bytes_per_minute, now);
+        let Start { wire, door, inflates, inbound, allowances, members, casting, config } = start;
         Self {
             wire: Rc::new(wire),
             door,
@@ -122,8 +120,7 @@ impl Session {
             config,
             last_heard: Instant::now(),
             closing: false,
-            messages_allowed,
-            bytes_allowed,
+            allowances,
             resuming: false,
             watched: false,
         }
@@ -139,7 +136,7 @@ impl Session {
                 Ok(0) => return ctx.stop(),
                 Ok(bytes) => {
                     self.last_heard = Instant::now();
-                    if !self.bytes_allowed.take(bytes as u64, self.last_heard) {
+                    if !self.allowances.take_bytes(bytes as u64, self.last_heard) {
                         self.close(&CloseReason::TooMany, ctx);
                     }
                     self.converse(ctx);
@@ -191,7 +188,7 @@ impl Session {
             Err(reason) => return Step::Close(reason),
         };
         fail_point!("session.frame");
-        if !self.messages_allowed.take(1, Instant::now()) && !matches!(message, Inbound::Close(_)) {
+        if !self.allowances.take_message(Instant::now()) && !matches!(message, Inbound::Close(_)) {
             return Step::Close(CloseReason::TooMany);
         }
         match message {
@@ -316,6 +313,7 @@ impl Session {
             | CloseReason::TooBig => stats.bad_frames.add(1),
             // What was missed is counted where it is found.
             CloseReason::ShuttingDown
+            | CloseReason::Draining
             | CloseReason::Internal
             | CloseReason::Missed
             | CloseReason::TooMany

@@ -1,27 +1,32 @@
-//! All sessions of the daemon: how many there may be, and their end.
+//! All sessions of the daemon: who may have one, and their common end.
 //!
 //! Place in the pipeline: beside the shards; the one thing they share.
-//! Invariant: `sessions.open` counts each session until its socket is dropped.
+//! Invariants: a session is counted from its entry until its socket or body is dropped; nobody has a
+//! place who entered after the gate was shut; every refusal is counted by its reason.
 
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use actix::Addr;
 use futures_util::future::join_all;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
+    client::Client,
     close::CloseReason,
-    shard::{CloseAll, Shard},
+    rate::{Allowances, SharedAllowances},
+    shard::{LetStay, SendAway, Shard},
 };
-use crate::{roll_call::RollCall, stats::Stats};
+use crate::{
+    config::SessionConfig,
+    event::Timestamp,
+    roll_call::RollCall,
+    stats::{Counter, Refusals, Stats},
+};
 
 /// Why a client may not have a session now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,102 +34,210 @@ pub enum EnterError {
     #[error("as many sessions are open as are allowed")]
     Full,
     #[error("as many sessions of this address are open as are allowed")]
-    Crowded,
+    CrowdedAddress,
+    #[error("as many sessions of this identity are open as are allowed")]
+    CrowdedIdentity,
+    #[error("the server is draining: it takes no new sessions")]
+    Draining,
     #[error("the server is shutting down")]
     Closing,
 }
 
-/// All sessions of the daemon, of every HTTP worker: how many there may be, and their common end.
+impl EnterError {
+    /// The name that programs compare; it never changes.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Full => "too_many_sessions",
+            Self::CrowdedAddress => "too_many_of_address",
+            Self::CrowdedIdentity => "too_many_of_identity",
+            Self::Draining => "draining",
+            Self::Closing => "shutting_down",
+        }
+    }
+
+    /// Whether it is this client's own number that is too high.
+    pub fn is_own(self) -> bool {
+        matches!(self, Self::CrowdedAddress | Self::CrowdedIdentity)
+    }
+
+    /// `Retry-After`, seconds.
+    pub fn retry_after_secs(self) -> u64 {
+        match self {
+            // All who were sent away at once ask again: not all in the same second.
+            Self::Draining => fastrand::u64(5..=15),
+            Self::Full | Self::CrowdedAddress | Self::CrowdedIdentity | Self::Closing => 5,
+        }
+    }
+
+    fn counter(self, refusals: &Refusals) -> &Counter {
+        match self {
+            Self::Full => &refusals.too_many_sessions,
+            Self::CrowdedAddress => &refusals.too_many_of_address,
+            Self::CrowdedIdentity => &refusals.too_many_of_identity,
+            Self::Draining => &refusals.draining,
+            Self::Closing => &refusals.shutting_down,
+        }
+    }
+}
+
+/// Whether clients are let in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Gate {
+    #[default]
+    Open,
+    Draining,
+    /// For good.
+    Closing,
+}
+
+/// All sessions of the daemon, of every HTTP worker: who may have one, and their common end.
 pub struct SessionSet {
-    max: AtomicUsize,
-    /// Most of one address; 0: no limit.
-    max_per_address: AtomicUsize,
-    /// How many each address has open.
-    addresses: Mutex<HashMap<IpAddr, usize>>,
-    open: AtomicUsize,
-    closing: AtomicBool,
-    /// Rung when the last session of a closing set is gone.
+    places: Mutex<Places>,
+    /// Rung when the last session is gone.
     gone: Notify,
     shards: Mutex<Vec<Addr<Shard>>>,
     stats: Arc<Stats>,
 }
 
+/// Who is in.
+#[derive(Default)]
+struct Places {
+    open: usize,
+    /// How many each address has open.
+    addresses: HashMap<IpAddr, usize>,
+    identities: HashMap<Arc<str>, OfIdentity>,
+    gate: Gate,
+}
+
+/// What the sessions of one identity share while any of them is open.
+struct OfIdentity {
+    open: usize,
+    allowances: SharedAllowances,
+}
+
 /// The place of one session.
 pub struct Permit {
     set: Arc<SessionSet>,
-    address: Option<IpAddr>,
+    client: Client,
+    allowances: SharedAllowances,
 }
 
 impl SessionSet {
-    pub fn new(max: usize, stats: Arc<Stats>) -> Arc<Self> {
-        Arc::new(Self {
-            max: AtomicUsize::new(max),
-            max_per_address: AtomicUsize::new(0),
-            addresses: Mutex::default(),
-            open: AtomicUsize::new(0),
-            closing: AtomicBool::new(false),
-            gone: Notify::new(),
-            shards: Mutex::default(),
-            stats,
-        })
+    pub fn new(stats: Arc<Stats>) -> Arc<Self> {
+        let (places, shards) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { places, gone: Notify::new(), shards, stats })
     }
 
-    /// Takes a place.
+    /// Takes a place. Those above a limit that was lowered stay; nobody else is let in until they have
+    /// gone.
     ///
     /// # Errors
-    /// When none is free, or the set is closing.
-    pub fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Permit, EnterError> {
-        let max = self.max.load(Ordering::SeqCst);
-        let more = |open| (open < max).then_some(open + 1);
-        self.open
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, more)
-            .map_err(|_| EnterError::Full)?;
-        self.stats.sessions.open.add(1);
-        self.stats.sessions.opened.add(1);
-        let of_address = address.map_or(0, |address| {
-            let mut addresses = self.addresses();
-            let open = addresses.entry(address).or_default();
-            *open += 1;
-            *open
-        });
-        // From here on the place is given back whatever happens.
-        let permit = Permit { set: self.clone(), address };
-        let most = self.max_per_address.load(Ordering::SeqCst);
-        if most > 0 && of_address > most {
-            return Err(EnterError::Crowded);
+    /// When none is free, or nobody is let in.
+    pub fn enter(
+        self: &Arc<Self>,
+        client: Client,
+        limits: &SessionConfig,
+    ) -> Result<Permit, EnterError> {
+        let mut places = self.places();
+        if let Err(error) = places.has_room(&client, limits) {
+            error.counter(&self.stats.sessions.refusals).add(1);
+            return Err(error);
         }
-        // Looked at only now: `close_all` either sees this place or is seen here.
-        if self.closing.load(Ordering::SeqCst) { Err(EnterError::Closing) } else { Ok(permit) }
+        let allowances = || Allowances::shared(limits, Instant::now());
+        places.open += 1;
+        if let Some(address) = client.address {
+            *places.addresses.entry(address).or_default() += 1;
+        }
+        let allowances = match &client.identity {
+            None => allowances(),
+            Some(identity) => {
+                let of_identity = places
+                    .identities
+                    .entry(identity.clone())
+                    .or_insert_with(|| OfIdentity { open: 0, allowances: allowances() });
+                of_identity.open += 1;
+                of_identity.allowances.clone()
+            }
+        };
+        let stats = &self.stats.sessions;
+        stats.open.add(1);
+        stats.opened.add(1);
+        stats.identities.set(places.identities.len() as i64);
+        Ok(Permit { set: self.clone(), client, allowances })
     }
 
-    /// Changes how many there may be. Those above it stay; nobody else is let in until they have gone.
-    pub fn set_max(&self, max: usize) {
-        self.max.store(max, Ordering::SeqCst);
-    }
-
-    /// Changes how many one address may have; 0: no limit.
-    pub fn set_max_per_address(&self, max: usize) {
-        self.max_per_address.store(max, Ordering::SeqCst);
-    }
-
-    fn addresses(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn open(&self) -> usize {
-        self.open.load(Ordering::SeqCst)
+        self.places().open
     }
 
-    /// Tells every session to end, lets nobody in any more, and waits until all are gone, but not
-    /// longer than `deadline`. Gives how many are left.
+    /// Lets nobody in any more and sends away whoever has a session, spread evenly over a time; those
+    /// who wait for one answer get it at once. A drain that is under way takes the new time.
+    ///
+    /// # Errors
+    /// When all are sent away for good already.
+    pub fn drain(&self, over: Duration) -> Result<(), EnterError> {
+        // Held until the shards are told, so that they hear of drains in the order of the gate.
+        let mut places = self.places();
+        if places.gate == Gate::Closing {
+            return Err(EnterError::Closing);
+        }
+        places.gate = Gate::Draining;
+        let stats = &self.stats.sessions;
+        let now = Timestamp::now();
+        stats.draining_since.set(now.0);
+        stats.draining_until.set(now.plus(over).0);
+        self.send_away(&CloseReason::Draining, over);
+        Ok(())
+    }
+
+    /// Ends a drain: clients are let in again, and those who were not sent away yet stay. Gives whether
+    /// there was one.
+    pub fn cancel_drain(&self) -> bool {
+        let mut places = self.places();
+        if places.gate != Gate::Draining {
+            return false;
+        }
+        places.gate = Gate::Open;
+        self.no_drain();
+        for shard in self.shards().iter() {
+            shard.do_send(LetStay);
+        }
+        true
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.places().gate == Gate::Draining
+    }
+
+    fn no_drain(&self) {
+        self.stats.sessions.draining_since.set(0);
+        self.stats.sessions.draining_until.set(0);
+    }
+
+    /// Lets nobody in any more. Those who are in stay until [`close_all`](Self::close_all).
+    pub fn shut(&self) {
+        self.places().gate = Gate::Closing;
+        self.no_drain();
+        self.stats.sessions.closing.set(1);
+    }
+
+    /// Sends every session away, spread over a time, lets nobody in any more, and waits until all are
+    /// gone, but not longer than `deadline`. Gives how many are left.
     ///
     /// # Cancel safety
     /// The sessions close also when nobody waits for it.
-    pub async fn close_all(&self, reason: CloseReason, deadline: Duration) -> usize {
-        self.closing.store(true, Ordering::SeqCst);
-        for shard in self.shards().iter() {
-            shard.do_send(CloseAll { reason: reason.clone() });
-        }
+    pub async fn close_all(&self, over: Duration, deadline: Duration) -> usize {
+        self.shut();
+        self.send_away(&CloseReason::ShuttingDown, over);
+        self.all_gone(deadline).await
+    }
+
+    /// Waits until no session is open, but not longer than `deadline`. Gives how many are left.
+    pub async fn all_gone(&self, deadline: Duration) -> usize {
         let all_gone = async {
             loop {
                 // Asked for before looking, so that no bell is missed.
@@ -138,6 +251,12 @@ impl SessionSet {
         // Those that are left are what the caller asks for.
         drop(tokio::time::timeout(deadline, all_gone).await);
         self.open()
+    }
+
+    fn send_away(&self, reason: &CloseReason, over: Duration) {
+        for shard in self.shards().iter() {
+            shard.do_send(SendAway { reason: reason.clone(), over });
+        }
     }
 
     /// Asks every shard; whether all have answered.
@@ -155,22 +274,125 @@ impl SessionSet {
     }
 }
 
-impl Drop for Permit {
-    fn drop(&mut self) {
-        let Self { set, address } = self;
-        if let Some(address) = address {
-            let mut addresses = set.addresses();
-            if let Some(open) = addresses.get_mut(address) {
-                *open -= 1;
-                if *open == 0 {
-                    addresses.remove(address);
-                }
+impl Places {
+    fn has_room(&self, client: &Client, limits: &SessionConfig) -> Result<(), EnterError> {
+        let is_below = |open: usize, most: usize| most == 0 || open < most;
+        match self.gate {
+            Gate::Open => {}
+            Gate::Draining => return Err(EnterError::Draining),
+            Gate::Closing => return Err(EnterError::Closing),
+        }
+        if self.open >= limits.max_sessions {
+            return Err(EnterError::Full);
+        }
+        let of_address = client.address.and_then(|address| self.addresses.get(&address));
+        if !is_below(of_address.copied().unwrap_or(0), limits.max_per_address) {
+            return Err(EnterError::CrowdedAddress);
+        }
+        let of_identity = client.identity.as_ref().and_then(|one| self.identities.get(one));
+        if !is_below(of_identity.map_or(0, |one| one.open), limits.max_per_identity) {
+            return Err(EnterError::CrowdedIdentity);
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, client: &Client) {
+        self.open -= 1;
+        if let Some(address) = client.address
+            && let Some(open) = self.addresses.get_mut(&address)
+        {
+            *open -= 1;
+            if *open == 0 {
+                self.addresses.remove(&address);
             }
         }
-        set.stats.sessions.open.add(-1);
-        set.stats.sessions.closed.add(1);
-        if set.open.fetch_sub(1, Ordering::SeqCst) == 1 {
+        if let Some(identity) = &client.identity
+            && let Some(of_identity) = self.identities.get_mut(identity)
+        {
+            of_identity.open -= 1;
+            if of_identity.open == 0 {
+                self.identities.remove(identity);
+            }
+        }
+    }
+}
+
+impl Permit {
+    /// What this client may send; shared by all sessions of its identity.
+    pub fn allowances(&self) -> SharedAllowances {
+        self.allowances.clone()
+    }
+
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let set = &self.set;
+        let stats = &set.stats.sessions;
+        let mut places = set.places();
+        places.leave(&self.client);
+        stats.open.add(-1);
+        stats.closed.add(1);
+        stats.identities.set(places.identities.len() as i64);
+        if places.open == 0 {
             set.gone.notify_waiters();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(address: u8, identity: Option<&str>) -> Client {
+        Client { address: Some([127, 0, 0, address].into()), identity: identity.map(Arc::from) }
+    }
+
+    #[test]
+    fn limits_hold_in_all_by_address_and_by_identity_and_every_refusal_is_counted() {
+        let set = SessionSet::new(Arc::default());
+        let limits = SessionConfig {
+            max_sessions: 4,
+            max_per_address: 2,
+            max_per_identity: 1,
+            ..SessionConfig::default()
+        };
+        let enter = |client| set.enter(client, &limits);
+        let refused = |client| enter(client).err().map(EnterError::code);
+
+        let ann = enter(of(1, Some("ann"))).unwrap();
+        assert_eq!(refused(of(2, Some("ann"))), Some("too_many_of_identity"));
+        let nobody = enter(of(1, None)).unwrap();
+        assert_eq!(refused(of(1, Some("bob"))), Some("too_many_of_address"));
+        let others: Vec<_> = (2..4).map(|address| enter(of(address, None)).unwrap()).collect();
+        assert_eq!(refused(of(9, Some("bob"))), Some("too_many_sessions"));
+        drop((ann, nobody));
+        let again = enter(of(1, Some("ann"))).unwrap();
+        assert_eq!(set.stats.sessions.identities.get(), 1);
+        set.drain(Duration::ZERO).unwrap();
+        assert_eq!(refused(of(9, None)), Some("draining"));
+        assert!(set.cancel_drain() && !set.cancel_drain());
+        drop(enter(of(9, None)).unwrap());
+        set.shut();
+        assert_eq!(refused(of(9, None)), Some("shutting_down"));
+        assert_eq!(set.drain(Duration::ZERO), Err(EnterError::Closing));
+        drop((again, others));
+
+        let stats = &set.stats.sessions;
+        let counts = &stats.refusals;
+        for counter in [
+            &counts.too_many_sessions,
+            &counts.too_many_of_address,
+            &counts.too_many_of_identity,
+            &counts.draining,
+            &counts.shutting_down,
+        ] {
+            assert_eq!(counter.get(), 1);
+        }
+        assert_eq!((set.open(), stats.open.get(), stats.identities.get()), (0, 0, 0));
+        assert_eq!((stats.opened.get(), stats.closed.get()), (6, 6), "who is refused never was in");
     }
 }

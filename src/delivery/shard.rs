@@ -8,6 +8,7 @@
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use actix::prelude::*;
+use tokio::time::Instant;
 
 use super::{
     Casting,
@@ -21,12 +22,18 @@ use crate::{
     router::readers::{Appended, Purpose},
 };
 
-/// Every session is to end, and those that come later.
+/// Every session is to end, spread over this time, and those that come later at once.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
-pub struct CloseAll {
+pub struct SendAway {
     pub reason: CloseReason,
+    pub over: Duration,
 }
+
+/// No other session is sent away.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct LetStay;
 
 /// Somebody who is behind can be moved on.
 #[derive(Clone, Copy, Debug, Message)]
@@ -42,11 +49,13 @@ pub struct Shard {
     members: Rc<RefCell<Members>>,
     /// Another turn is under way.
     continuing: bool,
+    /// When the next sessions are sent away.
+    parting: Option<SpawnHandle>,
 }
 
 impl Shard {
     pub fn new(casting: Arc<Casting>, members: Rc<RefCell<Members>>) -> Self {
-        Self { casting, members, continuing: false }
+        Self { casting, members, continuing: false, parting: None }
     }
 
     fn turn(&mut self, ctx: &mut Context<Self>) {
@@ -63,6 +72,18 @@ impl Shard {
             // thread run, and the sockets be looked at, before the next turn.
             let rest = tokio::task::yield_now().into_actor(self);
             ctx.spawn(rest.map(|(), shard, ctx| shard.turn(ctx)));
+        }
+    }
+
+    /// Sends those away whose time has come, and comes back for the others.
+    fn part(&mut self, ctx: &mut Context<Self>) {
+        let wait = essential(|| self.members.borrow_mut().part(Instant::now()));
+        self.parting = wait.map(|wait| ctx.run_later(wait, Self::part));
+    }
+
+    fn rest(&mut self, ctx: &mut Context<Self>) {
+        if let Some(timer) = self.parting.take() {
+            ctx.cancel_future(timer);
         }
     }
 
@@ -117,11 +138,22 @@ impl Handler<Pull> for Shard {
     }
 }
 
-impl Handler<CloseAll> for Shard {
+impl Handler<SendAway> for Shard {
     type Result = ();
 
-    fn handle(&mut self, close: CloseAll, _: &mut Self::Context) {
-        self.members.borrow_mut().close_all(&close.reason);
+    fn handle(&mut self, SendAway { reason, over }: SendAway, ctx: &mut Self::Context) {
+        self.rest(ctx);
+        essential(|| self.members.borrow_mut().send_away(reason, over, Instant::now()));
+        self.part(ctx);
+    }
+}
+
+impl Handler<LetStay> for Shard {
+    type Result = ();
+
+    fn handle(&mut self, _: LetStay, ctx: &mut Self::Context) {
+        self.rest(ctx);
+        essential(|| self.members.borrow_mut().let_stay());
     }
 }
 

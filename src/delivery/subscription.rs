@@ -13,6 +13,7 @@ use std::{
 use crate::{
     config::SessionConfig,
     event::{Address, Event, Topic},
+    stats::SessionStats,
 };
 
 /// What `where` may compare.
@@ -110,6 +111,20 @@ pub enum SubscribeError {
     TooManySubscriptions(usize),
     #[error("a session may name at most {0} users, in all its subscriptions together")]
     TooManyUsers(usize),
+    #[error("a subscription may name at most {0} users")]
+    TooManyUsersOfOne(usize),
+}
+
+impl SubscribeError {
+    /// Counts what a session is refused because it is full.
+    pub fn count(&self, stats: &SessionStats) {
+        match self {
+            Self::TooManySubscriptions(_) => stats.refused_subscriptions.add(1),
+            Self::TooManyUsers(_) => stats.refused_users.add(1),
+            Self::TooManyUsersOfOne(_) => stats.refused_users_of_one.add(1),
+            Self::DuplicateId => {}
+        }
+    }
 }
 
 /// All subscriptions of one session, by the id that its client gave.
@@ -157,6 +172,7 @@ impl Subscriptions {
         if self.by_id.len() >= limits.max_subscriptions {
             return Err(SubscribeError::TooManySubscriptions(limits.max_subscriptions));
         }
+        may_name(users.named(), limits)?;
         let named = self.users + users.named();
         if named > limits.max_users {
             return Err(SubscribeError::TooManyUsers(limits.max_users));
@@ -187,6 +203,7 @@ impl Subscriptions {
         let mut change = subscription.change_of(ChangeKind::Follow, Users::All);
         if let Users::Listed(listed) = &mut subscription.users {
             let new: BTreeSet<_> = users.difference(listed).copied().collect();
+            may_name(listed.len() + new.len(), limits)?;
             let named = self.users + new.len();
             if named > limits.max_users {
                 return Err(SubscribeError::TooManyUsers(limits.max_users));
@@ -230,6 +247,12 @@ impl Subscriptions {
         self.users -= gone.users.named();
         Some(gone.change(ChangeKind::Unfollow))
     }
+}
+
+/// Whether one subscription may name so many users.
+fn may_name(users: usize, limits: &SessionConfig) -> Result<(), SubscribeError> {
+    let most = limits.max_users_per_subscription;
+    if users > most { Err(SubscribeError::TooManyUsersOfOne(most)) } else { Ok(()) }
 }
 
 impl Subscription {
@@ -281,5 +304,22 @@ mod tests {
         all.remove_users("new", &addresses(0..2)).unwrap();
         all.subscribe("c", FILLS, listed(0..2), None, &limits).unwrap();
         assert_eq!(all.add_users("c", FILLS, addresses(2..3), &limits), Err(full));
+    }
+
+    #[test]
+    fn one_subscription_names_only_so_many_users_however_they_come_to_it() {
+        let limits =
+            SessionConfig { max_users_per_subscription: 3, max_users: 5, ..Default::default() };
+        let full = SubscribeError::TooManyUsersOfOne(3);
+        let mut all = Subscriptions::default();
+
+        assert_eq!(all.subscribe("a", FILLS, listed(0..4), None, &limits), Err(full.clone()));
+        assert_eq!(all.add_users("a", FILLS, addresses(0..4), &limits), Err(full.clone()));
+        assert!(all.is_empty());
+        all.add_users("a", FILLS, addresses(0..2), &limits).unwrap();
+        assert_eq!(all.add_users("a", FILLS, addresses(1..4), &limits), Err(full));
+        all.add_users("a", FILLS, addresses(1..3), &limits).unwrap();
+        all.subscribe("b", FILLS, listed(0..2), None, &limits).unwrap();
+        assert_eq!(all.users(), 5);
     }
 }

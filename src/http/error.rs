@@ -78,9 +78,8 @@ impl ApiError {
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::UpgradeRequired => "upgrade_required",
             Self::Busy(_) | Self::Searching => "busy",
-            Self::NoSession(EnterError::Full) => "too_many_sessions",
-            Self::NoSession(EnterError::Crowded) => "too_many_of_address",
-            Self::NoSession(EnterError::Closing) | Self::ShuttingDown => "shutting_down",
+            Self::NoSession(error) => error.code(),
+            Self::ShuttingDown => EnterError::Closing.code(),
             Self::Expired { .. } => "cursor_expired",
             Self::Standby(_) => "standby",
             Self::Unavailable(_) => "unavailable",
@@ -112,7 +111,7 @@ impl ResponseError for ApiError {
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
             Self::Expired { .. } => StatusCode::GONE,
-            Self::NoSession(EnterError::Crowded) => StatusCode::TOO_MANY_REQUESTS,
+            Self::NoSession(error) if error.is_own() => StatusCode::TOO_MANY_REQUESTS,
             Self::Busy(_)
             | Self::Searching
             | Self::NoSession(_)
@@ -133,8 +132,12 @@ impl ResponseError for ApiError {
             Self::UpgradeRequired => {
                 response.insert_header((header::UPGRADE, "websocket"));
             }
-            Self::NoSession(_) | Self::ShuttingDown => {
-                response.insert_header((header::RETRY_AFTER, "5"));
+            Self::NoSession(error) => {
+                response.insert_header((header::RETRY_AFTER, error.retry_after_secs()));
+            }
+            Self::ShuttingDown => {
+                let wait = EnterError::Closing.retry_after_secs();
+                response.insert_header((header::RETRY_AFTER, wait));
             }
             Self::Busy(_) | Self::Searching | Self::Standby(_) | Self::Unavailable(_) => {
                 response.insert_header((header::RETRY_AFTER, "1"));

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::{ApiState, State, json, older::highest_block};
 use crate::{
+    delivery::set::EnterError,
     event::Timestamp,
     stats::{StoreStats, StreamStats},
     store::ANSWER_WITHIN,
@@ -23,6 +24,9 @@ const CAUGHT_UP_BYTES: i64 = 1 << 20;
 #[derive(Debug, Serialize)]
 pub struct Readiness {
     pub ready: bool,
+    /// Why no client is let in: `draining` or `shutting_down`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
     max_lag_ms: u64,
     nodes: Vec<NodeReadiness>,
 }
@@ -124,15 +128,19 @@ pub fn readiness(state: &ApiState, now: Timestamp) -> Readiness {
             }
         })
         .collect();
+    let reason = turned_away(state).map(EnterError::code);
     // Without any node directory nothing is fresh.
-    let ready = !nodes.is_empty() && nodes.iter().all(|node| node.ready);
-    Readiness { ready, max_lag_ms: super::status::millis(max_lag), nodes }
+    let ready = reason.is_none() && !nodes.is_empty() && nodes.iter().all(|node| node.ready);
+    Readiness { ready, reason, max_lag_ms: super::status::millis(max_lag), nodes }
 }
 
 /// What runs with less than it should, one sentence each.
 pub fn degradations(state: &ApiState, now: Timestamp) -> Vec<String> {
     let stats = &state.stats;
     let mut reasons = Vec::new();
+    if let Some(reason) = turned_away(state) {
+        reasons.push(format!("sessions: {reason}; {} are left", stats.sessions.open.get()));
+    }
     for stream in stats.streams() {
         if let Some(stale) = staleness(&stream, state.config.get().health.max_lag, now) {
             reasons.push(format!("stream {}: {stale}", stream.stream.name));
@@ -166,6 +174,16 @@ pub fn degradations(state: &ApiState, now: Timestamp) -> Vec<String> {
     }
     reasons.extend((state.whitelist)().problems().map(|problem| format!("whitelist: {problem}")));
     reasons
+}
+
+/// Why no client is let in, if so.
+fn turned_away(state: &ApiState) -> Option<EnterError> {
+    let sessions = &state.stats.sessions;
+    if sessions.closing.get() != 0 {
+        Some(EnterError::Closing)
+    } else {
+        (sessions.draining_since.get() != 0).then_some(EnterError::Draining)
+    }
 }
 
 /// How long the writer has waited for the store, where that is too long.

@@ -228,9 +228,22 @@ struct BackfillStatus {
     last: Option<Report>,
 }
 
+/// Clients are sent away.
+#[derive(Debug, Serialize)]
+struct DrainStatus {
+    since: Timestamp,
+    /// When the last of them is told.
+    until: Timestamp,
+    sessions_left: i64,
+}
+
 #[derive(Debug, Serialize)]
 struct SessionsStatus {
     open: i64,
+    /// Null while clients are let in.
+    drain: Option<DrainStatus>,
+    /// Clients that a trusted proxy has named.
+    identities: i64,
     opened: u64,
     closed: u64,
     subscriptions: i64,
@@ -490,8 +503,16 @@ fn mirror(state: &ApiState, now: Timestamp) -> Option<MirrorStatus> {
 
 fn sessions(state: &ApiState) -> SessionsStatus {
     let stats = &state.stats.sessions;
+    let since = stats.draining_since.get();
+    let drain = (since != 0).then(|| DrainStatus {
+        since: Timestamp(since),
+        until: Timestamp(stats.draining_until.get()),
+        sessions_left: stats.open.get(),
+    });
     SessionsStatus {
         open: stats.open.get(),
+        drain,
+        identities: stats.identities.get(),
         opened: stats.opened.get(),
         closed: stats.closed.get(),
         subscriptions: stats.subscriptions.get(),

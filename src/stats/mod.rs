@@ -64,6 +64,7 @@ pub struct Stats {
     pub router: RouterStats,
     pub store: StoreStats,
     pub mirror: MirrorStats,
+    pub connections: ConnectionStats,
     pub sessions: SessionStats,
     pub backfill: BackfillStats,
     /// Connections that were cut because their client took nothing of an answer.
@@ -218,12 +219,24 @@ pub struct SessionStats {
     pub open: Gauge,
     pub opened: Counter,
     pub closed: Counter,
+    /// Identities that have any of them open.
+    pub identities: Gauge,
+    /// Clients that were not let in, by [`EnterError`](crate::delivery::set::EnterError).
+    pub refusals: Refusals,
+    /// Since when clients are sent away, and until when all of them are to be told, in microseconds
+    /// since 1970; 0 while none are.
+    pub draining_since: Gauge,
+    pub draining_until: Gauge,
+    /// 1 when the daemon stops.
+    pub closing: Gauge,
     pub subscriptions: Gauge,
     /// Users that these name; one that several name counts several times.
     pub users: Gauge,
-    /// What sessions asked for beyond `session.max_subscriptions` and `session.max_users`.
+    /// What sessions asked for beyond `session.max_subscriptions`, `session.max_users` and
+    /// `session.max_users_per_subscription`.
     pub refused_subscriptions: Counter,
     pub refused_users: Counter,
+    pub refused_users_of_one: Counter,
     pub frames_queued: Counter,
     pub frames_sent: Counter,
     /// Left in outboxes when their sessions closed.
@@ -258,11 +271,32 @@ pub struct SessionStats {
     pub cast_durations: Histogram,
 }
 
+/// Connections of clients that are no sessions.
+#[derive(Debug, Default)]
+pub struct ConnectionStats {
+    pub open: Gauge,
+    /// Refused, as `http.max_connections` were open.
+    pub too_many: Counter,
+    /// Ended, as a request was not complete within `http.request_timeout`.
+    pub too_slow: Counter,
+}
+
+/// Clients that were refused a session.
+#[derive(Debug, Default)]
+pub struct Refusals {
+    pub too_many_sessions: Counter,
+    pub too_many_of_address: Counter,
+    pub too_many_of_identity: Counter,
+    pub draining: Counter,
+    pub shutting_down: Counter,
+}
+
 /// Sessions whose end began, by who or what ended them. A client's own close code is not a label:
 /// there are thousands.
 #[derive(Debug, Default)]
 pub struct Endings {
     pub shutting_down: Counter,
+    pub draining: Counter,
     pub protocol: Counter,
     pub not_text: Counter,
     pub not_utf8: Counter,

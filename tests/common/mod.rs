@@ -8,6 +8,7 @@ pub mod database;
 pub mod node;
 pub mod postgres;
 pub mod proxy;
+pub mod raw;
 pub mod redis;
 
 use std::{

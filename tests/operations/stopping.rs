@@ -2,18 +2,23 @@
 
 use std::{
     fs::File,
+    io::{ErrorKind, Read, Write},
+    net::TcpStream,
     time::{Duration, Instant},
 };
 
 use rustix::process::Signal;
+use tungstenite::{Message, protocol::frame::coding::CloseCode};
 
 use crate::{
     DAY,
     common::{
         self, Setup, TestDaemon, database, eventually,
         node::{ALICE, Kind, append, fills_line},
+        raw::{allow_files, ask, connect},
+        receive_type,
     },
-    harness::{limit_files, lock_database, stored},
+    harness::{limit_files, lock_database, log_lines, stored},
 };
 
 /// What the daemon promises for its stop.
@@ -151,4 +156,98 @@ fn a_stop_while_another_program_holds_the_database_ends_in_time() {
     drop(lock);
     let _daemon = setup.start();
     eventually("the rest is stored", || stored(&setup) == 3);
+}
+
+// T38
+#[test]
+fn thousands_of_sessions_all_have_their_farewell_before_the_process_ends() {
+    const CLIENTS: usize = 2_000;
+    allow_files();
+    let setup = Setup::new();
+    let mut daemon = setup.start();
+    let clients: Vec<_> = (0..CLIENTS).map(|_| daemon.connect("/v1/ws")).collect();
+    let port = daemon.port;
+    let polls: Vec<_> = (0..3)
+        .map(|_| {
+            std::thread::spawn(move || {
+                ask(port, "GET /v1/poll?topic=fills&timeout=60s HTTP/1.1\r\n")
+            })
+        })
+        .collect();
+    let mut stream = connect(port);
+    stream.write_all(b"GET /v1/stream?topic=fills HTTP/1.0\r\n\r\n").unwrap();
+    eventually("all are there", || {
+        daemon.status()["sessions"]["open"].as_u64() == Some(CLIENTS as u64 + 4)
+    });
+
+    let start = Instant::now();
+    daemon.signal(Signal::TERM);
+
+    for poll in polls {
+        assert_eq!(poll.join().unwrap().status, 200);
+    }
+    let mut streamed = String::new();
+    stream.read_to_string(&mut streamed).unwrap();
+    assert!(streamed.contains("event: bye"), "{streamed}");
+    for mut client in clients {
+        let bye = receive_type(&mut client, "bye");
+        assert_eq!(bye["code"], 1001);
+        assert!(
+            matches!(client.read().unwrap(), Message::Close(Some(frame)) if frame.code == CloseCode::Away)
+        );
+        // The answer to it.
+        drop(client.flush());
+    }
+    assert_eq!(daemon.wait_exit().unwrap().code(), Some(0), "{}", daemon.log_tail());
+    assert!(start.elapsed() < STOP_WITHIN, "{:?}", start.elapsed());
+    assert_eq!(log_lines(&daemon.log(), "sessions did not close in time"), [""; 0]);
+}
+
+#[test]
+fn nobody_hangs_who_comes_while_it_stops() {
+    let setup = Setup::new();
+    let (mut daemon, mut file) = start_with_one_event(&setup);
+    // No room on the disk, so that the stop takes some seconds before it comes to the clients.
+    limit_files(&daemon, Some(0));
+    append(&mut file, &(fills_line(2, ALICE, 2) + "\n"));
+    eventually("it is read", || daemon.status()["router"]["sequenced"] == 3);
+    let mut client = daemon.subscribe("fills");
+    let mut kept = connect(daemon.port);
+    let mut ask_kept = |path: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: n\r\n\r\n");
+        kept.write_all(request.as_bytes()).unwrap();
+        let mut answer = [0; 4_096];
+        let read = kept.read(&mut answer).unwrap();
+        String::from_utf8_lossy(&answer[..read]).into_owned()
+    };
+    assert!(ask_kept("/livez").starts_with("HTTP/1.1 200"));
+
+    daemon.signal(Signal::TERM);
+
+    // Answered at first, then told that it stops or refused; never left waiting.
+    eventually("the door is shut", || {
+        let Ok(mut socket) = TcpStream::connect(("127.0.0.1", daemon.port)) else { return true };
+        socket.set_read_timeout(Some(common::PATIENCE)).unwrap();
+        let asked = socket.write_all(b"GET /v1/poll?timeout=0s HTTP/1.0\r\n\r\n");
+        let mut answer = String::new();
+        match asked.and_then(|()| socket.read_to_string(&mut answer)) {
+            Ok(_) => assert!(
+                answer.starts_with("HTTP/1.1 200")
+                    || answer.starts_with("HTTP/1.0 200")
+                    || answer.contains("shutting_down"),
+                "{answer}"
+            ),
+            Err(error) => assert_ne!(error.kind(), ErrorKind::WouldBlock, "it hangs"),
+        }
+        false
+    });
+    // A connection from before is answered.
+    let ready = ask_kept("/readyz");
+    assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("shutting_down"), "{ready}");
+    let poll = ask_kept("/v1/poll");
+    assert!(poll.starts_with("HTTP/1.1 503") && poll.contains("shutting_down"), "{poll}");
+    assert_eq!(daemon.wait_exit_for(Duration::ZERO), None, "it still stops");
+    assert_eq!(receive_type(&mut client, "bye")["code"], 1001);
+    assert_eq!(daemon.wait_exit().unwrap().code(), Some(0), "{}", daemon.log_tail());
+    assert_eq!(log_lines(&daemon.log(), "rror accepting connection"), [""; 0]);
 }

@@ -16,7 +16,7 @@ use actix::prelude::*;
 use bytes::Bytes;
 use nodecast::{
     config::{Config, HttpConfig, LiveConfig, SessionConfig, StoreConfig},
-    delivery::{Casting, CloseReason, SessionSet, replay::Pages, serve},
+    delivery::{Casting, SessionSet, replay::Pages, serve},
     event::{Address, Event, EventId, Keys, SequencedEvent, Timestamp, Topic},
     router::{
         log::{Heads, Log, LogEvent, NewSegment, Notice},
@@ -37,6 +37,11 @@ pub const ALICE: &str = "0x025a744111554e57c66ba2069a8081249fbe5e11";
 pub const BOB: &str = "0x1e37a337ed460039d1b15bd3bc489de789768d5e";
 /// Nothing here takes that long unless it is broken.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Asks for a native session.
+pub const HANDSHAKE: &str = "GET /v1/ws HTTP/1.1\r\nHost: n\r\nConnection: upgrade\r\n\
+    Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 /// A run of the same store that ended after it had committed this `seq`.
 pub const EARLIER_RUN: EarlierRun = EarlierRun { id: 0xd, last_seq: 103 };
@@ -98,7 +103,7 @@ impl Server {
         });
         let pages = Pages::new(store, log.clone(), node::keys_of, vec![EARLIER_RUN], stats.clone());
         let readers = Arc::new(Readers::default());
-        let sessions = SessionSet::new(session.max_sessions, stats.clone());
+        let sessions = SessionSet::new(stats.clone());
         let casting = Arc::new(Casting {
             log: log.clone(),
             readers: readers.clone(),
@@ -247,7 +252,7 @@ impl Server {
     }
 
     pub fn close_all(&self, deadline: Duration) -> usize {
-        let closing = self.sessions.close_all(CloseReason::ShuttingDown, deadline);
+        let closing = self.sessions.close_all(Duration::ZERO, deadline);
         block_on(closing)
     }
 

@@ -358,14 +358,11 @@ fn who_says_too_much_in_a_minute_is_closed_and_told_when_to_come_back() {
 #[test]
 fn one_address_has_only_so_many_sessions_and_gets_its_places_back() {
     // M33
-    let server = Server::start(|_| {});
-    server.sessions.set_max_per_address(2);
+    let server = Server::start(|session| session.max_per_address = 2);
     let first = server.native();
     let _second = server.native();
-    let handshake = "GET /v1/ws HTTP/1.1\r\nHost: n\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
-        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-    let answer = server.raw(handshake);
+    let answer = server.raw(HANDSHAKE);
 
     assert!(answer.starts_with("HTTP/1.1 429"), "{answer}");
     assert!(

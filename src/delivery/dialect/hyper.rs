@@ -137,11 +137,13 @@ impl Dialect for Hyper {
     }
 
     fn farewell(&self, reason: &CloseReason) -> Vec<Bytes> {
-        let code = match reason {
-            // H32. The native protocol says 1001.
-            CloseReason::ShuttingDown => Some(1000),
-            other => other.code(),
+        let (code, text) = match reason {
+            // H32. The native protocol says 1001, and tells a drain from a stop.
+            CloseReason::ShuttingDown | CloseReason::Draining => {
+                (Some(1000), CloseReason::ShuttingDown.text())
+            }
+            other => (other.code(), other.text()),
         };
-        vec![frame::close(code, reason.text())]
+        vec![frame::close(code, text)]
     }
 }

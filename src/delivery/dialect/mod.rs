@@ -31,10 +31,25 @@ use crate::{
     stats::Stats,
 };
 
+/// What a client is connected by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// A WebSocket.
+    Socket,
+    /// An answer of HTTP that goes on.
+    Stream,
+    /// One answer of HTTP, which is awaited.
+    Answer,
+}
+
 /// How a kind of client writes and is written to. It holds no state: sessions share it.
 pub trait Dialect: Sync {
     /// Its number, of no other dialect: of its encoding of an event, as a rule; below [`ENCODINGS`].
     fn encoding(&self) -> usize;
+
+    fn transport(&self) -> Transport {
+        Transport::Socket
+    }
 
     /// The frame of an event, live or from the past: the same for every session.
     fn event(&self, event: &LogEvent, replayed: bool) -> Bytes;
@@ -117,12 +132,7 @@ pub struct Resume {
 impl Desk<'_> {
     /// Counts what a session is refused because it is full.
     fn count_refusal(&self, error: &SubscribeError) {
-        let stats = &self.stats.sessions;
-        match error {
-            SubscribeError::TooManySubscriptions(_) => stats.refused_subscriptions.add(1),
-            SubscribeError::TooManyUsers(_) => stats.refused_users.add(1),
-            SubscribeError::DuplicateId => {}
-        }
+        error.count(&self.stats.sessions);
     }
 }
 

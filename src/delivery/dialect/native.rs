@@ -155,6 +155,7 @@ enum Say<'a> {
 struct Limits {
     max_subscriptions: usize,
     max_users: usize,
+    max_users_per_subscription: usize,
     max_frame_bytes: usize,
     outbox_bytes: usize,
     ping_interval_ms: u128,
@@ -219,6 +220,7 @@ impl FrameError {
             Self::Refused(SubscribeError::DuplicateId) => "duplicate_id",
             Self::Refused(SubscribeError::TooManySubscriptions(_)) => "too_many_subscriptions",
             Self::Refused(SubscribeError::TooManyUsers(_)) => "too_many_users",
+            Self::Refused(SubscribeError::TooManyUsersOfOne(_)) => "too_many_users_of_subscription",
         }
     }
 }
@@ -412,6 +414,7 @@ impl Dialect for Native {
             limits: Limits {
                 max_subscriptions: limits.max_subscriptions,
                 max_users: limits.max_users,
+                max_users_per_subscription: limits.max_users_per_subscription,
                 max_frame_bytes: limits.max_frame_bytes,
                 outbox_bytes: limits.outbox_bytes,
                 ping_interval_ms: limits.ping_interval.as_millis(),

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{
-    Desk, Dialect,
+    Desk, Dialect, Transport,
     native::{self, Native},
 };
 use crate::{
@@ -18,6 +18,10 @@ impl Dialect for Plain {
     /// Events have no encoding of their own; this is the number of no other dialect.
     fn encoding(&self) -> usize {
         native::REPLAYED
+    }
+
+    fn transport(&self) -> Transport {
+        Transport::Answer
     }
 
     fn event(&self, event: &LogEvent, replayed: bool) -> Bytes {

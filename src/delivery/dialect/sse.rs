@@ -8,7 +8,7 @@ use std::io::Write;
 use bytes::Bytes;
 
 use super::{
-    Desk, Dialect,
+    Desk, Dialect, Transport,
     encode::{self, IN_MEMORY},
     native::Native,
 };
@@ -27,6 +27,10 @@ pub struct Sse;
 impl Dialect for Sse {
     fn encoding(&self) -> usize {
         ENCODINGS[0]
+    }
+
+    fn transport(&self) -> Transport {
+        Transport::Stream
     }
 
     /// `id: 1.a.b.c\ndata: {..}\n\n`: an event without a name is a `message` to browsers.

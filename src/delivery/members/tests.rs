@@ -98,7 +98,7 @@ impl Scene {
         let casting = Arc::new(Casting {
             log: log.clone(),
             readers: Arc::new(Readers::default()),
-            sessions: SessionSet::new(10_000, stats.clone()),
+            sessions: SessionSet::new(stats.clone()),
             pages: Pages::new(store, log.clone(), keys, vec![], stats.clone()),
             stats,
             config: Arc::new(LiveConfig::new(config)),

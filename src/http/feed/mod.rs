@@ -5,7 +5,7 @@
 mod poll;
 mod sse;
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
 use actix_web::{HttpRequest, HttpResponse, http::header};
 
@@ -13,7 +13,7 @@ pub use self::{poll::poll, sse::stream};
 use super::{ApiState, error::ApiError, params::Params};
 use crate::{
     delivery::{
-        client,
+        client::Client,
         feed::{FeedError, Feeds},
         peer::Peer,
         replay::{ResumeError, Since, Wanted},
@@ -80,9 +80,9 @@ fn feeds(http: &HttpRequest) -> Result<Feeds, ApiError> {
     http.app_data::<Feeds>().cloned().ok_or(ApiError::ShuttingDown)
 }
 
-fn address(state: &ApiState, http: &HttpRequest) -> Option<IpAddr> {
+fn client(state: &ApiState, http: &HttpRequest) -> Client {
     let connected = http.peer_addr().map(|address| address.ip());
-    client::address(connected, http.headers(), &state.config.get().http.trusted_proxies)
+    Client::of(connected, http.headers(), &state.config.get().http)
 }
 
 /// The other side of the connection that a request came by.

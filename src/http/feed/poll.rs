@@ -5,7 +5,7 @@ use std::{convert::Infallible, future::poll_fn, time::Duration};
 use actix_web::{HttpRequest, HttpResponse, body::SizedStream, http::Method, web::Bytes};
 use futures_util::stream;
 
-use super::{Answer, Asked, address, feeds, peer, unbuffered};
+use super::{Answer, Asked, client, feeds, peer, unbuffered};
 use crate::{
     config::read_duration,
     delivery::{dialect::plain::Plain, feed::Request, replay::Since},
@@ -52,7 +52,7 @@ pub async fn poll(state: State, http: HttpRequest) -> Answer {
         from,
         dialect: &Plain,
         limit,
-        address: address(&state, &http),
+        client: client(&state, &http),
         peer: peer(&http)?,
     };
     let handle = feeds(&http)?.begin(request).await.map_err(ApiError::from)?;

@@ -6,7 +6,7 @@
 use actix_web::{HttpRequest, HttpResponse, http::Method, http::header, web::Bytes};
 use futures_util::{Stream, stream};
 
-use super::{Answer, Asked, address, feeds, peer, since, unbuffered};
+use super::{Answer, Asked, client, feeds, peer, since, unbuffered};
 use crate::{
     delivery::{
         dialect::sse::Sse,
@@ -41,7 +41,7 @@ pub async fn stream(state: State, http: HttpRequest) -> Answer {
         from,
         dialect: &Sse,
         limit: usize::MAX,
-        address: address(&state, &http),
+        client: client(&state, &http),
         peer: peer(&http)?,
     };
     let handle = feeds(&http)?.begin(request).await.map_err(ApiError::from)?;

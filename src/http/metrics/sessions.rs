@@ -10,7 +10,30 @@ pub fn sessions(page: &mut Page, metrics: &Metrics) {
     let Metrics { state, .. } = metrics;
     let config = state.config.get();
     let stats = &state.stats.sessions;
-    page.gauge("nodecast_sessions", "WebSocket sessions that are open.", stats.open.get());
+    let connections = &state.stats.connections;
+    page.gauge(
+        "nodecast_http_connections",
+        "Connections of clients that are no sessions: they ask, are answered, or are idle.",
+        connections.open.get(),
+    );
+    page.gauge(
+        "nodecast_http_connections_limit",
+        "Bound of it while no place of a session is free: http.max_connections.",
+        config.http.max_connections,
+    );
+    page.by_reason(
+        "nodecast_http_connections_refused_total",
+        "Connections that were refused, or ended before their request was complete.",
+        &[
+            ("too_many_connections", &connections.too_many),
+            ("request_timeout", &connections.too_slow),
+        ],
+    );
+    page.gauge(
+        "nodecast_sessions",
+        "Sessions that are open: WebSockets, streams, and long polls that wait.",
+        stats.open.get(),
+    );
     page.gauge(
         "nodecast_sessions_limit",
         "Bound of it: session.max_sessions.",
@@ -19,13 +42,36 @@ pub fn sessions(page: &mut Page, metrics: &Metrics) {
     page.counter("nodecast_sessions_opened_total", "Sessions opened.", &stats.opened);
     page.counter(
         "nodecast_sessions_closed_total",
-        "Sessions whose socket is closed.",
+        "Sessions whose socket or answer is closed.",
         &stats.closed,
+    );
+    let refusals = &stats.refusals;
+    page.by_reason(
+        "nodecast_sessions_refused_total",
+        "Clients that were not let in, by the code of the answer.",
+        &[
+            ("too_many_sessions", &refusals.too_many_sessions),
+            ("too_many_of_address", &refusals.too_many_of_address),
+            ("too_many_of_identity", &refusals.too_many_of_identity),
+            ("draining", &refusals.draining),
+            ("shutting_down", &refusals.shutting_down),
+        ],
+    );
+    page.gauge(
+        "nodecast_session_identities",
+        "Clients that a trusted proxy has named and that have any session open.",
+        stats.identities.get(),
+    );
+    page.gauge(
+        "nodecast_draining",
+        "1 while clients are sent away; nodecast_sessions are those that are left.",
+        i64::from(stats.draining_since.get() != 0),
     );
     let endings = &stats.endings;
     let mut family = page.family(Kind::Counter, "nodecast_session_endings_total", "Sessions whose end began, by the close code of the native protocol; without a code where the client closed first or its connection was lost.");
     for (reason, code, counter) in [
         ("shutting_down", "1001", &endings.shutting_down),
+        ("draining", "1001", &endings.draining),
         ("protocol", "1002", &endings.protocol),
         ("not_text", "1003", &endings.not_text),
         ("not_utf8", "1007", &endings.not_utf8),
@@ -67,6 +113,7 @@ pub fn sessions(page: &mut Page, metrics: &Metrics) {
         &[
             ("too_many_subscriptions", &stats.refused_subscriptions),
             ("too_many_users", &stats.refused_users),
+            ("too_many_users_of_subscription", &stats.refused_users_of_one),
         ],
     );
     page.counter(

@@ -165,8 +165,10 @@ const FILLS: [(&str, &str); 4] = [
 
 /// Keys that bound one line, frame, read or request, and nothing that fills: how often they were met
 /// is a counter, or an answer to who asked.
-const OF_ONE: [&str; 13] = [
+const OF_ONE: [&str; 15] = [
+    "session.max_users_per_subscription",
     "session.max_per_address",
+    "session.max_per_identity",
     "session.max_messages_per_minute",
     "session.max_bytes_per_minute",
     "source.max_line_bytes",
