@@ -239,6 +239,50 @@ fn a_stalled_stream_is_cut_off_and_delays_nobody() {
 }
 
 #[test]
+fn a_stream_for_which_too_much_waits_goes_and_a_smaller_one_stays() {
+    let config = "[session]\noutbox_bytes = \"8MiB\"\noutbox_total_bytes = \"2MiB\"\n\
+        stall_timeout = \"1h\"\n";
+    let (_setup, mut file, daemon) = with_blocks(config, 0);
+    let stall = |query: &str| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(4_096).unwrap();
+        socket.connect(&SocketAddr::from(([127, 0, 0, 1], daemon.port)).into()).unwrap();
+        let mut stalled = TcpStream::from(socket);
+        stalled.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stalled, "GET /v1/stream?topic=fills{query} HTTP/1.1\r\nHost: n\r\n\r\n").unwrap();
+        stalled
+    };
+    let mut large = stall("");
+    let small = stall(&format!("&user={BOB}"));
+    let mut reader = Stream::open(&daemon, "topic=fills", "");
+    eventually("all are open", || daemon.status()["sessions"]["subscriptions"] == 3);
+
+    let figure = |figure: &str| daemon.status()["sessions"][figure].as_u64().unwrap();
+    let mut block = 0;
+    while figure("evicted") == 0 {
+        block += 1;
+        assert!(block < 2_000, "nobody goes");
+        // One of ten is the small one's.
+        let mut fill = fill(if block % 10 == 0 { BOB } else { ALICE }, "BTC", block);
+        fill[1]["note"] = Value::String("x".repeat(20_000));
+        append(&mut file, &(line(block, &json!([fill])) + "\n"));
+        assert_eq!(reader.event().0["block"], block);
+    }
+
+    eventually("what waited is dropped", || figure("outbox_bytes") < 2 << 20);
+    // It is told why, behind what its connection had taken.
+    let mut left = Vec::new();
+    large.read_to_end(&mut left).unwrap();
+    let text = String::from_utf8_lossy(&left);
+    assert!(text.contains("event: bye") && text.contains("\"code\":4008"), "{}", text.len());
+    assert_eq!((figure("evicted"), figure("slow_consumers")), (1, 0));
+    let mut small = Stream(BufReader::new(small));
+    for expected in (10..=block).step_by(10) {
+        assert_eq!(small.event().0["block"], expected);
+    }
+}
+
+#[test]
 fn a_stop_says_farewell_to_streams_and_answers_polls() {
     // T38
     let (_setup, _file, daemon) = with_blocks("", 2);

@@ -9,6 +9,8 @@ mod harness;
 mod hyper;
 #[path = "sessions/native.rs"]
 mod native;
+#[path = "sessions/outboxes.rs"]
+mod outboxes;
 #[cfg(feature = "failpoints")]
 #[path = "sessions/panics.rs"]
 mod panics;

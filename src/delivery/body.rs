@@ -75,6 +75,12 @@ impl Body {
         self.ended.borrow().clone()
     }
 
+    /// Drops what waits, but not the rest of what the connection has begun to take.
+    pub fn abandon(&self) {
+        self.outbox.borrow_mut().abandon();
+        self.report();
+    }
+
     /// The connection is gone: what waits is dropped.
     pub fn leave(&self) {
         self.gone.set(true);

@@ -12,6 +12,7 @@ mod pull;
 
 use std::{
     collections::{HashMap, VecDeque},
+    mem,
     rc::Rc,
     sync::Arc,
 };
@@ -28,7 +29,7 @@ use super::{
     outlet::Outlet,
     replay::Behind,
     session::Told,
-    shard::Shard,
+    shard::{Shard, Waiting},
     subscription::{Change, ChangeKind, Subscriptions},
 };
 use crate::{
@@ -291,6 +292,31 @@ impl Members {
         for member in self.members.values_mut() {
             member.closing = true;
             member.session.do_send(Told::Close(reason.clone()));
+        }
+    }
+
+    /// What waits, and for whom. Everything that may leave at once has left then.
+    pub fn waiting(&mut self) -> Waiting {
+        self.flush();
+        let mut waiting = Waiting::default();
+        for (&id, member) in &self.members {
+            match member.wire.waiting_bytes() {
+                0 => {}
+                bytes if member.closing => waiting.leaving_bytes += bytes,
+                bytes => waiting.outboxes.push((bytes, id)),
+            }
+        }
+        waiting
+    }
+
+    /// Tells sessions to close because the most waits for them.
+    pub fn evict(&mut self, sessions: &[SessionId]) {
+        for id in sessions {
+            if let Some(member) = self.members.get_mut(id)
+                && !mem::replace(&mut member.closing, true)
+            {
+                member.session.do_send(Told::Close(CloseReason::Evicted));
+            }
         }
     }
 

@@ -92,6 +92,11 @@ impl Seat {
         }
     }
 
+    /// Lets the shard take a turn, at the end of which it looks at what waits for all clients.
+    pub fn ring(&self) {
+        essential(|| self.members.borrow_mut().ring());
+    }
+
     /// The socket has taken all that was queued.
     pub fn room(&self) {
         if let Some(id) = self.id {

@@ -32,7 +32,7 @@ use crate::{config::Config, essential::contained, fail_point};
 
 /// How long a session waits, once it has sent or queued its close frame, for its client to take it
 /// and to close too.
-const LINGER: Duration = Duration::from_secs(5);
+pub const LINGER: Duration = Duration::from_secs(5);
 /// Reads of one wake-up: 64 KiB, then the thread's other tasks have their turn.
 const READS_PER_WAKE: usize = 16;
 
@@ -276,6 +276,9 @@ impl Session {
             Flush::Drained if self.closing => self.wire.end(),
             Flush::Drained => self.seat.room(),
             Flush::Blocked => {
+                if self.casting.is_too_full() {
+                    self.seat.ring();
+                }
                 if self.wire.claim_wait() {
                     self.wait_for_room(ctx);
                 }
@@ -303,6 +306,7 @@ impl Session {
             | CloseReason::TooBig => stats.bad_frames.add(1),
             // What was missed is counted where it is found.
             CloseReason::ShuttingDown
+            | CloseReason::Evicted
             | CloseReason::Internal
             | CloseReason::Missed
             | CloseReason::TooMany

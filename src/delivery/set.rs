@@ -46,6 +46,8 @@ pub struct SessionSet {
     /// Rung when the last session of a closing set is gone.
     gone: Notify,
     shards: Mutex<Vec<Addr<Shard>>>,
+    /// Somebody sees to it that less waits for all clients together.
+    pub(super) relieving: AtomicBool,
     stats: Arc<Stats>,
 }
 
@@ -65,6 +67,7 @@ impl SessionSet {
             closing: AtomicBool::new(false),
             gone: Notify::new(),
             shards: Mutex::default(),
+            relieving: AtomicBool::new(false),
             stats,
         })
     }
@@ -150,7 +153,7 @@ impl SessionSet {
         self.shards().push(shard);
     }
 
-    fn shards(&self) -> MutexGuard<'_, Vec<Addr<Shard>>> {
+    pub(super) fn shards(&self) -> MutexGuard<'_, Vec<Addr<Shard>>> {
         self.shards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

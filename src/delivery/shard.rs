@@ -12,7 +12,9 @@ use actix::prelude::*;
 use super::{
     Casting,
     close::CloseReason,
+    index::SessionId,
     members::{Fetch, Members},
+    relief,
 };
 use crate::{
     essential::essential,
@@ -32,6 +34,25 @@ pub struct CloseAll {
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Pull;
+
+/// Asks for the outboxes in which something waits.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Waiting")]
+pub struct GetWaiting;
+
+/// What waits for the sessions of one shard.
+#[derive(Debug, Default, MessageResponse)]
+pub struct Waiting {
+    /// Bytes of each for which something waits.
+    pub outboxes: Vec<(usize, SessionId)>,
+    /// Bytes of those that are told to close: they are about to be dropped, or to leave.
+    pub leaving_bytes: usize,
+}
+
+/// These sessions are to end: the most waits for them, and too much for all.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Evict(pub Vec<SessionId>);
 
 /// After how long a read of the store is tried again; it doubles up to the second one.
 const RETRY: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(10)];
@@ -55,6 +76,9 @@ impl Shard {
             self.members.borrow_mut().turn()
         });
         self.continuing = more;
+        if self.casting.is_too_full() {
+            relief::begin(&self.casting);
+        }
         for fetch in essential(|| self.members.borrow_mut().take_fetches()) {
             self.fetch(fetch, ctx);
         }
@@ -122,6 +146,22 @@ impl Handler<CloseAll> for Shard {
 
     fn handle(&mut self, close: CloseAll, _: &mut Self::Context) {
         self.members.borrow_mut().close_all(&close.reason);
+    }
+}
+
+impl Handler<GetWaiting> for Shard {
+    type Result = Waiting;
+
+    fn handle(&mut self, _: GetWaiting, _: &mut Self::Context) -> Waiting {
+        essential(|| self.members.borrow_mut().waiting())
+    }
+}
+
+impl Handler<Evict> for Shard {
+    type Result = ();
+
+    fn handle(&mut self, Evict(sessions): Evict, _: &mut Self::Context) {
+        essential(|| self.members.borrow_mut().evict(&sessions));
     }
 }
 

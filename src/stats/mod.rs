@@ -263,6 +263,8 @@ pub struct Endings {
     pub too_big: Counter,
     pub internal: Counter,
     pub slow_consumer: Counter,
+    /// Too much waited for all clients together, and for these the most.
+    pub evicted: Counter,
     pub ping_timeout: Counter,
     pub missed: Counter,
     pub too_many: Counter,

@@ -220,7 +220,7 @@ impl Members {
     }
 
     /// Lets our shard take a turn.
-    fn ring(&mut self) {
+    pub fn ring(&mut self) {
         if let Some(bell) = &self.bell
             && !mem::replace(&mut self.rung, true)
         {

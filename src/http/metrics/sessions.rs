@@ -32,6 +32,7 @@ pub fn sessions(page: &mut Page, metrics: &Metrics) {
         ("too_big", "1009", &endings.too_big),
         ("internal", "1011", &endings.internal),
         ("slow_consumer", "4008", &endings.slow_consumer),
+        ("evicted", "4008", &endings.evicted),
         ("ping_timeout", "4009", &endings.ping_timeout),
         ("missed", "4010", &endings.missed),
         ("too_many", "4011", &endings.too_many),
@@ -122,6 +123,11 @@ pub fn sessions(page: &mut Page, metrics: &Metrics) {
         "nodecast_outbox_bytes",
         "Bytes that wait for clients, all outboxes together.",
         stats.outbox_bytes.get(),
+    );
+    page.gauge(
+        "nodecast_outbox_limit_bytes",
+        "Bound of it, above which the largest are closed: session.outbox_total_bytes.",
+        config.session.outbox_total_bytes,
     );
     page.gauge(
         "nodecast_session_outbox_limit_bytes",
