@@ -14,6 +14,8 @@ mod outboxes;
 #[cfg(feature = "failpoints")]
 #[path = "sessions/panics.rs"]
 mod panics;
+#[path = "sessions/policies.rs"]
+mod policies;
 #[path = "sessions/resume.rs"]
 mod resume;
 #[path = "sessions/wire.rs"]

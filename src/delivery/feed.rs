@@ -128,14 +128,8 @@ impl Feeds {
         // Refused before the answer begins, if at all.
         let mut changes = Vec::new();
         for (number, (wanted, start)) in request.wanted.iter().zip(&starts).enumerate() {
-            let Wanted { topic, users, conditions } = wanted.clone();
-            let mut change = seat.subscriptions.subscribe(
-                &number.to_string(),
-                topic,
-                users,
-                conditions,
-                &config.session,
-            )?;
+            let mut change =
+                seat.subscriptions.begin(&number.to_string(), wanted.clone(), &config.session)?;
             change.begins = (request.from != Since::Now).then_some(start.seq);
             changes.push(change);
         }

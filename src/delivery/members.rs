@@ -9,6 +9,7 @@
 
 mod cast;
 mod pull;
+mod slow;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -231,11 +232,7 @@ impl Members {
     /// "Delivered up to here" to one session.
     pub fn cursor_of(&self, id: SessionId) -> Cursor {
         let behind = self.members.get(&id).and_then(|member| member.behind.as_ref());
-        behind.map_or_else(|| self.cursor(), |behind| behind.cursor.clone())
-    }
-
-    pub fn is_behind(&self, id: SessionId) -> bool {
-        self.members.get(&id).is_some_and(|member| member.behind.is_some())
+        behind.map_or_else(|| self.cursor(), |behind| behind.delivered())
     }
 
     /// Puts what the log has into outboxes, a bounded amount. Gives whether more is there.
@@ -300,7 +297,8 @@ impl Members {
         self.flush();
         let mut waiting = Waiting::default();
         for (&id, member) in &self.members {
-            match member.wire.waiting_bytes() {
+            let kept = member.behind.as_ref().and_then(|behind| behind.kept.as_ref());
+            match member.wire.waiting_bytes() + kept.map_or(0, |kept| kept.bytes()) {
                 0 => {}
                 bytes if member.closing => waiting.leaving_bytes += bytes,
                 bytes => waiting.outboxes.push((bytes, id)),

@@ -16,6 +16,7 @@ mod members;
 mod outbox;
 mod outlet;
 pub mod peer;
+pub mod policy;
 mod rate;
 mod relief;
 pub mod replay;

@@ -73,9 +73,9 @@ impl Seat {
         }
     }
 
-    /// Whether the session gets what has been, or could not take what is.
-    pub fn is_behind(&self) -> bool {
-        self.id.is_some_and(|id| essential(|| self.members.borrow().is_behind(id)))
+    /// Whether the session has missed something that it has to be sent.
+    pub fn needs_everything(&self) -> bool {
+        self.id.is_some_and(|id| essential(|| self.members.borrow().needs_everything(id)))
     }
 
     /// The session is told that it is behind: what it wants is asked for event by event from now on.

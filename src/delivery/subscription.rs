@@ -10,6 +10,7 @@ use std::{
     sync::Arc,
 };
 
+use super::{policy::Policy, replay::Wanted};
 use crate::{
     config::SessionConfig,
     event::{Address, Event, Topic},
@@ -66,6 +67,7 @@ pub struct Subscription {
     pub users: Users,
     /// None when it asks for nothing beside topic and users.
     pub conditions: Option<Arc<Conditions>>,
+    pub policy: Policy,
 }
 
 /// What the index has to learn.
@@ -76,6 +78,7 @@ pub struct Change {
     pub topic: Topic,
     pub users: Users,
     pub conditions: Option<Arc<Conditions>>,
+    pub policy: Policy,
     /// It begins behind this place in the order of arrival; none: behind what is delivered now.
     pub begins: Option<u64>,
 }
@@ -125,7 +128,7 @@ impl Subscriptions {
         self.by_id.iter().map(|(id, subscription)| (&**id, subscription))
     }
 
-    /// Adds a subscription.
+    /// Adds a subscription to everything that is wanted, however slow its client is.
     ///
     /// # Errors
     /// Nothing has changed then.
@@ -137,6 +140,21 @@ impl Subscriptions {
         conditions: Option<Arc<Conditions>>,
         limits: &SessionConfig,
     ) -> Result<Change, SubscribeError> {
+        let wanted = Wanted { topic, users, conditions, policy: Policy::default() };
+        self.begin(id, wanted, limits)
+    }
+
+    /// Adds a subscription.
+    ///
+    /// # Errors
+    /// Nothing has changed then.
+    pub fn begin(
+        &mut self,
+        id: &str,
+        wanted: Wanted,
+        limits: &SessionConfig,
+    ) -> Result<Change, SubscribeError> {
+        let Wanted { topic, users, conditions, policy } = wanted;
         if self.by_id.contains_key(id) {
             return Err(SubscribeError::DuplicateId);
         }
@@ -150,7 +168,7 @@ impl Subscriptions {
         self.users = named;
         let key = self.next_key;
         self.next_key += 1;
-        let subscription = Subscription { key, topic, users, conditions };
+        let subscription = Subscription { key, topic, users, conditions, policy };
         let change = subscription.change(ChangeKind::Follow);
         self.by_id.insert(id.into(), subscription);
         Ok(change)
@@ -212,8 +230,9 @@ impl Subscription {
     }
 
     fn change_of(&self, kind: ChangeKind, users: Users) -> Change {
-        let (key, topic, conditions) = (self.key, self.topic, self.conditions.clone());
-        Change { kind, key, topic, users, conditions, begins: None }
+        let Self { key, topic, policy, .. } = *self;
+        let conditions = self.conditions.clone();
+        Change { kind, key, topic, users, conditions, policy, begins: None }
     }
 }
 

@@ -231,6 +231,10 @@ pub struct SessionStats {
     pub sent_bytes: Counter,
     pub outbox_bytes: Gauge,
     pub slow_consumers: Counter,
+    /// How often subscriptions passed over what their clients were too slow for.
+    pub skips: Counter,
+    /// Events that slow clients did not get because there was a newer one of the same value.
+    pub conflated: Counter,
     /// Sessions that are not live: they get what has been, or could not take what is.
     pub behind: Gauge,
     /// Those of them that read the store.

@@ -10,13 +10,14 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::{
-    Desk, Dialect, Resume, encode,
+    Desk, Dialect, Resume, Skipped, encode,
     object::{self, ObjectError},
 };
 use crate::{
     delivery::{
         close::CloseReason,
         frame,
+        policy::Policy,
         replay::{ResumeError, Since, Start, Wanted},
         subscription::{Conditions, KEYS, SubscribeError, Subscription, Users},
     },
@@ -57,6 +58,7 @@ struct Subscribe {
     #[serde(rename = "where", default)]
     conditions: BTreeMap<String, Values>,
     from: Option<Box<RawValue>>,
+    policy: Option<Box<RawValue>>,
 }
 
 /// Where a subscription begins, when that is no word and no cursor.
@@ -108,6 +110,8 @@ enum Say<'a> {
         from: Option<&'a str>,
         #[serde(skip_serializing_if = "Option::is_none")]
         recovered: Option<bool>,
+        #[serde(skip_serializing_if = "Policy::is_default")]
+        policy: Policy,
     },
     Live {
         cursor: String,
@@ -133,6 +137,8 @@ enum Say<'a> {
         closed: bool,
         #[serde(skip_serializing_if = "Option::is_none")]
         cursor: Option<String>,
+        #[serde(flatten)]
+        skipped: Option<SkippedOf<'a>>,
     },
     Error {
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -147,6 +153,15 @@ enum Say<'a> {
         reason: &'a str,
         retry_after_ms: Option<u64>,
     },
+}
+
+/// What a gap is more that a subscription has made itself.
+#[derive(Serialize)]
+struct SkippedOf<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a RawValue>,
+    skipped: bool,
+    until: String,
 }
 
 #[derive(Serialize)]
@@ -169,6 +184,8 @@ struct Listed<'a> {
     users: Option<Vec<Address>>,
     #[serde(rename = "where", skip_serializing_if = "Option::is_none")]
     conditions: Option<&'a BTreeMap<&'static str, Vec<String>>>,
+    #[serde(skip_serializing_if = "Policy::is_default")]
+    policy: Policy,
 }
 
 /// Why a frame has no effect. The text is for the client, the code is a promise.
@@ -193,6 +210,10 @@ enum FrameError {
          and time (microseconds since 1970)"
     )]
     BadFrom,
+    #[error(
+        "policy is \"disconnect\", \"skip\", or {{\"conflate\":KEY}} with one of coin, side, dir and user"
+    )]
+    BadPolicy,
     #[error("{0}")]
     NotResumed(#[from] ResumeError),
     #[error("{0}")]
@@ -211,6 +232,7 @@ impl FrameError {
             Self::BadId => "invalid_id",
             Self::UnknownId => "unknown_id",
             Self::BadFrom => "invalid_from",
+            Self::BadPolicy => "invalid_policy",
             Self::NotResumed(ResumeError::Expired { .. }) => "cursor_expired",
             Self::NotResumed(ResumeError::Unavailable(_)) => "unavailable",
             Self::Refused(SubscribeError::DuplicateId) => "duplicate_id",
@@ -229,7 +251,8 @@ impl Native {
                 let gone = desk.subscriptions.unsubscribe(request.id.get());
                 desk.changes.push(gone.ok_or(FrameError::UnknownId)?);
                 let cursor = (desk.delivered)().to_string();
-                desk.say(&Say::Ack { id: &request.id, cursor, from: None, recovered: None });
+                let (id, policy) = (&*request.id, Policy::default());
+                desk.say(&Say::Ack { id, cursor, from: None, recovered: None, policy });
                 Ok(())
             }
             "list" => {
@@ -263,7 +286,11 @@ impl Native {
             Some(users) => Users::Listed(users.into_iter().collect()),
         };
         let conditions = conditions(request.conditions)?.map(Arc::new);
-        let wanted = Wanted { topic, users, conditions };
+        let policy = match request.policy {
+            None => Policy::default(),
+            Some(asked) => serde_json::from_str(asked.get()).map_err(|_| FrameError::BadPolicy)?,
+        };
+        let wanted = Wanted { topic, users, conditions, policy };
         match from(request.from.as_deref(), desk.topics)? {
             Since::Now => Self::begin(&request.id, wanted, None, desk),
             from => {
@@ -281,22 +308,17 @@ impl Native {
         past: Option<(&Start, &Since)>,
         desk: &mut Desk<'_>,
     ) -> Result<(), FrameError> {
-        let Wanted { topic, users, conditions } = wanted;
-        let mut change =
-            desk.subscriptions.subscribe(id.get(), topic, users, conditions, desk.limits)?;
+        let policy = wanted.policy;
+        let mut change = desk.subscriptions.begin(id.get(), wanted, desk.limits)?;
         change.begins = past.map(|(start, _)| start.seq);
         desk.changes.push(change);
-        desk.say(&match past {
-            None => {
-                Say::Ack { id, cursor: (desk.cursor)().to_string(), from: None, recovered: None }
-            }
-            Some((start, from)) => Say::Ack {
-                id,
-                cursor: start.cursor.to_string(),
-                from: Some(by_what(from, start)),
-                recovered: Some(start.exact),
-            },
-        });
+        let cursor = match past {
+            None => (desk.cursor)().to_string(),
+            Some((start, _)) => start.cursor.to_string(),
+        };
+        let recovered = past.map(|(start, _)| start.exact);
+        let from = past.map(|(start, from)| by_what(from, start));
+        desk.say(&Say::Ack { id, cursor, from, recovered, policy });
         Ok(())
     }
 
@@ -312,6 +334,13 @@ impl Native {
         };
         desk.say(&Say::Error { id, code: error.code(), message: error.to_string(), oldest });
     }
+}
+
+/// The frame of a gap that a subscription has made itself.
+pub fn skipped(gap: &Skipped<'_>, id: Option<&RawValue>) -> Bytes {
+    let (topic, cursor) = (Some(gap.topic), Some(gap.from.to_string()));
+    let skipped = Some(SkippedOf { id, skipped: true, until: gap.to.to_string() });
+    Say::Gap { topic, from: None, to: None, closed: false, cursor, skipped }.frame()
 }
 
 /// Reads where a subscription shall begin.
@@ -440,12 +469,20 @@ impl Dialect for Native {
 
     fn gap(&self, gap: &Gap, closed: bool) -> Option<Bytes> {
         let (from, to) = (Some(gap.first), Some(gap.last));
-        Some(Say::Gap { topic: Some(gap.topic), from, to, closed, cursor: None }.frame())
+        Some(
+            Say::Gap { topic: Some(gap.topic), from, to, closed, cursor: None, skipped: None }
+                .frame(),
+        )
     }
 
     fn missed(&self, delivered: &Cursor) -> Option<Bytes> {
         let cursor = Some(delivered.to_string());
-        Some(Say::Gap { topic: None, from: None, to: None, closed: false, cursor }.frame())
+        let (topic, from, to, closed) = (None, None, None, false);
+        Some(Say::Gap { topic, from, to, closed, cursor, skipped: None }.frame())
+    }
+
+    fn skipped(&self, gap: &Skipped<'_>) -> Option<Bytes> {
+        Some(skipped(gap, serde_json::from_str(gap.id).ok()))
     }
 
     fn farewell(&self, reason: &CloseReason) -> Vec<Bytes> {
@@ -489,7 +526,7 @@ impl<'a> From<(&'a str, &'a Subscription)> for Listed<'a> {
         let conditions = subscription.conditions.as_ref().map(|conditions| &conditions.0);
         // The key of a native subscription is the JSON text of its id.
         let id = serde_json::from_str(id).expect("an id was JSON when it came");
-        Self { id, topic: subscription.topic, users, conditions }
+        Self { id, topic: subscription.topic, users, conditions, policy: subscription.policy }
     }
 }
 

@@ -31,7 +31,7 @@ impl Members {
                     let place = Place::Log { segment: self.position, done: self.done };
                     let seq = event.sequenced.seq - 1;
                     let cursor = Cursor { seq, ..self.delivered.clone() };
-                    member.fall_behind(place, cursor, self.casting.pages.deleted_seq());
+                    member.fall_behind(place, cursor, self.casting.pages.deleted_seq(), true);
                     self.casting.stats.sessions.behind.add(1);
                 }
             }
@@ -52,7 +52,7 @@ impl Members {
                 continue;
             }
             let deleted = self.casting.pages.deleted_seq();
-            member.fall_behind(Place::Seq(delivered.seq), delivered.clone(), deleted);
+            member.fall_behind(Place::Seq(delivered.seq), delivered.clone(), deleted, false);
             self.casting.stats.sessions.behind.add(1);
         }
     }
@@ -69,7 +69,12 @@ impl Members {
                 && member.put(id, frame, &mut self.touched) == Err(Full)
             {
                 let place = Place::Log { segment: self.position, done: 0 };
-                member.fall_behind(place, self.delivered.clone(), self.casting.pages.deleted_seq());
+                member.fall_behind(
+                    place,
+                    self.delivered.clone(),
+                    self.casting.pages.deleted_seq(),
+                    true,
+                );
                 self.casting.stats.sessions.behind.add(1);
             }
         }
@@ -141,9 +146,9 @@ impl Member {
         }
     }
 
-    /// Is live no more, and goes on from `place` when its socket has room.
-    fn fall_behind(&mut self, place: Place, cursor: Cursor, deleted: u64) {
-        let mut behind = Behind::new(place, cursor, deleted);
+    /// Is live no more, and goes on from `place` when its socket has room. It may be `slow`, or we were.
+    fn fall_behind(&mut self, place: Place, cursor: Cursor, deleted: u64, slow: bool) {
+        let mut behind = Behind::new(place, cursor, deleted, slow);
         behind.waits = Waits::Room;
         self.behind = Some(Box::new(behind));
         self.session.do_send(Told::Behind);

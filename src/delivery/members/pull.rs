@@ -14,7 +14,7 @@ use crate::{
         subscription::{Change, ChangeKind, Subscriptions},
     },
     event::Topic,
-    router::log::{LogEvent, Notice},
+    router::log::Notice,
     store::StoreError,
 };
 
@@ -74,8 +74,15 @@ impl Members {
             && behind.is_ready()
         {
             behind.waits = Waits::No;
+            behind.has_room = true;
             self.enqueue(id);
         }
+    }
+
+    /// Whether a session has to be sent all that it has missed.
+    pub fn needs_everything(&self, id: SessionId) -> bool {
+        let behind = self.members.get(&id).and_then(|member| member.behind.as_ref());
+        behind.is_some_and(|behind| behind.needs_everything())
     }
 
     /// Puts a session where changes of its subscriptions want it.
@@ -83,11 +90,12 @@ impl Members {
         let delivered = self.cursor();
         let Some(member) = self.members.get_mut(&id) else { return };
         if let Some(behind) = &mut member.behind {
-            changes.iter().for_each(|change| behind.apply(change));
+            changes.iter().for_each(|change| behind.apply(change, all));
         }
         let follows = || changes.iter().filter(|change| change.kind == ChangeKind::Follow);
+        let now = delivered.seq;
         let begins: Vec<_> =
-            follows().map(|change| (change.key, change.begins.unwrap_or(delivered.seq))).collect();
+            follows().map(|change| (change.key, change.begins.unwrap_or(now))).collect();
         let Some(lowest) = begins.iter().map(|(_, begins)| *begins).min() else { return };
         let of_past = follows().any(|change| change.begins.is_some());
         let behind = match &mut member.behind {
@@ -96,7 +104,7 @@ impl Members {
             None => {
                 self.casting.stats.sessions.behind.add(1);
                 let deleted = self.casting.pages.deleted_seq();
-                let behind = Behind::new(Place::Seq(delivered.seq), delivered, deleted);
+                let behind = Behind::new(Place::Seq(delivered.seq), delivered, deleted, false);
                 member.behind.insert(Box::new(behind))
             }
             Some(behind) => behind,
@@ -105,7 +113,7 @@ impl Members {
         if lowest < behind.cursor.seq {
             behind.go_back(lowest, &begins, all);
         }
-        begins.iter().for_each(|(key, begins)| behind.begin(*key, *begins));
+        follows().for_each(|change| behind.begin(change, change.begins.unwrap_or(now), all));
         if !behind.is_ready() && behind.waits == Waits::No {
             behind.learn(all);
         }
@@ -237,6 +245,10 @@ impl Members {
             member.behind = Some(behind);
             return 0;
         }
+        let Some(member) = self.members.get(&id) else { return 0 };
+        if mem::take(&mut behind.has_room) {
+            self.skip_missed(member, &mut behind);
+        }
         let (looked_at, ended) = self.slice(id, &mut behind);
         if matches!(behind.place, Place::Log { .. }) {
             self.give_back(&mut behind);
@@ -293,7 +305,7 @@ impl Members {
 
     fn slice(&self, id: SessionId, behind: &mut Behind) -> (usize, Ended) {
         let here = (self.position, self.done);
-        let (log, pages) = (&self.casting.log, &self.casting.pages);
+        let Casting { log, pages, stats, .. } = &*self.casting;
         let Some(member) = self.members.get(&id) else { return (0, Ended::Waits(Waits::Room)) };
         let mut looked_at = 0;
         loop {
@@ -319,13 +331,16 @@ impl Members {
                     let Some(page) = page else { return (looked_at, Ended::Needs(seq)) };
                     let told = seq.max(behind.told_deleted);
                     if let Some(deleted) = page.deleted_seq.filter(|deleted| *deleted > told) {
+                        if !member.send_kept(behind) {
+                            return (looked_at, Ended::Slice);
+                        }
                         // Said once, and what is left follows: deleted is what is old by its own time.
                         behind.told_deleted = deleted;
                         return (looked_at, Ended::Lost);
                     }
                     let from = page.count_through(seq);
                     let most = (SLICE_EVENTS - looked_at).min(page.events.len() - from);
-                    let cast = member.cast_past(behind, &page.events[from..from + most]);
+                    let cast = member.cast_past(behind, &page.events[from..from + most], stats);
                     looked_at += most;
                     let done = from + cast;
                     let at = match page.events[from..done].last() {
@@ -343,7 +358,8 @@ impl Members {
                 Place::Log { segment, done }
                     if (segment, done) == here && !behind.begins_above(behind.cursor.seq) =>
                 {
-                    return (looked_at, Ended::Joined);
+                    let is_all = member.send_kept(behind);
+                    return (looked_at, if is_all { Ended::Joined } else { Ended::Slice });
                 }
                 Place::Log { segment, done } if (segment, done) >= here => {
                     return (looked_at, Ended::Waits(Waits::Shard));
@@ -361,7 +377,7 @@ impl Members {
                     let is_here = segment == here.0;
                     let end = if is_here { here.1 } else { found.events.len() };
                     let most = (SLICE_EVENTS - looked_at).min(end - done);
-                    let cast = member.cast_past(behind, &found.events[done..done + most]);
+                    let cast = member.cast_past(behind, &found.events[done..done + most], stats);
                     // An empty segment is work, too.
                     looked_at += most.max(1);
                     let done = done + cast;
@@ -388,19 +404,6 @@ fn max_admitted(casting: &Casting) -> usize {
 }
 
 impl Member {
-    /// Queues what the session wants of these. Gives how many are done with.
-    fn cast_past(&self, behind: &mut Behind, events: &[LogEvent]) -> usize {
-        for (done, event) in events.iter().enumerate() {
-            if behind.wants(&event.sequenced.event, event.sequenced.seq) {
-                let frame = self.dialect.event(event, true);
-                if self.wire.push(frame).is_err() {
-                    return done;
-                }
-            }
-        }
-        events.len()
-    }
-
     /// Queues what its dialect has for these notices, of the topics it follows.
     fn tell_past(&self, notices: &[Notice]) {
         for notice in notices {

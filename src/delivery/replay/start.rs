@@ -7,7 +7,10 @@ use std::sync::Arc;
 
 use super::Pages;
 use crate::{
-    delivery::subscription::{Conditions, Users},
+    delivery::{
+        policy::Policy,
+        subscription::{Conditions, Users},
+    },
     event::{Cursor, Event, EventId, SequencedEvent, Timestamp, Topic},
     router::log::Heads,
     store::{EarlierRun, EventQuery, PageKey, StoreError},
@@ -35,12 +38,13 @@ pub enum Since {
     Time(Timestamp),
 }
 
-/// What is subscribed to, as far as it decides where that begins.
+/// What is subscribed to.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     pub topic: Topic,
     pub users: Users,
     pub conditions: Option<Arc<Conditions>>,
+    pub policy: Policy,
 }
 
 /// Where a subscription begins.

@@ -11,6 +11,7 @@ use crate::{
     delivery::{
         dialect::sse::Sse,
         feed::{Handle, Request},
+        policy::Policy,
     },
     http::{State, error::ApiError, params::Params},
 };
@@ -28,6 +29,12 @@ pub async fn stream(state: State, http: HttpRequest) -> Answer {
             None => params.fault("Last-Event-ID: not a cursor of this service"),
         }
     }
+    let policy = params.one("policy", "disconnect or skip", |text| match text {
+        "disconnect" => Some(Policy::Disconnect),
+        "skip" => Some(Policy::Skip),
+        _ => None,
+    });
+    asked.wanted.iter_mut().for_each(|wanted| wanted.policy = policy.unwrap_or_default());
     params.finish()?;
     let mut response = HttpResponse::Ok();
     response.insert_header((header::CONTENT_TYPE, "text/event-stream"));

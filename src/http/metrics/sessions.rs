@@ -90,6 +90,16 @@ pub fn sessions(page: &mut Page, metrics: &Metrics) {
         "Batches that left memory before they were cast: clients get them from the store.",
         &stats.missed_segments,
     );
+    page.counter(
+        "nodecast_delivery_skips_total",
+        "Stretches that subscriptions passed over because their clients were slow.",
+        &stats.skips,
+    );
+    page.counter(
+        "nodecast_delivery_conflated_total",
+        "Events that slow clients did not get as there was a newer one of the same key.",
+        &stats.conflated,
+    );
     page.gauge(
         "nodecast_sessions_behind",
         "Sessions that catch up: they get what has been, or could not take what is.",
