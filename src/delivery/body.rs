@@ -185,6 +185,10 @@ impl Outlet for Body {
         }
     }
 
+    fn count(&self) {
+        self.report();
+    }
+
     fn joined(&self) {
         self.joined.set(true);
         self.wake();

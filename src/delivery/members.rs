@@ -8,6 +8,7 @@
 //! not flushed when there is nothing more to do.
 
 mod cast;
+mod linger;
 mod pull;
 mod slow;
 
@@ -20,13 +21,15 @@ use std::{
 
 use actix::{Addr, Recipient};
 use ahash::RandomState;
+use tokio::time::Instant;
 
+use self::linger::Lingering;
 pub use self::pull::Fetch;
 use super::{
     Casting,
     close::CloseReason,
     dialect::Dialect,
-    index::{Index, SessionId},
+    index::{Index, Interest, SessionId},
     outlet::Outlet,
     replay::Behind,
     session::Told,
@@ -58,6 +61,8 @@ struct Member {
     topics: Vec<Topic>,
     /// In the list of outboxes to flush.
     touched: bool,
+    /// By when it has to be flushed, if something waits in it that may.
+    due: Option<Instant>,
     /// Told to close: it gets nothing more.
     closing: bool,
     /// Its client is still saying where it begins: until that is heard the past does not.
@@ -86,8 +91,9 @@ pub struct Members {
     /// Up to where events were put into outboxes.
     delivered: Cursor,
     /// Reused from event to event.
-    interested: Vec<SessionId>,
+    interested: Vec<Interest>,
     touched: Vec<SessionId>,
+    lingering: Lingering,
     /// Events that were cast since outboxes were last flushed.
     unflushed: usize,
     /// Sessions that are behind and can be moved on.
@@ -123,6 +129,7 @@ impl Members {
             delivered,
             interested: Vec::new(),
             touched: Vec::new(),
+            lingering: Lingering::default(),
             unflushed: 0,
             line: VecDeque::new(),
             ahead: Vec::new(),
@@ -171,6 +178,7 @@ impl Members {
             dialect,
             topics: Vec::new(),
             touched: false,
+            due: None,
             closing: false,
             held: false,
             behind: None,
@@ -188,7 +196,9 @@ impl Members {
 
     pub fn leave(&mut self, id: SessionId, subscriptions: &Subscriptions) {
         self.forget_behind(id);
-        self.members.remove(&id);
+        if let Some(mut member) = self.members.remove(&id) {
+            member.forget_due(id, &mut self.lingering);
+        }
         for (_, subscription) in subscriptions.iter() {
             self.index.apply(id, &subscription.change(ChangeKind::Unfollow));
         }

@@ -353,6 +353,9 @@ impl Session {
     }
 
     fn heartbeat(&mut self, ctx: &mut Context<Self>) {
+        if self.wire.waiting_bytes() > 0 {
+            self.flush(ctx);
+        }
         // Who has not taken what waits needs no sign of life.
         if self.wire.waiting_bytes() > 0 {
             return;

@@ -8,6 +8,7 @@
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use actix::prelude::*;
+use tokio::time::Instant;
 
 use super::{
     Casting,
@@ -63,11 +64,13 @@ pub struct Shard {
     members: Rc<RefCell<Members>>,
     /// Another turn is under way.
     continuing: bool,
+    /// Rings when what waits in an outbox has to go.
+    alarm: Option<(Instant, SpawnHandle)>,
 }
 
 impl Shard {
     pub fn new(casting: Arc<Casting>, members: Rc<RefCell<Members>>) -> Self {
-        Self { casting, members, continuing: false }
+        Self { casting, members, continuing: false, alarm: None }
     }
 
     fn turn(&mut self, ctx: &mut Context<Self>) {
@@ -79,6 +82,7 @@ impl Shard {
         if self.casting.is_too_full() {
             relief::begin(&self.casting);
         }
+        self.set_alarm(ctx);
         for fetch in essential(|| self.members.borrow_mut().take_fetches()) {
             self.fetch(fetch, ctx);
         }
@@ -87,6 +91,23 @@ impl Shard {
             // thread run, and the sockets be looked at, before the next turn.
             let rest = tokio::task::yield_now().into_actor(self);
             ctx.spawn(rest.map(|(), shard, ctx| shard.turn(ctx)));
+        }
+    }
+
+    /// One for all sessions. That it rings where nothing waits any more does no harm.
+    fn set_alarm(&mut self, ctx: &mut Context<Self>) {
+        let Some(due) = essential(|| self.members.borrow().next_due()) else { return };
+        if self.alarm.as_ref().is_some_and(|(at, _)| *at <= due) {
+            return;
+        }
+        let wait = due.saturating_duration_since(Instant::now());
+        let handle = ctx.run_later(wait, |shard, ctx| {
+            shard.alarm = None;
+            essential(|| shard.members.borrow_mut().flush_due(Instant::now()));
+            shard.set_alarm(ctx);
+        });
+        if let Some((_, later)) = self.alarm.replace((due, handle)) {
+            ctx.cancel_future(later);
         }
     }
 

@@ -191,6 +191,10 @@ impl Outlet for Wire {
         flush
     }
 
+    fn count(&self) {
+        self.report(&mut self.outbox.borrow_mut());
+    }
+
     fn waiting_bytes(&self) -> usize {
         self.outbox.borrow().bytes()
     }

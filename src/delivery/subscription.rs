@@ -19,6 +19,9 @@ use crate::{
 /// What `where` may compare.
 pub const KEYS: [&str; 3] = ["coin", "side", "dir"];
 
+/// Longest time for which live events may wait, so that several go out in one write.
+pub const MAX_LINGER_MS: u16 = 1_000;
+
 /// Conditions on an event's keys: each must hold, and each holds for any of its values.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Conditions(pub BTreeMap<&'static str, Vec<String>>);
@@ -68,6 +71,8 @@ pub struct Subscription {
     /// None when it asks for nothing beside topic and users.
     pub conditions: Option<Arc<Conditions>>,
     pub policy: Policy,
+    /// How long its live events may wait.
+    pub linger_ms: u16,
 }
 
 /// What the index has to learn.
@@ -79,6 +84,7 @@ pub struct Change {
     pub users: Users,
     pub conditions: Option<Arc<Conditions>>,
     pub policy: Policy,
+    pub linger_ms: u16,
     /// It begins behind this place in the order of arrival; none: behind what is delivered now.
     pub begins: Option<u64>,
 }
@@ -140,7 +146,8 @@ impl Subscriptions {
         conditions: Option<Arc<Conditions>>,
         limits: &SessionConfig,
     ) -> Result<Change, SubscribeError> {
-        let wanted = Wanted { topic, users, conditions, policy: Policy::default() };
+        let policy = Policy::default();
+        let wanted = Wanted { topic, users, conditions, policy, linger_ms: 0 };
         self.begin(id, wanted, limits)
     }
 
@@ -154,7 +161,7 @@ impl Subscriptions {
         wanted: Wanted,
         limits: &SessionConfig,
     ) -> Result<Change, SubscribeError> {
-        let Wanted { topic, users, conditions, policy } = wanted;
+        let Wanted { topic, users, conditions, policy, linger_ms } = wanted;
         if self.by_id.contains_key(id) {
             return Err(SubscribeError::DuplicateId);
         }
@@ -168,7 +175,7 @@ impl Subscriptions {
         self.users = named;
         let key = self.next_key;
         self.next_key += 1;
-        let subscription = Subscription { key, topic, users, conditions, policy };
+        let subscription = Subscription { key, topic, users, conditions, policy, linger_ms };
         let change = subscription.change(ChangeKind::Follow);
         self.by_id.insert(id.into(), subscription);
         Ok(change)
@@ -230,9 +237,9 @@ impl Subscription {
     }
 
     fn change_of(&self, kind: ChangeKind, users: Users) -> Change {
-        let Self { key, topic, policy, .. } = *self;
+        let Self { key, topic, policy, linger_ms, .. } = *self;
         let conditions = self.conditions.clone();
-        Change { kind, key, topic, users, conditions, policy, begins: None }
+        Change { kind, key, topic, users, conditions, policy, linger_ms, begins: None }
     }
 }
 

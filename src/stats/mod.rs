@@ -229,6 +229,8 @@ pub struct SessionStats {
     /// Left in outboxes when their sessions closed.
     pub frames_dropped: Counter,
     pub sent_bytes: Counter,
+    /// Of frames to sockets, or of chunks to connections.
+    pub writes: Counter,
     pub outbox_bytes: Gauge,
     pub slow_consumers: Counter,
     /// How often subscriptions passed over what their clients were too slow for.

@@ -6,7 +6,7 @@ use nodecast::event::Event;
 use serde_json::{Value, json};
 
 use crate::{
-    harness::{ALICE, BOB, Client, FILLS, Server, event},
+    harness::{ALICE, BOB, Client, FILLS, Server, event, fill},
     wire::connect_with_small_buffer,
 };
 
@@ -309,4 +309,42 @@ fn a_policy_is_shown_where_it_is_not_the_usual_one_and_refused_where_it_is_none(
         );
         assert_eq!(error["id"], "d");
     }
+}
+
+#[test]
+fn what_lingers_comes_by_itself_or_with_what_does_not() {
+    let server = Server::start(|session| session.heartbeat_interval = Duration::from_secs(3_600));
+    let mut client = server.native();
+    for (id, user, linger_ms) in [("slow", ALICE, 1_000), ("quick", BOB, 0)] {
+        let subscribe = json!({"type":"subscribe","id":id,"topic":"fills","users":[user],"linger_ms":linger_ms});
+        let ack = client.ask(&subscribe.to_string());
+        assert_eq!(ack.get("linger_ms"), (linger_ms > 0).then(|| json!(linger_ms)).as_ref());
+    }
+    let stats = &server.stats.sessions;
+    let (queued, written) = (stats.frames_queued.get(), stats.writes.get());
+
+    for block in 0..100 {
+        server.append(vec![fill(block, ALICE, "BTC")]);
+        server.wait_until("it is queued", |_| stats.frames_queued.get() > queued + block);
+    }
+    server.append(vec![fill(100, BOB, "BTC")]);
+    assert!(read_to(&mut client, 100).0.into_iter().eq(0..=100));
+    let writes = stats.writes.get() - written;
+    assert!(writes < 50, "{writes} writes for 101 events");
+    server.append(vec![fill(101, ALICE, "BTC")]);
+    assert_eq!(client.json()["block"], 101, "nothing follows it");
+
+    // An answer takes along what waits.
+    let queued = stats.frames_queued.get();
+    server.append(vec![fill(102, ALICE, "BTC")]);
+    server.wait_until("it is queued", |_| stats.frames_queued.get() > queued);
+    client.say(r#"{"type":"ping"}"#);
+    assert_eq!(client.json()["block"], 102);
+    assert_eq!(client.json()["type"], "pong");
+    for bad in [json!(1_001), json!(-1), json!("50ms"), json!(0.5)] {
+        let subscribe = json!({"type":"subscribe","id":"b","topic":"fills","linger_ms":bad});
+        assert_eq!(client.ask(&subscribe.to_string())["code"], "invalid_linger", "{bad}");
+    }
+    drop(client);
+    server.settle();
 }

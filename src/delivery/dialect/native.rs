@@ -19,7 +19,7 @@ use crate::{
         frame,
         policy::Policy,
         replay::{ResumeError, Since, Start, Wanted},
-        subscription::{Conditions, KEYS, SubscribeError, Subscription, Users},
+        subscription::{Conditions, KEYS, MAX_LINGER_MS, SubscribeError, Subscription, Users},
     },
     event::{Address, Cursor, Timestamp, Topic},
     router::{ledger::Gap, log::LogEvent},
@@ -59,6 +59,7 @@ struct Subscribe {
     conditions: BTreeMap<String, Values>,
     from: Option<Box<RawValue>>,
     policy: Option<Box<RawValue>>,
+    linger_ms: Option<Box<RawValue>>,
 }
 
 /// Where a subscription begins, when that is no word and no cursor.
@@ -112,6 +113,8 @@ enum Say<'a> {
         recovered: Option<bool>,
         #[serde(skip_serializing_if = "Policy::is_default")]
         policy: Policy,
+        #[serde(skip_serializing_if = "is_zero")]
+        linger_ms: u16,
     },
     Live {
         cursor: String,
@@ -186,6 +189,13 @@ struct Listed<'a> {
     conditions: Option<&'a BTreeMap<&'static str, Vec<String>>>,
     #[serde(skip_serializing_if = "Policy::is_default")]
     policy: Policy,
+    #[serde(skip_serializing_if = "is_zero")]
+    linger_ms: u16,
+}
+
+/// Whether live events do not wait, which needs not to be shown.
+fn is_zero(linger_ms: &u16) -> bool {
+    *linger_ms == 0
 }
 
 /// Why a frame has no effect. The text is for the client, the code is a promise.
@@ -214,6 +224,8 @@ enum FrameError {
         "policy is \"disconnect\", \"skip\", or {{\"conflate\":KEY}} with one of coin, side, dir and user"
     )]
     BadPolicy,
+    #[error("linger_ms is a whole number from 0 to {MAX_LINGER_MS}")]
+    BadLinger,
     #[error("{0}")]
     NotResumed(#[from] ResumeError),
     #[error("{0}")]
@@ -233,6 +245,7 @@ impl FrameError {
             Self::UnknownId => "unknown_id",
             Self::BadFrom => "invalid_from",
             Self::BadPolicy => "invalid_policy",
+            Self::BadLinger => "invalid_linger",
             Self::NotResumed(ResumeError::Expired { .. }) => "cursor_expired",
             Self::NotResumed(ResumeError::Unavailable(_)) => "unavailable",
             Self::Refused(SubscribeError::DuplicateId) => "duplicate_id",
@@ -251,8 +264,8 @@ impl Native {
                 let gone = desk.subscriptions.unsubscribe(request.id.get());
                 desk.changes.push(gone.ok_or(FrameError::UnknownId)?);
                 let cursor = (desk.delivered)().to_string();
-                let (id, policy) = (&*request.id, Policy::default());
-                desk.say(&Say::Ack { id, cursor, from: None, recovered: None, policy });
+                let (id, policy, linger_ms) = (&*request.id, Policy::default(), 0);
+                desk.say(&Say::Ack { id, cursor, from: None, recovered: None, policy, linger_ms });
                 Ok(())
             }
             "list" => {
@@ -290,7 +303,14 @@ impl Native {
             None => Policy::default(),
             Some(asked) => serde_json::from_str(asked.get()).map_err(|_| FrameError::BadPolicy)?,
         };
-        let wanted = Wanted { topic, users, conditions, policy };
+        let linger_ms = match request.linger_ms {
+            None => 0,
+            Some(asked) => serde_json::from_str(asked.get())
+                .ok()
+                .filter(|linger| *linger <= MAX_LINGER_MS)
+                .ok_or(FrameError::BadLinger)?,
+        };
+        let wanted = Wanted { topic, users, conditions, policy, linger_ms };
         match from(request.from.as_deref(), desk.topics)? {
             Since::Now => Self::begin(&request.id, wanted, None, desk),
             from => {
@@ -308,7 +328,7 @@ impl Native {
         past: Option<(&Start, &Since)>,
         desk: &mut Desk<'_>,
     ) -> Result<(), FrameError> {
-        let policy = wanted.policy;
+        let Wanted { policy, linger_ms, .. } = wanted;
         let mut change = desk.subscriptions.begin(id.get(), wanted, desk.limits)?;
         change.begins = past.map(|(start, _)| start.seq);
         desk.changes.push(change);
@@ -318,7 +338,7 @@ impl Native {
         };
         let recovered = past.map(|(start, _)| start.exact);
         let from = past.map(|(start, from)| by_what(from, start));
-        desk.say(&Say::Ack { id, cursor, from, recovered, policy });
+        desk.say(&Say::Ack { id, cursor, from, recovered, policy, linger_ms });
         Ok(())
     }
 
@@ -524,9 +544,10 @@ impl<'a> From<(&'a str, &'a Subscription)> for Listed<'a> {
             Users::Listed(users) => Some(users.iter().copied().collect()),
         };
         let conditions = subscription.conditions.as_ref().map(|conditions| &conditions.0);
+        let Subscription { policy, linger_ms, .. } = *subscription;
         // The key of a native subscription is the JSON text of its id.
         let id = serde_json::from_str(id).expect("an id was JSON when it came");
-        Self { id, topic: subscription.topic, users, conditions, policy: subscription.policy }
+        Self { id, topic: subscription.topic, users, conditions, policy, linger_ms }
     }
 }
 

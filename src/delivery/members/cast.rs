@@ -1,6 +1,6 @@
 //! Casts events and notices to the sessions that are live, and flushes whom a turn has touched.
 
-use std::mem;
+use std::{mem, time::Duration};
 
 use bytes::Bytes;
 use slog::warn;
@@ -24,10 +24,18 @@ impl Members {
     pub(super) fn cast(&mut self, event: &LogEvent) -> usize {
         let mut interested = std::mem::take(&mut self.interested);
         self.index.interested(&event.sequenced.event, &mut interested);
-        for &id in &interested {
+        for interest in &interested {
+            let id = interest.session();
             if let Some(member) = self.members.get_mut(&id).filter(|member| member.is_live()) {
                 let frame = member.dialect.event(event, false);
-                if member.put(id, frame, &mut self.touched) == Err(Full) {
+                let put = match interest.linger_ms() {
+                    0 => member.put(id, frame, &mut self.touched),
+                    ms => {
+                        let linger = Duration::from_millis(ms);
+                        member.put_by(id, frame, linger, &mut self.touched, &mut self.lingering)
+                    }
+                };
+                if put == Err(Full) {
                     let place = Place::Log { segment: self.position, done: self.done };
                     let seq = event.sequenced.seq - 1;
                     let cursor = Cursor { seq, ..self.delivered.clone() };
@@ -86,6 +94,7 @@ impl Members {
         for id in self.touched.drain(..) {
             let Some(member) = self.members.get_mut(&id) else { continue };
             member.touched = false;
+            member.forget_due(id, &mut self.lingering);
             let behind = member.behind.as_mut().filter(|behind| behind.waits == Waits::No);
             match member.wire.flush() {
                 Flush::Drained => {

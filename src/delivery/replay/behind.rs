@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     delivery::{
-        index::{Index, SessionId},
+        index::{Index, Interest},
         policy::Policy,
         subscription::{Change, ChangeKind, Subscription, Subscriptions},
     },
@@ -103,7 +103,7 @@ pub struct Behind {
     /// The subscriptions that are known here.
     begins: HashMap<u32, Want, RandomState>,
     /// Reused from event to event.
-    matching: Vec<SessionId>,
+    matching: Vec<Interest>,
 }
 
 impl Behind {
@@ -246,7 +246,7 @@ impl Behind {
         let Some(wants) = &self.wants else { return Fate::Pass };
         wants.interested(event, &mut self.matching);
         let mut slots = Vec::new();
-        for key in self.matching.iter().map(|key| *key as u32) {
+        for key in self.matching.iter().map(|one| one.session() as u32) {
             let want = self.begins.get(&key);
             if want.is_some_and(|want| seq <= want.begins) {
                 continue;

@@ -45,6 +45,7 @@ pub struct Wanted {
     pub users: Users,
     pub conditions: Option<Arc<Conditions>>,
     pub policy: Policy,
+    pub linger_ms: u16,
 }
 
 /// Where a subscription begins.

@@ -63,7 +63,7 @@ impl Asked {
             .into_iter()
             .map(|topic| {
                 let (users, conditions) = (users.clone(), conditions.clone());
-                Wanted { topic, users, conditions, policy: Policy::default() }
+                Wanted { topic, users, conditions, policy: Policy::default(), linger_ms: 0 }
             })
             .collect();
         Self { wanted, from: cursor.unwrap_or(Since::Now) }

@@ -12,8 +12,13 @@ use crate::{
         dialect::sse::Sse,
         feed::{Handle, Request},
         policy::Policy,
+        subscription::MAX_LINGER_MS,
     },
-    http::{State, error::ApiError, params::Params},
+    http::{
+        State,
+        error::ApiError,
+        params::{self, Params},
+    },
 };
 
 /// What browsers send when they connect again.
@@ -34,7 +39,15 @@ pub async fn stream(state: State, http: HttpRequest) -> Answer {
         "skip" => Some(Policy::Skip),
         _ => None,
     });
-    asked.wanted.iter_mut().for_each(|wanted| wanted.policy = policy.unwrap_or_default());
+    let linger_ms = params.one("linger_ms", "a number from 0 to 1000", |text| {
+        params::number(text)
+            .and_then(|linger| u16::try_from(linger).ok())
+            .filter(|linger| *linger <= MAX_LINGER_MS)
+    });
+    for wanted in &mut asked.wanted {
+        wanted.policy = policy.unwrap_or_default();
+        wanted.linger_ms = linger_ms.unwrap_or_default();
+    }
     params.finish()?;
     let mut response = HttpResponse::Ok();
     response.insert_header((header::CONTENT_TYPE, "text/event-stream"));

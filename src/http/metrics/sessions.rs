@@ -86,6 +86,11 @@ pub fn sessions(page: &mut Page, metrics: &Metrics) {
     );
     page.counter("nodecast_delivery_sent_bytes_total", "Bytes sent to clients.", &stats.sent_bytes);
     page.counter(
+        "nodecast_delivery_writes_total",
+        "Writes to clients, each of as many frames as waited.",
+        &stats.writes,
+    );
+    page.counter(
         "nodecast_delivery_missed_segments_total",
         "Batches that left memory before they were cast: clients get them from the store.",
         &stats.missed_segments,

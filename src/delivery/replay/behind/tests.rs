@@ -14,7 +14,8 @@ fn cursor(seq: u64) -> Cursor {
 fn behind(policies: &[Policy], slow: bool) -> (Behind, Subscriptions) {
     let mut all = Subscriptions::default();
     for (number, &policy) in policies.iter().enumerate() {
-        let wanted = Wanted { topic: FILLS, users: Users::All, conditions: None, policy };
+        let wanted =
+            Wanted { topic: FILLS, users: Users::All, conditions: None, policy, linger_ms: 0 };
         all.begin(&number.to_string(), wanted, &SessionConfig::default()).unwrap();
     }
     let mut behind = Behind::new(Place::Seq(100), cursor(100), 0, slow);
