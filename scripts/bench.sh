@@ -3,7 +3,7 @@
 # it writes goes to temporary folders that are removed. It starts a PostgreSQL server of its own.
 #
 #   scripts/bench.sh                   everything
-#   scripts/bench.sh latency           some of: generate parse store depth idle ingest latency
+#   scripts/bench.sh latency           some of: generate parse index store depth idle ingest latency
 #                                      outage whitelist
 #   scripts/bench.sh store depth ingest
 #
@@ -13,14 +13,14 @@ cd "$(dirname "$0")/.."
 
 for part in "$@"; do
     case $part in
-        generate | parse | store | depth | idle | ingest | latency | outage | whitelist) ;;
+        generate | parse | index | store | depth | idle | ingest | latency | outage | whitelist) ;;
         *)
             sed -n '2,11p' "$0" >&2
             exit 64
             ;;
     esac
 done
-wanted=" ${*:-generate parse store depth idle ingest latency outage whitelist} "
+wanted=" ${*:-generate parse index store depth idle ingest latency outage whitelist} "
 wants() { [[ $wanted == *" $1 "* ]]; }
 
 . scripts/packages.sh
@@ -54,6 +54,9 @@ if wants generate; then
     done
 fi
 if wants parse; then bench --bench parse; fi
+if wants index; then
+    bench --bench index -- --noplot 2>/dev/null | grep -E '^index|time:' | sed 's/^/  /'
+fi
 if wants store; then
     echo "store"
     bench --bench store -- --noplot 2>/dev/null | grep -E '^sqlite|^postgres|time:|thrpt:' | sed 's/^/  /'

@@ -29,7 +29,7 @@
 //! | [`WhitelistKeeper`](whitelist::WhitelistKeeper) | follows file and Redis, hands every new list to the filters, tells who was added | [`whitelist::Whitelist`] |
 //! | [`Backfiller`](backfill::Backfiller) | reads the older events of added users from the files, or what a command names | [`backfill`] |
 //! | [`ControlServer`](control::ControlServer) | answers the commands that ask the running daemon | [`control`] |
-//! | `Shard` and `Session` | cast the log to the clients of one HTTP worker | [`delivery`] |
+//! | `Shard`, `Session` and `Feed` | cast the log to the clients of one HTTP worker: by WebSocket, and as response bodies (streams, polls) | [`delivery`] |
 //! | [routes](http) | history, status and health; [metrics](http::metrics) on a listener of their own | [`http`] |
 //!
 //! [`daemon`] is the wiring: the only place that knows every actor, and the order in which they

@@ -89,10 +89,6 @@ impl Body {
         self.report();
     }
 
-    pub fn is_gone(&self) -> bool {
-        self.gone.get()
-    }
-
     /// Takes what waits, a chunk of it; none when it has ended. `drained` is called when that was all
     /// and somebody waits for room.
     pub fn poll_chunk(&self, cx: &mut Context<'_>, drained: impl FnOnce()) -> Poll<Option<Bytes>> {

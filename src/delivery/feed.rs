@@ -5,7 +5,7 @@
 //! Invariants: a feed ends with its body, and its body with the feed; a client that takes nothing for
 //! `session.stall_timeout` is cut off, whatever HTTP would do.
 
-use std::{cell::RefCell, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, net::IpAddr, rc::Rc, sync::Arc};
 
 use actix::prelude::*;
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use super::{
     Casting,
     body::Body,
     close::CloseReason,
-    dialect::{Desk, Dialect},
+    dialect::Dialect,
     members::Members,
     outlet::{Flush, Outlet},
     peer::Peer,
@@ -102,14 +102,6 @@ impl Feeds {
         Self { casting, members }
     }
 
-    pub fn config(&self) -> Arc<Config> {
-        self.casting.config.get()
-    }
-
-    pub fn casting(&self) -> &Casting {
-        &self.casting
-    }
-
     /// Begins a feed.
     ///
     /// # Errors
@@ -179,22 +171,6 @@ impl Feed {
         self.body.flush();
     }
 
-    fn heartbeat(&mut self) -> Option<Bytes> {
-        let (cursor, delivered) = (self.seat.settle(), self.seat.delivered());
-        let desk = Desk {
-            subscriptions: &mut self.seat.subscriptions,
-            limits: &self.config.session,
-            topics: &self.casting.topics,
-            stats: &self.casting.stats,
-            cursor: &cursor,
-            delivered: &delivered,
-            replies: Vec::new(),
-            changes: Vec::new(),
-            resume: None,
-        };
-        self.request.dialect.heartbeat(&desk)
-    }
-
     /// Cuts a client off for whom something has waited since the last look and that has taken nothing.
     fn watch(&mut self, waited: Option<u64>, ctx: &mut Context<Self>) {
         ctx.run_later(self.config.session.stall_timeout, move |feed, ctx| {
@@ -255,8 +231,8 @@ impl Actor for Feed {
         ctx.run_interval(self.config.session.heartbeat_interval, |feed, _| {
             // Who takes nothing needs no sign of life.
             if feed.body.waiting_bytes() == 0 {
-                let frame = feed.heartbeat();
-                feed.send(frame);
+                let delivered = feed.seat.delivered_now();
+                feed.send(feed.request.dialect.heartbeat(&delivered, &feed.casting.stats));
             }
         });
         self.watch(None, ctx);
@@ -319,6 +295,3 @@ impl Handler<TakeAnswer> for Feed {
         MessageResult((self.body.take_frames(), self.seat.delivered()()))
     }
 }
-
-/// How long a request may wait for its first event at most, whatever it asks for.
-pub const MAX_WAIT: Duration = Duration::from_secs(60);

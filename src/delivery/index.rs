@@ -3,16 +3,17 @@
 //! Place in the pipeline: asked by the shard for each event, changed by its sessions.
 //! Invariants: a session is named once for an event, however many of its subscriptions match; an
 //! event touches only those who ask for its user or its coin, or for everything of its topic; equal
-//! conditions are judged once for it, however many sessions have them.
+//! conditions are judged once for it, however many sessions have them; a session that leaves costs a
+//! bounded amount of work at one time, and may be named until all of it is done.
 
 mod predicates;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use ahash::RandomState;
 
 use self::predicates::{PredicateId, Predicates};
-use super::subscription::{Change, ChangeKind, MAX_LINGER_MS, Users, written};
+use super::subscription::{Change, ChangeKind, MAX_LINGER_MS, Subscriptions, Users, written};
 use crate::event::{Address, Event, Topic};
 
 /// A session in its shard; never used twice.
@@ -30,11 +31,16 @@ pub struct Interest(u64);
 /// The key that subscriptions to everybody are found by, if they have conditions on it.
 const INDEXED: &str = "coin";
 
+/// Users of sessions that have left which a turn takes out: about a millisecond.
+pub const FORGOTTEN_USERS: usize = 4_096;
+
 /// The interested sessions of one shard, by topic and by user or coin.
 #[derive(Debug, Default)]
 pub struct Index {
     topics: HashMap<Topic, TopicIndex, RandomState>,
     predicates: Predicates,
+    /// What sessions wanted that have left.
+    left: VecDeque<(SessionId, Change)>,
 }
 
 #[derive(Debug, Default)]
@@ -82,7 +88,7 @@ impl Index {
 
     /// Applies what a session has changed. A change that was made already changes nothing.
     pub fn apply(&mut self, session: SessionId, change: &Change) {
-        let Self { topics, predicates } = self;
+        let Self { topics, predicates, .. } = self;
         let topic = topics.entry(change.topic).or_default();
         match &change.users {
             Users::All => match indexed(change) {
@@ -101,6 +107,35 @@ impl Index {
         }
         if topic.is_empty() {
             topics.remove(&change.topic);
+        }
+    }
+
+    /// A session wants nothing any more; [`forget`](Self::forget) does the work.
+    pub fn leave(&mut self, session: SessionId, subscriptions: Subscriptions) {
+        self.left.extend(subscriptions.into_ends().map(|change| (session, change)));
+    }
+
+    /// Whether sessions that have left are still in it.
+    pub fn is_leaving(&self) -> bool {
+        !self.left.is_empty()
+    }
+
+    /// Takes those out who have left, so many users and subscriptions of theirs at most.
+    pub fn forget(&mut self, most: usize) {
+        let mut left = most;
+        while left > 0 {
+            let Some((session, mut change)) = self.left.pop_front() else { break };
+            let portion = change.split(left);
+            self.apply(session, portion.as_ref().unwrap_or(&change));
+            if portion.is_some() {
+                self.left.push_front((session, change));
+                return;
+            }
+            left = left.saturating_sub(change.users.named().max(1));
+        }
+        if self.left.is_empty() {
+            // Many that left at once need no place any more.
+            self.left = VecDeque::new();
         }
     }
 
@@ -180,6 +215,10 @@ impl Entries {
         match (change.kind, found) {
             (ChangeKind::Follow, Err(place)) => {
                 let predicate = change.conditions.as_ref().map(|one| predicates.take(one));
+                if self.0.is_empty() {
+                    // Most users are asked for by one session: room for more would double the index.
+                    self.0.reserve_exact(1);
+                }
                 self.0.insert(place, Entry { session, subscription, linger_ms, predicate });
             }
             (ChangeKind::Unfollow, Ok(place)) => {

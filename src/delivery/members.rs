@@ -4,10 +4,11 @@
 //! so that a subscription begins between two turns and costs no message.
 //! Invariants: a session gets an event once; it gets what follows the moment it subscribed, in the
 //! order of the log; a hole in it is told to each or ends the session, never silent; a turn does a
-//! bounded amount of work and flushes each outbox at most once; nothing waits in an outbox that is
-//! not flushed when there is nothing more to do.
+//! bounded amount of work and flushes each outbox at most once, first those that have waited longest;
+//! nothing waits in an outbox that is not flushed when there is nothing more to do.
 
 mod cast;
+mod flush;
 mod linger;
 mod pull;
 mod slow;
@@ -29,12 +30,12 @@ use super::{
     Casting,
     close::CloseReason,
     dialect::Dialect,
-    index::{Index, Interest, SessionId},
+    index::{FORGOTTEN_USERS, Index, Interest, SessionId},
     outlet::Outlet,
     replay::Behind,
     session::Told,
     shard::{Shard, Waiting},
-    subscription::{Change, ChangeKind, Subscriptions},
+    subscription::{Change, Subscriptions},
 };
 use crate::{
     event::{Cursor, Timestamp, Topic},
@@ -59,7 +60,7 @@ struct Member {
     dialect: &'static dyn Dialect,
     /// Topics of its subscriptions.
     topics: Vec<Topic>,
-    /// In the list of outboxes to flush.
+    /// In a line of outboxes to flush.
     touched: bool,
     /// By when it has to be flushed, if something waits in it that may.
     due: Option<Instant>,
@@ -92,9 +93,13 @@ pub struct Members {
     delivered: Cursor,
     /// Reused from event to event.
     interested: Vec<Interest>,
-    touched: Vec<SessionId>,
     lingering: Lingering,
-    /// Events that were cast since outboxes were last flushed.
+    /// In whose outboxes something was put, and how many of them, from the front, may be flushed now.
+    touched: VecDeque<SessionId>,
+    due: usize,
+    /// The same of sessions that are behind: their outboxes are flushed as they are filled.
+    late: VecDeque<SessionId>,
+    /// Events that were cast since outboxes were last released.
     unflushed: usize,
     /// Sessions that are behind and can be moved on.
     line: VecDeque<SessionId>,
@@ -105,6 +110,8 @@ pub struct Members {
     /// How many use the store, and who waits for a place there.
     admitted: usize,
     unadmitted: VecDeque<SessionId>,
+    /// The last page that was asked for could not be read.
+    unread: bool,
     /// Our shard, and whether it was told that somebody is in the line.
     bell: Option<Addr<Shard>>,
     rung: bool,
@@ -128,7 +135,9 @@ impl Members {
             current: None,
             delivered,
             interested: Vec::new(),
-            touched: Vec::new(),
+            touched: VecDeque::new(),
+            due: 0,
+            late: VecDeque::new(),
             lingering: Lingering::default(),
             unflushed: 0,
             line: VecDeque::new(),
@@ -136,6 +145,7 @@ impl Members {
             fetches: Vec::new(),
             admitted: 0,
             unadmitted: VecDeque::new(),
+            unread: false,
             bell: None,
             rung: false,
             closing: None,
@@ -194,13 +204,15 @@ impl Members {
         }
     }
 
-    pub fn leave(&mut self, id: SessionId, subscriptions: &Subscriptions) {
+    pub fn leave(&mut self, id: SessionId, subscriptions: Subscriptions) {
         self.forget_behind(id);
         if let Some(mut member) = self.members.remove(&id) {
             member.forget_due(id, &mut self.lingering);
         }
-        for (_, subscription) in subscriptions.iter() {
-            self.index.apply(id, &subscription.change(ChangeKind::Unfollow));
+        self.index.leave(id, subscriptions);
+        self.index.forget(FORGOTTEN_USERS);
+        if self.index.is_leaving() {
+            self.ring();
         }
     }
 
@@ -247,12 +259,14 @@ impl Members {
 
     /// Puts what the log has into outboxes, a bounded amount. Gives whether more is there.
     pub fn turn(&mut self) -> bool {
+        self.index.forget(FORGOTTEN_USERS);
         if self.index.is_empty() {
             // Nobody is to be served until a subscription settles.
             self.listen(false);
             self.skip();
+            self.release();
             self.flush();
-            return false;
+            return self.has_due();
         }
         let (mut events, mut frames) = (0, 0);
         let more = loop {
@@ -288,9 +302,13 @@ impl Members {
         self.pull();
         self.unflushed += events;
         if !more || self.unflushed >= MERGED_EVENTS {
-            self.flush();
+            self.release();
         }
-        more || !self.line.is_empty() || self.can_admit()
+        self.flush();
+        more || self.has_due()
+            || !self.line.is_empty()
+            || self.can_admit()
+            || self.index.is_leaving()
     }
 
     /// Tells every session to close, and those that join later.
@@ -304,7 +322,10 @@ impl Members {
 
     /// What waits, and for whom. Everything that may leave at once has left then.
     pub fn waiting(&mut self) -> Waiting {
-        self.flush();
+        self.release();
+        while self.has_due() {
+            self.flush();
+        }
         let mut waiting = Waiting::default();
         for (&id, member) in &self.members {
             let kept = member.behind.as_ref().and_then(|behind| behind.kept.as_ref());
@@ -376,3 +397,6 @@ fn end_of(log: &Log) -> (u64, Cursor) {
         next = after;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ pub mod close;
 pub mod dialect;
 pub mod feed;
 pub mod frame;
-mod index;
+pub mod index;
 mod members;
 mod outbox;
 mod outlet;

@@ -73,6 +73,12 @@ impl Seat {
         }
     }
 
+    /// The same now, also where nothing is wanted yet.
+    pub fn delivered_now(&self) -> Cursor {
+        drop(self.settle());
+        self.delivered()()
+    }
+
     /// Whether the session has missed something that it has to be sent.
     pub fn needs_everything(&self) -> bool {
         self.id.is_some_and(|id| essential(|| self.members.borrow().needs_everything(id)))
@@ -104,6 +110,11 @@ impl Seat {
         }
     }
 
+    /// The socket takes more. Gives whether the shard writes to it.
+    pub fn writable(&self) -> bool {
+        self.id.is_some_and(|id| essential(|| self.members.borrow_mut().writable(id)))
+    }
+
     /// Lets the shard know what a dialect has changed in `subscriptions`.
     pub fn apply(&mut self, changes: &[Change]) {
         let Some(id) = self.id else { return };
@@ -115,11 +126,11 @@ impl Seat {
     pub fn leave(&mut self) {
         let Some(id) = self.id.take() else { return };
         self.count((0, 0));
+        let subscriptions = std::mem::take(&mut self.subscriptions);
         // Borrowed only when a panic passes through a turn, which ends the process.
         if let Ok(mut members) = self.members.try_borrow_mut() {
-            essential(|| members.leave(id, &self.subscriptions));
+            essential(|| members.leave(id, subscriptions));
         }
-        self.subscriptions = Subscriptions::default();
     }
 
     fn count(&mut self, now: (i64, i64)) {

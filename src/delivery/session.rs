@@ -360,13 +360,9 @@ impl Session {
         if self.wire.waiting_bytes() > 0 {
             return;
         }
-        let dialect = self.dialect;
-        let step = self.at_desk(|desk| {
-            let frame = dialect.heartbeat(desk);
-            desk.replies.extend(frame);
-        });
-        if let Step::Answer { replies, .. } = step {
-            replies.into_iter().for_each(|reply| self.send(reply, ctx));
+        if let Some(frame) = self.dialect.heartbeat(&self.seat.delivered_now(), &self.casting.stats)
+        {
+            self.send(frame, ctx);
             self.flush(ctx);
         }
     }

@@ -84,11 +84,10 @@ impl Wire {
         self.taken.get()
     }
 
-    /// Writes what waits, after the socket has become writable.
-    pub fn resume(&self) -> Flush {
+    /// The socket has become writable: what waits can be flushed.
+    pub fn unblock(&self) {
         self.blocked.set(false);
         self.awaited.set(false);
-        self.flush()
     }
 
     /// Drops what waits.

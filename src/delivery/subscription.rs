@@ -53,7 +53,7 @@ pub enum Users {
 
 impl Users {
     /// How many are named.
-    fn named(&self) -> usize {
+    pub fn named(&self) -> usize {
         match self {
             Self::All => 0,
             Self::Listed(listed) => listed.len(),
@@ -87,6 +87,20 @@ pub struct Change {
     pub linger_ms: u16,
     /// It begins behind this place in the order of arrival; none: behind what is delivered now.
     pub begins: Option<u64>,
+}
+
+impl Change {
+    /// Takes so many of the users off as a change of their own; none: it names no more than that.
+    pub fn split(&mut self, most: usize) -> Option<Self> {
+        let Users::Listed(users) = &mut self.users else { return None };
+        if users.len() <= most {
+            return None;
+        }
+        let first = std::iter::from_fn(|| users.pop_first()).take(most).collect();
+        let Self { kind, key, topic, policy, linger_ms, begins, .. } = *self;
+        let (users, conditions) = (Users::Listed(first), self.conditions.clone());
+        Some(Self { kind, key, topic, users, conditions, policy, linger_ms, begins })
+    }
 }
 
 /// Whether the users of a change are to be followed from now on or no more.
@@ -222,6 +236,15 @@ impl Subscriptions {
             self.by_id.remove(id);
         }
         Some(change)
+    }
+
+    /// Ends all of them.
+    pub fn into_ends(self) -> impl Iterator<Item = Change> {
+        self.by_id.into_values().map(|one| {
+            let Subscription { key, topic, users, conditions, policy, linger_ms } = one;
+            let kind = ChangeKind::Unfollow;
+            Change { kind, key, topic, users, conditions, policy, linger_ms, begins: None }
+        })
     }
 
     pub fn unsubscribe(&mut self, id: &str) -> Option<Change> {

@@ -31,6 +31,9 @@ pub enum ApiError {
     /// As many exports run as are allowed; it works again when one of them ends.
     #[error("{0} exports are under way, which is the limit; try again later")]
     Busy(usize),
+    /// Others look for the place where they begin, and it took too long until one was done.
+    #[error("too many look for the place where they begin; try again later")]
+    Searching,
     /// No session can be opened now.
     #[error("{0}")]
     NoSession(#[from] EnterError),
@@ -74,7 +77,7 @@ impl ApiError {
             Self::NotFound => "not_found",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::UpgradeRequired => "upgrade_required",
-            Self::Busy(_) => "busy",
+            Self::Busy(_) | Self::Searching => "busy",
             Self::NoSession(EnterError::Full) => "too_many_sessions",
             Self::NoSession(EnterError::Crowded) => "too_many_of_address",
             Self::NoSession(EnterError::Closing) | Self::ShuttingDown => "shutting_down",
@@ -111,6 +114,7 @@ impl ResponseError for ApiError {
             Self::Expired { .. } => StatusCode::GONE,
             Self::NoSession(EnterError::Crowded) => StatusCode::TOO_MANY_REQUESTS,
             Self::Busy(_)
+            | Self::Searching
             | Self::NoSession(_)
             | Self::ShuttingDown
             | Self::Standby(_)
@@ -132,7 +136,7 @@ impl ResponseError for ApiError {
             Self::NoSession(_) | Self::ShuttingDown => {
                 response.insert_header((header::RETRY_AFTER, "5"));
             }
-            Self::Busy(_) | Self::Standby(_) | Self::Unavailable(_) => {
+            Self::Busy(_) | Self::Searching | Self::Standby(_) | Self::Unavailable(_) => {
                 response.insert_header((header::RETRY_AFTER, "1"));
             }
             Self::InvalidParameter(_)

@@ -164,6 +164,7 @@ impl Request {
             times: (from_time.is_some() || to_time.is_some()).then(|| {
                 from_time.unwrap_or(Timestamp(i64::MIN))..=to_time.unwrap_or(Timestamp(i64::MAX))
             }),
+            in_order: false,
             descending,
             after,
             limit: 0,

@@ -147,6 +147,7 @@ impl Request {
             coin: None,
             positions: Some(self.start_block..=self.end_block),
             times: None,
+            in_order: false,
             descending,
             after: None,
             limit: size,

@@ -17,7 +17,7 @@ pub use self::{
     backfill::BackfillStats,
     histogram::{Histogram, Observed},
 };
-use crate::{router::ledger::Gap, source::Stream};
+use crate::{event::Topic, router::ledger::Gap, source::Stream};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -307,6 +307,14 @@ impl Stats {
 }
 
 impl OpenGaps {
+    /// Those of some topics that were noticed last, at most so many, in their order.
+    pub fn newest(&self, topics: &[Topic], most: usize) -> Vec<Gap> {
+        let mut gaps: Vec<_> =
+            self.lock().iter().filter(|gap| topics.contains(&gap.topic)).cloned().collect();
+        gaps.sort_by_key(|gap| (gap.opened, gap.topic, gap.first));
+        gaps.split_off(gaps.len().saturating_sub(most))
+    }
+
     pub fn replace(&self, gaps: Vec<Gap>) {
         *self.lock() = gaps;
     }

@@ -183,6 +183,8 @@ pub struct EventQuery {
     pub positions: Option<RangeInclusive<u64>>,
     /// Event time, inclusive.
     pub times: Option<RangeInclusive<Timestamp>>,
+    /// Neither late nor back-filled ones: those that came at the end of their topic.
+    pub in_order: bool,
     /// Newest position first.
     pub descending: bool,
     /// Continue behind this place, in the direction of the order.

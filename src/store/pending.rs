@@ -4,7 +4,10 @@
 //! machine stays on that machine. Invariant: whoever is on the list has all that lies below the
 //! checkpoints, except what the jobs still bring.
 
-use super::StoreError;
+use super::{
+    StoreError,
+    records::{signed, unsigned},
+};
 use crate::{event::Address, whitelist::ListMark};
 
 /// Bytes of an address.
@@ -17,6 +20,36 @@ pub struct Pending {
     pub list: Option<ListMark>,
     /// In the order of their names.
     pub jobs: Vec<PendingJob>,
+}
+
+/// A list's mark as columns: digest and size.
+pub type MarkRow = (i64, Option<i64>);
+
+impl Pending {
+    /// Takes what the tables hold.
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`] for what was not written by [`Self::mark_row`] and
+    /// [`PendingJob::users_column`].
+    pub fn read(
+        list: Option<MarkRow>,
+        jobs: Vec<(String, Option<Vec<u8>>)>,
+    ) -> Result<Self, StoreError> {
+        let read = |(digest, size): MarkRow| {
+            let size = size.map(|size| unsigned(size, "size of the list")).transpose()?;
+            Ok::<_, StoreError>(ListMark { digest: digest as u64, size })
+        };
+        let list = list.map(read).transpose()?;
+        let jobs = jobs.into_iter().map(|(name, users)| PendingJob::read(name, users));
+        Ok(Self { list, jobs: jobs.collect::<Result<_, _>>()? })
+    }
+
+    /// The list's mark as columns.
+    pub fn mark_row(&self) -> Result<Option<MarkRow>, StoreError> {
+        let Some(ListMark { digest, size }) = self.list else { return Ok(None) };
+        let size = size.map(|size| signed(size, "size of the list")).transpose()?;
+        Ok(Some((digest as i64, size)))
+    }
 }
 
 /// A back-fill that is not done.

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use nodecast::event::Timestamp;
+use nodecast::{event::Timestamp, router::ledger::Gap};
 use serde_json::{Value, json};
 
-use crate::harness::{ALICE, BOB, Client, FILLS, Server, event, fill, misc};
+use crate::harness::{ALICE, BOB, Client, FILLS, MISC, Server, event, fill, misc};
 
 /// Everything that follows up to `live`, and what that frame says.
 fn replay(client: &mut Client) -> (Vec<u64>, Value) {
@@ -45,6 +45,21 @@ fn with_ten_blocks() -> Server {
     let state = server.log.state();
     assert!(state.first > 0 && state.first < state.committed, "{state:?}");
     server
+}
+
+/// A client of which little is queued and that is not cut off, subscribed to all fills; and the body of
+/// an event that is as long as a third of that.
+fn with_a_slow_client() -> (Server, Client, String) {
+    let server = Server::start_with_log(1 << 20, |session| {
+        session.outbox_bytes = 64 << 10;
+        session.send_buffer_bytes = 16 << 10;
+        session.stall_timeout = Duration::from_secs(3_600);
+    });
+    let mut slow = crate::wire::connect_with_small_buffer(&server);
+    assert_eq!(slow.json()["type"], "hello");
+    slow.ask(r#"{"type":"subscribe","id":"a","topic":"fills"}"#);
+    let body = format!(r#"{{"coin":"BTC","padding":"{}"}}"#, "x".repeat(20_000));
+    (server, slow, body)
 }
 
 #[test]
@@ -98,6 +113,37 @@ fn every_word_for_the_past_finds_its_place() {
     assert_eq!(subscribe(&mut client, json!("now")).get("from"), None);
     server.append(vec![fill(11, ALICE, "BTC")]);
     assert_eq!(next_block(&mut client), 11);
+}
+
+#[test]
+fn gaps_of_what_is_replayed_from_the_store_are_told_before_live() {
+    let server = with_ten_blocks();
+    let gap = |topic, first, opened| Gap {
+        topic,
+        first,
+        last: first + 1,
+        opened: Timestamp(opened),
+        closed: None,
+    };
+    server.stats.router.gaps.replace(vec![gap(FILLS, 40, 2), gap(MISC, 50, 1), gap(FILLS, 30, 1)]);
+    let mut client = server.native();
+
+    subscribe(&mut client, json!("1.e.f.67"));
+
+    let frames: Vec<_> = (0..10).map(|_| client.json()).collect();
+    let kinds: Vec<_> = frames.iter().map(|frame| frame["type"].as_str().unwrap()).collect();
+    assert_eq!(kinds[..7], ["event"; 7]);
+    assert_eq!(kinds[7..], ["gap", "gap", "live"]);
+    assert_eq!(
+        (&frames[7]["from"], &frames[8]["from"]),
+        (&json!(30), &json!(40)),
+        "no other topic's"
+    );
+    assert_eq!(frames[7]["closed"], false);
+    // The log tells its own where they were noticed.
+    let mut client = server.native();
+    subscribe(&mut client, json!("1.e.f.6d"));
+    assert_eq!(replay(&mut client).0, [10]);
 }
 
 #[test]
@@ -267,15 +313,7 @@ fn a_shard_that_the_log_has_left_behind_goes_on_from_the_store() {
 #[test]
 fn a_client_that_reads_late_gets_everything_in_order_though_memory_has_let_it_go() {
     const EVENTS: u64 = 400;
-    let server = Server::start_with_log(1 << 20, |session| {
-        session.outbox_bytes = 64 << 10;
-        session.send_buffer_bytes = 16 << 10;
-        session.stall_timeout = Duration::from_secs(3_600);
-    });
-    let mut slow = crate::wire::connect_with_small_buffer(&server);
-    assert_eq!(slow.json()["type"], "hello");
-    slow.ask(r#"{"type":"subscribe","id":"a","topic":"fills"}"#);
-    let body = format!(r#"{{"coin":"BTC","padding":"{}"}}"#, "x".repeat(20_000));
+    let (server, mut slow, body) = with_a_slow_client();
 
     for block in 0..EVENTS {
         server.append(vec![event(FILLS, block, 0, Some(ALICE), &body)]);
@@ -299,15 +337,7 @@ fn a_client_that_reads_late_gets_everything_in_order_though_memory_has_let_it_go
 
 #[test]
 fn who_wants_nothing_any_more_is_not_behind() {
-    let server = Server::start_with_log(1 << 20, |session| {
-        session.outbox_bytes = 64 << 10;
-        session.send_buffer_bytes = 16 << 10;
-        session.stall_timeout = Duration::from_secs(3_600);
-    });
-    let mut slow = crate::wire::connect_with_small_buffer(&server);
-    assert_eq!(slow.json()["type"], "hello");
-    slow.ask(r#"{"type":"subscribe","id":"a","topic":"fills"}"#);
-    let body = format!(r#"{{"coin":"BTC","padding":"{}"}}"#, "x".repeat(20_000));
+    let (server, mut slow, body) = with_a_slow_client();
     for block in 0..100 {
         server.append(vec![event(FILLS, block, 0, Some(ALICE), &body)]);
     }

@@ -1,4 +1,6 @@
-//! The thread of all clients: one epoll, one buffer, one read a wake-up.
+//! The thread of all clients: one buffer, one read a wake-up.
+//!
+//! Invariant: whose latency is measured is read first, however many others have something to read.
 
 use std::{
     collections::VecDeque,
@@ -35,6 +37,9 @@ const NAP: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
 /// The longest frame, and the most that is read at once.
 const BUFFER_BYTES: usize = 256 << 10;
 const EVENTS_AT_ONCE: usize = 1_024;
+/// Others that are read until the steady clients are looked at again.
+const EXTRAS_AT_ONCE: usize = 8;
+const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// An event that was written so long ago must be there.
 const OVERDUE: Duration = Duration::from_secs(10);
@@ -74,7 +79,10 @@ pub struct Swarm {
     ledger: Arc<Ledger>,
     traffic: Traffic,
     commands: Receiver<Command>,
-    epoll: OwnedFd,
+    /// Of the sessions of each group.
+    epolls: [OwnedFd; 2],
+    /// Of these two.
+    either: OwnedFd,
     buffer: Box<[u8]>,
     /// With the number of times that each place was given away: an event for the one before is not
     /// taken for one of the present owner.
@@ -108,13 +116,19 @@ impl Swarm {
         traffic: Traffic,
         commands: Receiver<Command>,
     ) -> anyhow::Result<Self> {
+        let epolls = [epoll::create(CreateFlags::CLOEXEC)?, epoll::create(CreateFlags::CLOEXEC)?];
+        let either = epoll::create(CreateFlags::CLOEXEC)?;
+        for (group, epoll) in epolls.iter().enumerate() {
+            epoll::add(&either, epoll, EventData::new_u64(group as u64), EventFlags::IN)?;
+        }
         Ok(Self {
             server,
             connecting,
             ledger,
             traffic,
             commands,
-            epoll: epoll::create(CreateFlags::CLOEXEC)?,
+            epolls,
+            either,
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
             sessions: Vec::new(),
             free: Vec::new(),
@@ -136,7 +150,8 @@ impl Swarm {
 
     /// Runs until nobody can send commands any more.
     pub fn run(mut self) -> anyhow::Result<()> {
-        let mut ready = Vec::with_capacity(EVENTS_AT_ONCE);
+        let mut either = Vec::with_capacity(self.epolls.len());
+        let mut ready = [EVENTS_AT_ONCE, EXTRAS_AT_ONCE].map(Vec::with_capacity);
         loop {
             loop {
                 match self.commands.try_recv() {
@@ -149,12 +164,19 @@ impl Swarm {
             while self.churn.as_mut().is_some_and(Pace::due) {
                 self.replace_oldest();
             }
-            ready.clear();
-            match epoll::wait(&self.epoll, spare_capacity(&mut ready), Some(&NAP)) {
+            either.clear();
+            match epoll::wait(&self.either, spare_capacity(&mut either), Some(&NAP)) {
                 Err(rustix::io::Errno::INTR) => continue,
                 waited => waited?,
             };
-            for event in ready.drain(..) {
+            // In the order of the groups.
+            for (epoll, ready) in self.epolls.iter().zip(&mut ready) {
+                match epoll::wait(epoll, spare_capacity(ready), Some(&AT_ONCE)) {
+                    Err(rustix::io::Errno::INTR) => continue,
+                    waited => waited?,
+                };
+            }
+            for event in ready.iter_mut().flat_map(|ready| ready.drain(..)) {
                 self.serve(event)?;
             }
             if let Some((_, found @ Some(_))) = &mut self.capture
@@ -210,7 +232,8 @@ impl Swarm {
         }
         let place = &mut self.sessions[at];
         place.0 = place.0.wrapping_add(1);
-        epoll::add(&self.epoll, &session.stream, data(place.0, at), EventFlags::OUT)?;
+        let epoll = &self.epolls[session.group() as usize];
+        epoll::add(epoll, &session.stream, data(place.0, at), EventFlags::OUT)?;
         place.1 = Some(session);
         self.under_way += 1;
         Ok(())
@@ -223,11 +246,10 @@ impl Swarm {
             return Ok(());
         }
         let opening = session.is_opening();
+        let epoll = &self.epolls[session.group() as usize];
         let result = match session.stage {
             Stage::Connecting => {
-                let watched =
-                    epoll::modify(&self.epoll, &session.stream, data(number, at), EventFlags::IN);
-                watched?;
+                epoll::modify(epoll, &session.stream, data(number, at), EventFlags::IN)?;
                 session.shake_hands(&self.traffic, self.ledger.now())
             }
             // Only its end is waited for.
@@ -252,7 +274,7 @@ impl Swarm {
             self.oldest.push_back((number, at));
             if session.stage == Stage::Stalled {
                 let end = EventFlags::RDHUP;
-                epoll::modify(&self.epoll, &session.stream, data(number, at), end)?;
+                epoll::modify(epoll, &session.stream, data(number, at), end)?;
             }
         }
         if let Err(end) = result {

@@ -128,10 +128,6 @@ impl Dialect for Hyper {
         }
     }
 
-    fn heartbeat(&self, _desk: &Desk<'_>) -> Option<Bytes> {
-        None
-    }
-
     fn gap(&self, _gap: &Gap, _closed: bool) -> Option<Bytes> {
         None
     }

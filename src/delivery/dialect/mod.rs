@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     config::SessionConfig,
-    event::{Cursor, Timestamp, Topic},
+    event::{Cursor, Topic},
     router::{
         ledger::Gap,
         log::{ENCODINGS, LogEvent},
@@ -58,7 +58,9 @@ pub trait Dialect: Sync {
     }
 
     /// "You have everything up to here", sent by a timer. None: nothing is said.
-    fn heartbeat(&self, desk: &Desk<'_>) -> Option<Bytes>;
+    fn heartbeat(&self, _delivered: &Cursor, _stats: &Stats) -> Option<Bytes> {
+        None
+    }
 
     /// A hole in a topic was found, or filled.
     fn gap(&self, gap: &Gap, closed: bool) -> Option<Bytes>;
@@ -124,14 +126,6 @@ impl Desk<'_> {
             SubscribeError::TooManyUsers(_) => stats.refused_users.add(1),
             SubscribeError::DuplicateId => {}
         }
-    }
-
-    /// How old the newest line of a node is: what a client has to add to its own delay. None as
-    /// long as no line was read.
-    fn lag_ms(&self) -> Option<u64> {
-        let streams = self.stats.streams();
-        let newest = streams.iter().map(|stream| stream.last_written.get()).max()?;
-        (newest > 0).then(|| Timestamp::now().since(Timestamp(newest)).as_millis() as u64)
     }
 }
 

@@ -23,6 +23,8 @@ use crate::{
     },
     event::{Address, Cursor, Timestamp, Topic},
     router::{ledger::Gap, log::LogEvent},
+    stats::Stats,
+    store::StoreError,
 };
 
 pub const ENCODING: usize = 1;
@@ -247,7 +249,8 @@ impl FrameError {
             Self::BadPolicy => "invalid_policy",
             Self::BadLinger => "invalid_linger",
             Self::NotResumed(ResumeError::Expired { .. }) => "cursor_expired",
-            Self::NotResumed(ResumeError::Unavailable(_)) => "unavailable",
+            Self::NotResumed(ResumeError::Unavailable(StoreError::TooSlow(_))) => "too_slow",
+            Self::NotResumed(ResumeError::Unavailable(_) | ResumeError::Busy) => "unavailable",
             Self::Refused(SubscribeError::DuplicateId) => "duplicate_id",
             Self::Refused(SubscribeError::TooManySubscriptions(_)) => "too_many_subscriptions",
             Self::Refused(SubscribeError::TooManyUsers(_)) => "too_many_users",
@@ -361,6 +364,14 @@ pub fn skipped(gap: &Skipped<'_>, id: Option<&RawValue>) -> Bytes {
     let (topic, cursor) = (Some(gap.topic), Some(gap.from.to_string()));
     let skipped = Some(SkippedOf { id, skipped: true, until: gap.to.to_string() });
     Say::Gap { topic, from: None, to: None, closed: false, cursor, skipped }.frame()
+}
+
+/// How old the newest line of a node is: what a client has to add to its own delay. None as long as no
+/// line was read.
+fn lag_ms(stats: &Stats) -> Option<u64> {
+    let streams = stats.streams();
+    let newest = streams.iter().map(|stream| stream.last_written.get()).max()?;
+    (newest > 0).then(|| Timestamp::now().since(Timestamp(newest)).as_millis() as u64)
 }
 
 /// Reads where a subscription shall begin.
@@ -481,10 +492,9 @@ impl Dialect for Native {
         Some(Say::Live { cursor: cursor.to_string() }.frame())
     }
 
-    fn heartbeat(&self, desk: &Desk<'_>) -> Option<Bytes> {
-        let cursor = (desk.delivered)();
-        let (seq, lag_ms) = (cursor.seq, desk.lag_ms());
-        Some(Say::Heartbeat { cursor: cursor.to_string(), seq, lag_ms }.frame())
+    fn heartbeat(&self, delivered: &Cursor, stats: &Stats) -> Option<Bytes> {
+        let (cursor, lag_ms) = (delivered.to_string(), lag_ms(stats));
+        Some(Say::Heartbeat { cursor, seq: delivered.seq, lag_ms }.frame())
     }
 
     fn gap(&self, gap: &Gap, closed: bool) -> Option<Bytes> {

@@ -28,10 +28,6 @@ impl Dialect for Plain {
 
     fn receive(&self, _text: &str, _desk: &mut Desk<'_>) {}
 
-    fn heartbeat(&self, _desk: &Desk<'_>) -> Option<Bytes> {
-        None
-    }
-
     fn gap(&self, gap: &Gap, closed: bool) -> Option<Bytes> {
         Native.gap(gap, closed).map(|frame| frame::payload(&frame))
     }

@@ -16,6 +16,7 @@ use crate::{
     delivery::{close::CloseReason, frame, replay::Start},
     event::Cursor,
     router::{ledger::Gap, log::LogEvent},
+    stats::Stats,
 };
 
 /// Live, and from the past.
@@ -58,8 +59,8 @@ impl Dialect for Sse {
     }
 
     /// A comment that keeps proxies from closing; the id alone makes no event.
-    fn heartbeat(&self, desk: &Desk<'_>) -> Option<Bytes> {
-        Some(format!(": heartbeat\nid: {}\n\n", (desk.delivered)()).into())
+    fn heartbeat(&self, delivered: &Cursor, _stats: &Stats) -> Option<Bytes> {
+        Some(format!(": heartbeat\nid: {delivered}\n\n").into())
     }
 
     fn gap(&self, gap: &Gap, closed: bool) -> Option<Bytes> {

@@ -67,6 +67,17 @@ impl Sessions {
         self.index.apply(session as u64, &change);
     }
 
+    /// How often the index names a session.
+    fn named(&self, session: SessionId) -> usize {
+        let count =
+            |entries: &Entries| entries.0.iter().filter(|one| one.session == session).count();
+        let of_topic = |topic: &TopicIndex| {
+            count(&topic.all)
+                + topic.coins.values().chain(topic.users.values()).map(count).sum::<usize>()
+        };
+        self.index.topics.values().map(of_topic).sum()
+    }
+
     fn wanting(&self, event: &Event) -> Vec<SessionId> {
         self.interests(event).into_iter().map(Interest::session).collect()
     }
@@ -233,4 +244,35 @@ fn a_coin_is_found_however_it_is_escaped() {
     assert_eq!(sessions.wanting(&event(FILLS, None, r#"B\"C"#)), [0]);
     assert_eq!(sessions.wanting(&event(FILLS, None, r"B\u0022C")), [0]);
     assert_eq!(sessions.wanting(&event(FILLS, None, "BC")), [0; 0]);
+}
+
+#[test]
+fn a_session_that_leaves_is_forgotten_in_portions_and_the_others_stay() {
+    let mut sessions = Sessions::new(2);
+    let users: Vec<u8> = (0..200).collect();
+    for id in ["a", "b"] {
+        sessions.subscribe(0, id, FILLS, listed(&users), only(&["BTC"]));
+        sessions.subscribe(1, id, FILLS, listed(&users[..100]), None);
+    }
+    sessions.subscribe(0, "all", MISC, Users::All, None);
+    let gone = std::mem::take(&mut sessions.subscriptions[0]);
+
+    sessions.index.leave(0, gone);
+    let mut portions = 0;
+    while sessions.index.is_leaving() {
+        let before = sessions.named(0);
+        sessions.index.forget(64);
+        portions += 1;
+        assert!(before - sessions.named(0) <= 64, "a portion is bounded");
+    }
+
+    assert_eq!(portions, 7, "400 users and everybody");
+    assert_eq!((sessions.named(0), sessions.named(1)), (0, 200));
+    assert_eq!(sessions.index.predicates.len(), 0);
+    assert_eq!(sessions.wanting(&event(FILLS, Some(7), "BTC")), [1]);
+    assert_eq!(sessions.wanting(&event(MISC, None, "BTC")), [0; 0]);
+    let last = std::mem::take(&mut sessions.subscriptions[1]);
+    sessions.index.leave(1, last);
+    sessions.index.forget(200);
+    assert!(sessions.index.is_empty());
 }

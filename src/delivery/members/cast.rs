@@ -1,6 +1,6 @@
-//! Casts events and notices to the sessions that are live, and flushes whom a turn has touched.
+//! Casts events and notices to the sessions that are live.
 
-use std::{mem, time::Duration};
+use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
 use slog::warn;
@@ -11,7 +11,6 @@ use crate::{
         dialect::Dialect,
         index::SessionId,
         outbox::Full,
-        outlet::Flush,
         replay::{Behind, Place, Waits},
         session::Told,
     },
@@ -87,48 +86,6 @@ impl Members {
             }
         }
     }
-
-    pub(super) fn flush(&mut self) {
-        self.unflushed = 0;
-        let mut resting = Vec::new();
-        for id in self.touched.drain(..) {
-            let Some(member) = self.members.get_mut(&id) else { continue };
-            member.touched = false;
-            member.forget_due(id, &mut self.lingering);
-            let behind = member.behind.as_mut().filter(|behind| behind.waits == Waits::No);
-            match member.wire.flush() {
-                Flush::Drained => {
-                    if let Some(behind) = behind
-                        && !mem::replace(&mut behind.in_line, true)
-                    {
-                        self.line.push_back(id);
-                    }
-                }
-                Flush::Blocked => {
-                    if let Some(behind) = behind {
-                        behind.waits = Waits::Room;
-                        if behind.admitted {
-                            resting.push(id);
-                        }
-                    }
-                    if member.wire.claim_wait() {
-                        member.session.do_send(Told::Blocked);
-                    }
-                }
-                Flush::Broken => member.session.do_send(Told::Broken),
-            }
-        }
-        // A place at the store is not for those whose clients are slow.
-        for id in resting {
-            let behind = self.members.get_mut(&id).and_then(|member| member.behind.take());
-            if let Some(mut behind) = behind {
-                self.give_back(&mut behind);
-                if let Some(member) = self.members.get_mut(&id) {
-                    member.behind = Some(behind);
-                }
-            }
-        }
-    }
 }
 
 impl Member {
@@ -142,17 +99,11 @@ impl Member {
         &mut self,
         id: SessionId,
         frame: Bytes,
-        touched: &mut Vec<SessionId>,
+        touched: &mut VecDeque<SessionId>,
     ) -> Result<(), Full> {
         self.wire.push(frame)?;
         self.touch(id, touched);
         Ok(())
-    }
-
-    pub(super) fn touch(&mut self, id: SessionId, touched: &mut Vec<SessionId>) {
-        if !mem::replace(&mut self.touched, true) {
-            touched.push(id);
-        }
     }
 
     /// Is live no more, and goes on from `place` when its socket has room. It may be `slow`, or we were.

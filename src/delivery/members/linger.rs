@@ -3,7 +3,11 @@
 //! Invariants: nothing waits longer than the shortest of the times that its session's subscriptions
 //! allow; whatever flushes an outbox takes along what waits there.
 
-use std::{collections::BTreeSet, mem, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    mem,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -35,7 +39,12 @@ impl Members {
                 member.touch(id, &mut self.touched);
             }
         }
+        // A portion now; turns see to the rest.
+        self.release();
         self.flush();
+        if self.has_due() {
+            self.ring();
+        }
     }
 }
 
@@ -46,7 +55,7 @@ impl Member {
         id: SessionId,
         frame: Bytes,
         linger: Duration,
-        touched: &mut Vec<SessionId>,
+        touched: &mut VecDeque<SessionId>,
         lingering: &mut Lingering,
     ) -> Result<(), Full> {
         self.wire.push(frame)?;

@@ -2,6 +2,8 @@
 
 use std::{mem, sync::Arc};
 
+use slog::{debug, info, warn};
+
 use super::{Member, Members};
 use crate::{
     delivery::{
@@ -26,6 +28,9 @@ const TURN_EVENTS: usize = 8_192;
 /// Most bytes that are queued for a session that is behind. The rest waits where it is, in the log
 /// or the store.
 const QUEUED_BYTES: usize = 256 << 10;
+
+/// Open gaps that a session is told which has read from the store: 100 KB.
+const TOLD_GAPS: usize = 1_000;
 
 /// A page that a session waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,14 +135,23 @@ impl Members {
             Ok(page) => {
                 behind.page = Some(page);
                 behind.failures = 0;
+                if mem::take(&mut self.unread) {
+                    info!(self.casting.logger, "what has been is read again from the store");
+                }
                 self.retry(id);
                 None
             }
             Err(error) => {
                 behind.failures += 1;
                 self.casting.stats.sessions.replay_failures.add(1);
-                slog::debug!(self.casting.logger, "page not read"; "error" => %error);
-                Some(behind.failures)
+                let failures = behind.failures;
+                if mem::replace(&mut self.unread, true) {
+                    debug!(self.casting.logger, "page not read"; "error" => %error);
+                } else {
+                    warn!(self.casting.logger, "what has been cannot be read from the store: sessions wait";
+                        "after" => behind.cursor.seq, "error" => %error);
+                }
+                Some(failures)
             }
         }
     }
@@ -183,6 +197,9 @@ impl Members {
     pub(super) fn forget_behind(&mut self, id: SessionId) {
         let member = self.members.get_mut(&id);
         if let Some(mut behind) = member.and_then(|member| member.behind.take()) {
+            if behind.waits == Waits::Page && !behind.admitted {
+                self.unadmitted.retain(|waiting| *waiting != id);
+            }
             self.give_back(&mut behind);
             self.casting.stats.sessions.behind.add(-1);
         }
@@ -263,6 +280,11 @@ impl Members {
             Ended::Joined => {
                 self.casting.stats.sessions.behind.add(-1);
                 member.wire.joined();
+                if behind.from_store {
+                    let gaps = self.casting.stats.router.gaps.newest(&member.topics, TOLD_GAPS);
+                    let frames = gaps.iter().filter_map(|gap| member.dialect.gap(gap, false));
+                    frames.for_each(|frame| member.wire.force(frame));
+                }
                 if behind.announces
                     && let Some(frame) = member.dialect.live(&behind.cursor)
                 {
@@ -299,7 +321,7 @@ impl Members {
             },
         }
         member.behind = Some(behind);
-        member.touch(id, &mut self.touched);
+        member.touch(id, &mut self.late);
         looked_at
     }
 
@@ -351,6 +373,7 @@ impl Members {
                     behind.advance_cursor(page.events[from..done].last(), at);
                     behind.place = Place::Seq(at);
                     behind.page = Some(page);
+                    behind.from_store = true;
                     if cast < most {
                         return (looked_at, Ended::Slice);
                     }

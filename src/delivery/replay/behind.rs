@@ -94,6 +94,8 @@ pub struct Behind {
     pub announces: bool,
     /// It has one of the places of those who need the store.
     pub admitted: bool,
+    /// Some of what it got came from the store, which gives events only: of gaps it knows nothing.
+    pub from_store: bool,
     /// The page it reads from.
     pub page: Option<Arc<Page>>,
     /// Reads of the store that have failed since one succeeded.
@@ -120,6 +122,7 @@ impl Behind {
             in_line: false,
             announces: false,
             admitted: false,
+            from_store: false,
             page: None,
             failures: 0,
             wants: None,

@@ -16,6 +16,7 @@ use std::{
 
 use tokio::sync::Semaphore;
 
+use super::start::SEARCHES;
 use crate::{
     event::{Event, Keys, Topic},
     router::log::{Heads, Log, LogEvent},
@@ -54,6 +55,7 @@ pub struct Pages {
     earlier_runs: Vec<EarlierRun>,
     stats: Arc<Stats>,
     reads: Semaphore,
+    searches: Semaphore,
     /// Highest `seq` that retention has deleted, as far as it was seen here.
     deleted_seq: AtomicU64,
     shelf: Mutex<Shelf>,
@@ -76,9 +78,10 @@ impl Pages {
         earlier_runs: Vec<EarlierRun>,
         stats: Arc<Stats>,
     ) -> Self {
-        let (reads, shelf) = (Semaphore::new(READS), Mutex::default());
+        let (reads, searches) = (Semaphore::new(READS), Semaphore::new(SEARCHES));
+        let shelf = Mutex::default();
         let deleted_seq = AtomicU64::new(0);
-        Self { store, log, keys, earlier_runs, stats, reads, deleted_seq, shelf }
+        Self { store, log, keys, earlier_runs, stats, reads, searches, deleted_seq, shelf }
     }
 
     pub fn store(&self) -> &Arc<dyn EventStore> {
@@ -87,6 +90,11 @@ impl Pages {
 
     pub fn log(&self) -> &Arc<Log> {
         &self.log
+    }
+
+    /// The places of those who look for where they begin.
+    pub fn searches(&self) -> &Semaphore {
+        &self.searches
     }
 
     pub fn earlier_runs(&self) -> &[EarlierRun] {

@@ -1,9 +1,12 @@
 //! Where a subscription begins that does not begin now.
 //!
-//! Invariant: whatever a client asks for is answered with a place in the order of arrival behind
-//! which nothing is missing, or refused with the reason.
+//! Invariants: whatever a client asks for is answered with a place in the order of arrival behind
+//! which nothing is missing, or refused with the reason; a session looks for one place at a time, few
+//! of all sessions do, and none looks or waits without end.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::SemaphorePermit, time::timeout};
 
 use super::Pages;
 use crate::{
@@ -11,7 +14,7 @@ use crate::{
         policy::Policy,
         subscription::{Conditions, Users},
     },
-    event::{Cursor, Event, EventId, SequencedEvent, Timestamp, Topic},
+    event::{Cursor, Event, EventId, Timestamp, Topic},
     router::log::Heads,
     store::{EarlierRun, EventQuery, PageKey, StoreError},
 };
@@ -25,6 +28,12 @@ const SEARCH_ROWS: usize = 512;
 
 /// Most rows that are looked through for the last events which match.
 const MAX_SEARCHED: usize = 200_000;
+
+/// Searches at one time, of all sessions; a page for who has found his place does not wait for them.
+pub const SEARCHES: usize = 2;
+
+/// How long a search may wait for its turn. Each ends within `store.query_timeout` for a read.
+const MAX_WAIT: Duration = Duration::from_secs(10);
 
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +76,8 @@ pub enum ResumeError {
     Expired { oldest: Cursor },
     #[error("what has been cannot be read at the moment: {0}")]
     Unavailable(#[from] StoreError),
+    #[error("too many look for the place where they begin: try again")]
+    Busy,
 }
 
 impl Pages {
@@ -86,15 +97,26 @@ impl Pages {
             Since::Cursor(cursor) => self.resume(cursor, wanted).await,
             Since::Block(block) => {
                 let query = EventQuery { positions: Some(block..=u64::MAX), ..self.query(wanted) };
+                let _place = self.search().await?;
                 exact(self.before_first(query).await?)
             }
             Since::Time(time) => {
                 let times = Some(time..=Timestamp(i64::MAX));
                 let query = EventQuery { times, ..self.query(wanted) };
+                let _place = self.search().await?;
                 exact(self.before_first(query).await?)
             }
-            Since::Last(count) => exact(self.before_last(count, wanted).await?),
+            Since::Last(count) => {
+                let _place = self.search().await?;
+                exact(self.before_last(count, wanted).await?)
+            }
         }
+    }
+
+    /// Waits for one of the places of those who search.
+    async fn search(&self) -> Result<SemaphorePermit<'_>, ResumeError> {
+        let place = timeout(MAX_WAIT, self.searches().acquire()).await;
+        Ok(place.map_err(|_| ResumeError::Busy)?.expect("the semaphore is never closed"))
     }
 
     async fn resume(&self, mut cursor: Cursor, wanted: &Wanted) -> Result<Start, ResumeError> {
@@ -105,6 +127,7 @@ impl Pages {
             false => self.earlier(cursor.run).map(|run| run.last_seq),
         };
         let Some(committed) = committed.filter(|_| cursor.epoch == epoch) else {
+            let _place = self.search().await?;
             let cursor = self.by_position(&cursor, wanted).await?;
             return Ok(Start { seq: cursor.seq, cursor, exact: false });
         };
@@ -140,21 +163,9 @@ impl Pages {
     ///
     /// The first event that came at or above a block was not late: when it came there was no later one.
     /// So it is the lowest of those that were not late, and in its block the one of the lowest `seq`.
-    async fn before_first(&self, mut query: EventQuery) -> Result<Cursor, StoreError> {
-        let mut first: Option<SequencedEvent> = None;
-        'search: loop {
-            let rows = self.store().events(query.clone()).await?;
-            let Some(last) = rows.last() else { break };
-            query.after = Some(PageKey { position: last.event.id.position, seq: last.seq });
-            for row in rows {
-                match &first {
-                    Some(first) if row.event.id.position > first.event.id.position => break 'search,
-                    Some(first) if row.seq >= first.seq => {}
-                    _ if row.late || row.is_backfilled() => {}
-                    _ => first = Some(row),
-                }
-            }
-        }
+    async fn before_first(&self, query: EventQuery) -> Result<Cursor, StoreError> {
+        let one = EventQuery { in_order: true, limit: 1, ..query.clone() };
+        let first = self.store().events(one).await?.pop();
         Ok(match first {
             Some(first) => {
                 let EventId { topic, position, .. } = first.event.id;
@@ -257,3 +268,6 @@ impl Wanted {
             && self.conditions.as_ref().is_none_or(|conditions| conditions.hold(event))
     }
 }
+
+#[cfg(test)]
+mod tests;

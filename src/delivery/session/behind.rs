@@ -57,8 +57,14 @@ impl Session {
         let wire = self.wire.clone();
         let room = async move { poll_fn(|cx| wire.poll_writable(cx)).await };
         ctx.spawn(room.into_actor(self).map(|room, session, ctx| {
-            let flush = if room.is_ok() { session.wire.resume() } else { Flush::Broken };
-            session.flushed(flush, ctx);
+            if room.is_err() {
+                return session.flushed(Flush::Broken, ctx);
+            }
+            session.wire.unblock();
+            // Who is behind waits for his turn, so that many of them do not hold up what is live.
+            if session.closing || !session.seat.writable() {
+                session.flush(ctx);
+            }
         }));
     }
 

@@ -102,6 +102,7 @@ impl From<FeedError> for ApiError {
                 Self::Expired { oldest: oldest.to_string() }
             }
             FeedError::Resume(ResumeError::Unavailable(error)) => error.into(),
+            FeedError::Resume(ResumeError::Busy) => Self::Searching,
             FeedError::Subscribe(error) => Self::InvalidParameter(error.to_string()),
         }
     }

@@ -8,11 +8,7 @@ use futures_util::stream;
 use super::{Answer, Asked, address, feeds, peer, unbuffered};
 use crate::{
     config::read_duration,
-    delivery::{
-        dialect::plain::Plain,
-        feed::{MAX_WAIT, Request},
-        replay::Since,
-    },
+    delivery::{dialect::plain::Plain, feed::Request, replay::Since},
     event::Cursor,
     http::{
         State,
@@ -20,6 +16,9 @@ use crate::{
         params::{self, Params},
     },
 };
+
+/// How long a request may wait for its first event at most, whatever it asks for.
+const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// How long a client waits that does not say.
 const DEFAULT_WAIT: Duration = Duration::from_secs(25);

@@ -40,6 +40,11 @@ pub async fn backfilled_events_are_in_history_once_and_outside_the_order_of_arri
     let next = event(FILLS, 51, 0, 11);
     let committed = Content::of(vec![next]).commit(2, &mut *writer).await.unwrap();
     assert_eq!(committed, Committed { inserted: 1, duplicates: 0 });
+    // Neither they nor what came late are asked for where the order counts.
+    let late = SequencedEvent { late: true, ..event(FILLS, 8, 0, 12) };
+    Content::of(vec![late]).commit(3, &mut *writer).await.unwrap();
+    let in_order = store.events(EventQuery { in_order: true, ..page(10) }).await.unwrap();
+    assert_eq!(in_order.iter().map(|row| row.seq).collect::<Vec<_>>(), [10, 11]);
 }
 
 pub async fn backfilled_events_of_one_block_stay_in_their_order(store: &dyn EventStore) {

@@ -156,6 +156,10 @@ impl Statement {
             let (first, last) = (times.start().0, times.end().0);
             self.push(format_args!(" AND time >= {first} AND time <= {last}"));
         }
+        if query.in_order {
+            // A sum, as the index by arrival gives no order and is of no use here.
+            self.sql.push_str(" AND seq + 0 > 0 AND NOT late");
+        }
         if let Some(after) = query.after {
             let (position, seq) = (clamp(after.position), seq_bound(after.seq));
             let past = if query.descending { '<' } else { '>' };

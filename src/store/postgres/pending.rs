@@ -8,31 +8,19 @@ use super::{
     lease,
     schema::{backfill_jobs, known_list},
 };
-use crate::{
-    store::{
-        Pending, PendingJob, Run, StoreError,
-        records::{signed, unsigned},
-    },
-    whitelist::ListMark,
-};
+use crate::store::{Pending, Run};
 
 pub async fn load(connection: &mut AsyncPgConnection, run: Run) -> Result<Pending, Fault> {
     connection
         .transaction(async |connection| {
             lease::check(connection, run).await?;
-            let list: Option<(i64, Option<i64>)> = known_list::table
+            let list = known_list::table
                 .select((known_list::digest, known_list::size))
                 .first(connection)
                 .await
                 .optional()?;
-            let list = list.map(|(digest, size)| {
-                let size = size.map(|size| unsigned(size, "size of the list")).transpose()?;
-                Ok::<_, StoreError>(ListMark { digest: digest as u64, size })
-            });
-            let jobs: Vec<(String, Option<Vec<u8>>)> =
-                backfill_jobs::table.order(backfill_jobs::name).load(connection).await?;
-            let jobs = jobs.into_iter().map(|(name, users)| PendingJob::read(name, users));
-            Ok(Pending { list: list.transpose()?, jobs: jobs.collect::<Result<_, StoreError>>()? })
+            let jobs = backfill_jobs::table.order(backfill_jobs::name).load(connection).await?;
+            Ok(Pending::read(list, jobs)?)
         })
         .await
 }
@@ -54,12 +42,11 @@ pub async fn save(
                     .execute(connection)
                     .await?;
             }
-            if let Some(ListMark { digest, size }) = pending.list {
-                let size = size.map(|size| signed(size, "size of the list")).transpose()?;
+            if let Some((digest, size)) = pending.mark_row()? {
                 diesel::insert_into(known_list::table)
                     .values((
                         known_list::id.eq(1),
-                        known_list::digest.eq(digest as i64),
+                        known_list::digest.eq(digest),
                         known_list::size.eq(size),
                     ))
                     .execute(connection)

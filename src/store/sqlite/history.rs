@@ -190,6 +190,10 @@ impl Statement {
             let (first, last) = (times.start().0, times.end().0);
             self.push(format_args!(" AND time >= {first} AND time <= {last}"));
         }
+        if query.in_order {
+            // The first is in every index: it spares the rows of what was back-filled.
+            self.sql.push_str(" AND seq > 0 AND late = 0");
+        }
         if let Some(after) = query.after {
             let (position, seq) = (clamp(after.position), seq_bound(after.seq));
             let past = if query.descending { '<' } else { '>' };

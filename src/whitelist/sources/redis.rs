@@ -225,6 +225,8 @@ fn retry_after(failures: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::{
         config::{Inputs, Need},
@@ -244,15 +246,22 @@ mod tests {
         inputs.load(Need::Nothing).unwrap().config.whitelist
     }
 
-    #[actix_rt::test]
-    async fn the_list_of_another_key_is_not_the_last_known_one() {
-        let directory = tempfile::tempdir().unwrap();
-        let folder = Folder::at(directory.path());
+    /// A folder that keeps a list of one address, read from the key `one`.
+    fn with_a_list_of_one(directory: &Path) -> Folder {
+        let folder = Folder::at(directory);
         let url = config("one").redis_url.unwrap();
         let of_one = identity(&[url.to_string().as_bytes(), b"one"]);
         let mut held = Held::new(SourceKind::Redis, "one".to_owned(), of_one, &log());
         held.take([Address([1; 20])].into_iter().collect(), Vec::new(), None).unwrap();
         held.keep(&folder);
+        folder
+    }
+
+    #[actix_rt::test]
+    async fn the_list_of_another_key_is_not_the_last_known_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let folder = with_a_list_of_one(directory.path());
+        let url = config("one").redis_url.unwrap();
         let open = async |key: &str| {
             let kept = folder.last(SourceKind::Redis, &log());
             RedisSource::open(&url, &config(key), kept, &folder, &log()).await
@@ -265,12 +274,8 @@ mod tests {
     #[actix_rt::test]
     async fn a_key_that_is_gone_waits_for_its_confirmation_and_is_no_fault_after_it() {
         let directory = tempfile::tempdir().unwrap();
-        let folder = Folder::at(directory.path());
+        let folder = with_a_list_of_one(directory.path());
         let url = config("one").redis_url.unwrap();
-        let of_one = identity(&[url.to_string().as_bytes(), b"one"]);
-        let mut held = Held::new(SourceKind::Redis, "one".to_owned(), of_one, &log());
-        held.take([Address([1; 20])].into_iter().collect(), Vec::new(), None).unwrap();
-        held.keep(&folder);
         let kept = folder.last(SourceKind::Redis, &log());
         let mut source =
             RedisSource::open(&url, &config("one"), kept, &folder, &log()).await.unwrap();

@@ -218,6 +218,6 @@ async fn a_long_queue_does_not_wait_and_one_that_has_left_is_forgotten() {
     scene.event(1, 10);
     assert!(scene.members.next_due().is_some());
     let id = *scene.members.members.keys().next().unwrap();
-    scene.members.leave(id, &Subscriptions::default());
+    scene.members.leave(id, Subscriptions::default());
     assert_eq!(scene.members.next_due(), None);
 }

@@ -1,0 +1,272 @@
+use std::cell::{Cell, RefCell};
+
+use bytes::Bytes;
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    config::{Config, LiveConfig, SessionConfig, StoreConfig},
+    delivery::{
+        dialect::Door,
+        outbox::Full,
+        outlet::Flush,
+        replay::Pages,
+        set::SessionSet,
+        subscription::{Change, Users},
+    },
+    event::{Event, EventId, Keys, SequencedEvent},
+    router::{
+        log::{Heads, LogEvent, NewSegment},
+        readers::Readers,
+    },
+    source::{BatchLost, Budget, Density, Form, Progress, Stream, StreamState},
+    stats::Stats,
+    store::{self, StoreError},
+    testing::{Probe, ProbeHandle, Records, recorded_log},
+};
+
+const FILLS: Topic = Topic::new("fills");
+
+/// What the store has before the log begins.
+const FIRST_SEQ: u64 = 1_000;
+
+/// Which members were flushed, and how many frames left.
+type Flushed = Rc<RefCell<Vec<(usize, usize)>>>;
+
+/// A client that takes all, or nothing.
+struct Pipe {
+    number: usize,
+    queued: Cell<usize>,
+    blocked: Cell<bool>,
+    awaited: Cell<bool>,
+    flushed: Flushed,
+}
+
+impl Outlet for Pipe {
+    fn push(&self, frame: Bytes) -> Result<(), Full> {
+        self.force(frame);
+        Ok(())
+    }
+
+    fn force(&self, _: Bytes) {
+        self.queued.set(self.queued.get() + 1);
+    }
+
+    fn flush(&self) -> Flush {
+        if self.blocked.get() {
+            return Flush::Blocked;
+        }
+        self.flushed.borrow_mut().push((self.number, self.queued.take()));
+        Flush::Drained
+    }
+
+    fn count(&self) {}
+
+    fn waiting_bytes(&self) -> usize {
+        // Who is blocked has so much that nothing more is queued for him.
+        if self.blocked.get() { usize::MAX } else { self.queued.get() }
+    }
+
+    fn claim_wait(&self) -> bool {
+        !self.awaited.replace(true)
+    }
+}
+
+/// A shard without its actor.
+struct Scene {
+    members: Members,
+    log: Arc<Log>,
+    budget: Arc<Budget>,
+    told: ProbeHandle<Told>,
+    flushed: Flushed,
+    pipes: Vec<Rc<Pipe>>,
+    seq: u64,
+    records: Records,
+    _lost: ProbeHandle<BatchLost>,
+    _directory: TempDir,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", directory.path().join("nodecast.db").display());
+        let store = store::open(&url, &StoreConfig::default()).await.unwrap();
+        let (stats, log) =
+            (Arc::new(Stats::default()), Log::new(1 << 30, FIRST_SEQ, Heads::default()));
+        let keys = |_, _: &[u8]| Keys::default();
+        let (logger, records) = recorded_log();
+        let mut config = Config::default();
+        (config.http.workers, config.session.max_replays) = (1, 1);
+        let casting = Arc::new(Casting {
+            log: log.clone(),
+            readers: Arc::new(Readers::default()),
+            sessions: SessionSet::new(10_000, stats.clone()),
+            pages: Pages::new(store, log.clone(), keys, vec![], stats.clone()),
+            stats,
+            config: Arc::new(LiveConfig::new(config)),
+            topics: vec![FILLS],
+            logger,
+        });
+        let lost = Probe::start();
+        Self {
+            members: Members::new(casting),
+            log,
+            budget: Budget::new(usize::MAX, lost.recipient()),
+            told: Probe::start(),
+            flushed: Flushed::default(),
+            pipes: Vec::new(),
+            seq: FIRST_SEQ,
+            records,
+            _lost: lost,
+            _directory: directory,
+        }
+    }
+
+    /// A member that wants everything, from now on or from behind a `seq`.
+    fn join(&mut self, blocked: bool, begins: Option<u64>) {
+        let (flushed, number) = (self.flushed.clone(), self.pipes.len());
+        let (blocked, awaited, queued) = (Cell::new(blocked), Cell::new(false), Cell::new(0));
+        let pipe = Rc::new(Pipe { number, queued, blocked, awaited, flushed });
+        let dialect = Door::Native.dialect();
+        let id = self.members.join(self.told.recipient(), pipe.clone(), dialect, usize::MAX);
+        self.pipes.push(pipe);
+        let mut all = Subscriptions::default();
+        let limits = SessionConfig::default();
+        let change = all.subscribe("a", FILLS, Users::All, None, &limits).unwrap();
+        self.members.settle();
+        self.members.change(id, &[Change { begins, ..change }], &all);
+    }
+
+    fn append(&mut self) {
+        self.seq += 1;
+        let id = EventId { topic: FILLS, position: self.seq, index: 0, part: 0 };
+        let body = Bytes::from_static(b"{}");
+        let event = Event { id, time: Timestamp(0), user: None, keys: Keys::default(), body };
+        let sequenced = SequencedEvent { seq: self.seq, late: false, event };
+        let stream = Stream {
+            name: "a/fills".into(),
+            node: "a".into(),
+            topic: FILLS,
+            form: Form::ByBlock,
+            density: Density::Dense,
+            directory: "fills".into(),
+        };
+        self.log.append(NewSegment {
+            generation: 1,
+            events: vec![LogEvent::new(sequenced, Arc::default())],
+            notices: Vec::new(),
+            seen: Vec::new(),
+            heads: Arc::default(),
+            progress: Progress {
+                stream: Arc::new(stream),
+                files: Vec::new(),
+                state: StreamState::default(),
+            },
+            read_at: Timestamp::now(),
+            credit: self.budget.take(1, 0),
+        });
+    }
+
+    /// Takes a turn. Gives whether more is to do, and who was flushed with how many frames.
+    fn turn(&mut self) -> (bool, Vec<(usize, usize)>) {
+        let more = self.members.turn();
+        (more, self.flushed.take())
+    }
+}
+
+#[actix_rt::test]
+async fn a_turn_flushes_a_portion_and_those_first_who_have_waited_longest() {
+    let mut scene = Scene::new().await;
+    (0..1_200).for_each(|_| scene.join(false, None));
+
+    scene.append();
+    let (more, first) = scene.turn();
+    assert!(more);
+    assert!(first.iter().copied().eq((0..512).map(|number| (number, 1))));
+
+    // What comes meanwhile goes along, and keeps nobody waiting who waits already.
+    scene.append();
+    let (more, second) = scene.turn();
+    assert!(more);
+    assert!(second.iter().copied().eq((512..1_024).map(|number| (number, 2))));
+    let (_, third) = scene.turn();
+    let expected = (1_024..1_200).map(|number| (number, 2)).chain((0..336).map(|one| (one, 1)));
+    assert!(third.iter().copied().eq(expected));
+
+    let (more, fourth) = scene.turn();
+    assert!(fourth.iter().copied().eq((336..512).map(|number| (number, 1))));
+    assert!(!more, "nothing is left");
+    assert!(scene.pipes.iter().all(|pipe| pipe.queued.get() == 0));
+}
+
+#[actix_rt::test]
+async fn what_is_live_does_not_wait_for_the_sockets_of_those_who_are_behind() {
+    let mut scene = Scene::new().await;
+    scene.join(false, None);
+    scene.append();
+    (0..100).for_each(|_| scene.join(true, Some(FIRST_SEQ)));
+    while scene.turn().0 {}
+    assert!(scene.pipes[1..].iter().all(|pipe| pipe.awaited.get()), "they wait for room");
+    assert_eq!(scene.told.take().await.len(), 100);
+
+    // All sockets take something at once.
+    for (id, pipe) in scene.pipes.iter().enumerate().skip(1) {
+        pipe.blocked.set(false);
+        pipe.awaited.set(false);
+        assert!(scene.members.writable(id as SessionId), "the shard writes");
+    }
+    assert!(!scene.members.writable(0), "who is live writes himself");
+    scene.append();
+    let (more, flushed) = scene.turn();
+
+    assert!(more);
+    let numbers: Vec<_> = flushed.iter().map(|(number, _)| *number).collect();
+    assert_eq!(numbers, (0..=32).collect::<Vec<_>>(), "the live one, and a portion of the others");
+    let mut sent = vec![0; scene.pipes.len()];
+    loop {
+        let (more, flushed) = scene.turn();
+        assert!(flushed.len() <= 512 + 32);
+        flushed.iter().for_each(|(number, frames)| sent[*number] += frames);
+        if !more {
+            break;
+        }
+    }
+    // Two events and `live`.
+    assert!(sent[1..].iter().all(|frames| *frames == 3), "{sent:?}");
+}
+
+#[actix_rt::test]
+async fn who_leaves_waits_for_no_place_at_the_store() {
+    let mut scene = Scene::new().await;
+    (0..4).for_each(|_| scene.join(false, Some(0)));
+    scene.turn();
+    assert_eq!(scene.members.unadmitted, [1, 2, 3]);
+
+    scene.members.leave(2, Subscriptions::default());
+    assert_eq!(scene.members.unadmitted, [1, 3]);
+    scene.members.leave(0, Subscriptions::default());
+    scene.turn();
+    assert_eq!(scene.members.unadmitted, [3]);
+    let asked: Vec<_> = scene.members.take_fetches().iter().map(|fetch| fetch.session).collect();
+    assert_eq!(asked, [0, 1]);
+}
+
+#[actix_rt::test]
+async fn pages_that_cannot_be_read_are_warned_of_once_an_outage() {
+    let mut scene = Scene::new().await;
+    scene.join(false, Some(0));
+    scene.turn();
+    let pages = &scene.members.casting.clone().pages;
+    let away = || Err(StoreError::Unavailable("away".to_owned()));
+
+    for outage in 1..=2 {
+        for failures in 1..=3 {
+            assert_eq!(scene.members.fetched(0, away()), Some(failures));
+        }
+        let warnings = scene.records.with("WARN what has been cannot be read");
+        assert_eq!(warnings.len(), outage, "{warnings:?}");
+        assert!(warnings[0].contains("error=the store is not available: away"));
+        assert_eq!(scene.members.fetched(0, pages.page(0).await), None);
+        assert_eq!(scene.records.with("INFO what has been is read again").len(), outage);
+    }
+}
