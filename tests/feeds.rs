@@ -43,7 +43,34 @@ fn with_blocks(config: &str, blocks: u64) -> (Setup, File, TestDaemon) {
 }
 
 /// The messages of a stream.
-struct Stream(BufReader<TcpStream>);
+struct Stream(BufReader<Chunked>);
+
+/// A body without the sizes of its chunks, which may cut it anywhere.
+struct Chunked {
+    socket: BufReader<TcpStream>,
+    /// Bytes of this chunk that are still to come.
+    left: usize,
+}
+
+impl Read for Chunked {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.left == 0 {
+            // Behind a chunk stands an empty line.
+            let mut size = String::new();
+            while size.trim().is_empty() {
+                size.clear();
+                if self.socket.read_line(&mut size)? == 0 {
+                    return Ok(0);
+                }
+            }
+            self.left = usize::from_str_radix(size.trim(), 16).unwrap();
+        }
+        let most = buffer.len().min(self.left);
+        let read = self.socket.read(&mut buffer[..most])?;
+        self.left -= read;
+        Ok(read)
+    }
+}
 
 /// Its fields by name.
 type Fields = BTreeMap<String, String>;
@@ -54,12 +81,25 @@ impl Stream {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let request = format!("GET /v1/stream?{query} HTTP/1.1\r\nHost: n\r\n{headers}\r\n");
         socket.write_all(request.as_bytes()).unwrap();
-        let mut stream = Self(BufReader::new(socket));
-        let head: Vec<_> = std::iter::from_fn(|| stream.line().filter(|l| !l.is_empty())).collect();
+        Self::answered(socket)
+    }
+
+    /// What comes on a socket by which a stream was asked for.
+    fn answered(socket: TcpStream) -> Self {
+        let mut socket = BufReader::new(socket);
+        let mut head = Vec::new();
+        loop {
+            let mut line = String::new();
+            socket.read_line(&mut line).unwrap();
+            match line.trim_end() {
+                "" => break,
+                line => head.push(line.to_owned()),
+            }
+        }
         assert!(head[0].contains("200"), "{head:?}");
         assert!(head.iter().any(|line| line.contains("text/event-stream")), "{head:?}");
         assert!(head.iter().any(|line| line.eq_ignore_ascii_case("x-accel-buffering: no")));
-        stream
+        Self(BufReader::new(Chunked { socket, left: 0 }))
     }
 
     fn line(&mut self) -> Option<String> {
@@ -67,7 +107,7 @@ impl Stream {
         (self.0.read_line(&mut line).unwrap() > 0).then(|| line.trim_end().to_owned())
     }
 
-    /// The next message; sizes of chunks, comments and lone ids are passed over.
+    /// The next message; comments and lone ids are passed over.
     fn message(&mut self) -> Option<Fields> {
         let mut fields = Fields::new();
         loop {
@@ -189,6 +229,7 @@ fn what_cannot_be_understood_is_refused_with_every_fault() {
     let daemon = setup.start();
     for (path, named) in [
         ("/v1/stream?cursor=yesterday&topic=trades", ["cursor", "topic"]),
+        ("/v1/stream?policy=conflate&linger_ms=1001", ["policy", "linger_ms"]),
         ("/v1/poll?timeout=2h&limit=0", ["timeout", "limit"]),
         ("/v1/poll?user=alice&what=1", ["user", "what"]),
     ] {
@@ -236,6 +277,109 @@ fn a_stalled_stream_is_cut_off_and_delays_nobody() {
     assert!(left.len() < 300 * EVENT_BYTES);
     let sessions = &daemon.status()["sessions"];
     assert_eq!(sessions["outbox_bytes"], 0, "{sessions}");
+}
+
+#[test]
+fn a_stream_for_which_too_much_waits_goes_and_a_smaller_one_stays() {
+    let config = "[session]\noutbox_bytes = \"8MiB\"\noutbox_total_bytes = \"2MiB\"\n\
+        stall_timeout = \"1h\"\n";
+    let (_setup, mut file, daemon) = with_blocks(config, 0);
+    let stall = |query: &str| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(4_096).unwrap();
+        socket.connect(&SocketAddr::from(([127, 0, 0, 1], daemon.port)).into()).unwrap();
+        let mut stalled = TcpStream::from(socket);
+        stalled.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stalled, "GET /v1/stream?topic=fills{query} HTTP/1.1\r\nHost: n\r\n\r\n").unwrap();
+        stalled
+    };
+    let large = stall("");
+    let small = stall(&format!("&user={BOB}"));
+    let mut reader = Stream::open(&daemon, "topic=fills", "");
+    eventually("all are open", || daemon.status()["sessions"]["subscriptions"] == 3);
+
+    let figure = |figure: &str| daemon.status()["sessions"][figure].as_u64().unwrap();
+    let mut block = 0;
+    while figure("evicted") == 0 {
+        block += 1;
+        assert!(block < 2_000, "nobody goes");
+        // One of ten is the small one's.
+        let mut fill = fill(if block % 10 == 0 { BOB } else { ALICE }, "BTC", block);
+        fill[1]["note"] = Value::String("x".repeat(20_000));
+        append(&mut file, &(line(block, &json!([fill])) + "\n"));
+        assert_eq!(reader.event().0["block"], block);
+    }
+
+    eventually("what waited is dropped", || figure("outbox_bytes") < 2 << 20);
+    // It is told why, behind what its connection had taken.
+    let mut large = Stream::answered(large);
+    let bye = loop {
+        let message = large.message().expect("a farewell comes");
+        if message.get("event").is_some_and(|name| name == "bye") {
+            break message;
+        }
+    };
+    assert!(bye["data"].contains("\"code\":4008"), "{bye:?}");
+    assert!(large.message().is_none());
+    assert_eq!((figure("evicted"), figure("slow_consumers")), (1, 0));
+    let mut small = Stream::answered(small);
+    for expected in (10..=block).step_by(10) {
+        assert_eq!(small.event().0["block"], expected);
+    }
+}
+
+#[test]
+fn a_stream_that_skips_goes_on_at_the_head_when_it_reads_again() {
+    let config = "[session]\noutbox_bytes = \"64KiB\"\nsend_buffer_bytes = \"16KiB\"\n\
+        stall_timeout = \"1h\"\n";
+    let (_setup, mut file, daemon) = with_blocks(config, 0);
+    let mut stream = Stream::open(&daemon, "topic=fills&policy=skip&linger_ms=20", "");
+    eventually("it is open", || daemon.status()["sessions"]["subscriptions"] == 1);
+    let mut block = 0;
+    let mut write = || {
+        block += 1;
+        let mut fill = fill(ALICE, "BTC", block);
+        fill[1]["note"] = Value::String("x".repeat(20_000));
+        append(&mut file, &(line(block, &json!([fill])) + "\n"));
+        block
+    };
+    while daemon.status()["sessions"]["behind"] == 0 {
+        assert!(write() < 2_000, "it is never full");
+    }
+    let last = (0..5).map(|_| write()).last().unwrap();
+    eventually("all is stored", || daemon.status()["store"]["inserted"].as_u64() == Some(last));
+
+    // Blocks one after the other, and a gap wherever some are missing: up to the last one.
+    let (mut came, mut gaps, mut told_since) = (0, 0, false);
+    let end = format!(".fills-{last:x}");
+    loop {
+        let message = stream.message().unwrap();
+        let data: Value = serde_json::from_str(&message["data"]).unwrap();
+        match data["type"].as_str().unwrap() {
+            "gap" => {
+                assert_eq!((&data["skipped"], data.get("id")), (&json!(true), None));
+                assert_eq!(data["until"], message["id"], "a browser goes on behind it");
+                (gaps, told_since) = (gaps + 1, true);
+                if message["id"].ends_with(&end) {
+                    break;
+                }
+            }
+            "event" => {
+                let block = data["block"].as_u64().unwrap();
+                assert!(block == came + 1 || (told_since && block > came), "{came}, then {block}");
+                (came, told_since) = (block, false);
+                if block == last {
+                    break;
+                }
+            }
+            _ => {}
+        }
+    }
+    assert!(gaps > 0);
+    eventually("it is live", || daemon.status()["sessions"]["behind"] == 0);
+    let next = write();
+    let (event, _) = stream.event();
+    assert_eq!((&event["block"], &event["replayed"]), (&json!(next), &json!(false)));
 }
 
 #[test]

@@ -11,9 +11,13 @@ mod harness;
 mod hyper;
 #[path = "sessions/native.rs"]
 mod native;
+#[path = "sessions/outboxes.rs"]
+mod outboxes;
 #[cfg(feature = "failpoints")]
 #[path = "sessions/panics.rs"]
 mod panics;
+#[path = "sessions/policies.rs"]
+mod policies;
 #[path = "sessions/resume.rs"]
 mod resume;
 #[path = "sessions/wire.rs"]

@@ -31,6 +31,9 @@ pub struct SessionConfig {
     /// Most bytes that wait for one client; above it the client is behind and gets the rest as it takes
     /// what waits. Default 1 MiB.
     pub outbox_bytes: usize,
+    /// Most bytes that wait for all clients together; above it those for whom the most waits are closed.
+    /// Default 256 MiB.
+    pub outbox_total_bytes: usize,
     /// Kernel send buffer of a session's socket (`SO_SNDBUF`), bytes. Default 256 KiB.
     pub send_buffer_bytes: u32,
     /// Most bytes of a message from a client, all its fragments together. Default 1 MiB.
@@ -68,6 +71,7 @@ impl Default for SessionConfig {
             max_users: 100_000,
             max_users_per_subscription: 100_000,
             outbox_bytes: 1 << 20,
+            outbox_total_bytes: 256 << 20,
             send_buffer_bytes: 256 << 10,
             max_frame_bytes: 1 << 20,
             compression: false,
@@ -109,6 +113,9 @@ pub(super) fn keys() -> Vec<Key> {
             &mut config.session.max_users_per_subscription
         }),
         Key::size("session.outbox_bytes", 4 * KIB..=GIB, |config| &mut config.session.outbox_bytes),
+        Key::size("session.outbox_total_bytes", 4 * KIB..=1 << 40, |config| {
+            &mut config.session.outbox_total_bytes
+        }),
         Key::size("session.send_buffer_bytes", 4 * KIB..=64 * MIB, |config| {
             &mut config.session.send_buffer_bytes
         }),

@@ -111,6 +111,7 @@ fn other_value(path: &str) -> String {
         "session.max_users" => "12",
         "session.max_users_per_subscription" => "9",
         "session.outbox_bytes" => "\"64KiB\"",
+        "session.outbox_total_bytes" => "\"8MiB\"",
         "session.send_buffer_bytes" => "\"65kB\"",
         "session.max_frame_bytes" => "\"4KiB\"",
         "session.compression" => "true",

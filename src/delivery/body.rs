@@ -75,6 +75,12 @@ impl Body {
         self.ended.borrow().clone()
     }
 
+    /// Drops what waits, but not the rest of what the connection has begun to take.
+    pub fn abandon(&self) {
+        self.outbox.borrow_mut().abandon();
+        self.report();
+    }
+
     /// The connection is gone: what waits is dropped.
     pub fn leave(&self) {
         self.gone.set(true);
@@ -173,6 +179,10 @@ impl Outlet for Body {
             0 => Flush::Drained,
             _ => Flush::Blocked,
         }
+    }
+
+    fn count(&self) {
+        self.report();
     }
 
     fn joined(&self) {

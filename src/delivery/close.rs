@@ -28,6 +28,9 @@ pub enum CloseReason {
     /// What waits for the client is as much as may wait, and it took nothing for
     /// `session.stall_timeout`. What is queued is dropped.
     SlowConsumer,
+    /// More than `session.outbox_total_bytes` waited for all clients together, and for this one the most.
+    /// What is queued is dropped.
+    Evicted,
     /// Events were deleted before they could be sent, and the dialect has no word for it. What is
     /// queued still goes out: the hole comes behind it.
     Missed,
@@ -49,7 +52,7 @@ impl CloseReason {
             Self::NotUtf8 | Self::NotDeflate => 1007,
             Self::TooBig => 1009,
             Self::Internal => 1011,
-            Self::SlowConsumer => 4008,
+            Self::SlowConsumer | Self::Evicted => 4008,
             Self::PingTimeout => 4009,
             Self::Missed => 4010,
             Self::TooMany => 4011,
@@ -69,6 +72,7 @@ impl CloseReason {
             Self::TooBig => "message too big",
             Self::Internal => "internal error",
             Self::SlowConsumer => "slow consumer",
+            Self::Evicted => "too much waits for all clients, and for this one the most",
             Self::PingTimeout => "ping timeout",
             Self::Missed => "events were missed",
             Self::TooMany => "too many messages in a minute",
@@ -88,6 +92,7 @@ impl CloseReason {
             Self::TooBig => &endings.too_big,
             Self::Internal => &endings.internal,
             Self::SlowConsumer => &endings.slow_consumer,
+            Self::Evicted => &endings.evicted,
             Self::PingTimeout => &endings.ping_timeout,
             Self::Missed => &endings.missed,
             Self::TooMany => &endings.too_many,
@@ -103,7 +108,9 @@ impl CloseReason {
             Self::ShuttingDown | Self::Draining => {
                 Some(Duration::from_millis(fastrand::u64(1_000..5_000)))
             }
-            Self::Internal | Self::SlowConsumer | Self::Missed => Some(Duration::from_secs(1)),
+            Self::Internal | Self::SlowConsumer | Self::Evicted | Self::Missed => {
+                Some(Duration::from_secs(1))
+            }
             Self::TooMany => Some(Duration::from_secs(60)),
             Self::PingTimeout => Some(Duration::ZERO),
             Self::Protocol(_)
@@ -117,7 +124,7 @@ impl CloseReason {
 
     /// Whether what is queued is given up: the client does not take it in time.
     pub fn drops_queue(&self) -> bool {
-        matches!(self, Self::SlowConsumer | Self::PingTimeout)
+        matches!(self, Self::SlowConsumer | Self::Evicted | Self::PingTimeout)
     }
 }
 
@@ -138,6 +145,7 @@ mod tests {
             CloseReason::TooBig,
             CloseReason::Internal,
             CloseReason::SlowConsumer,
+            CloseReason::Evicted,
             CloseReason::PingTimeout,
             CloseReason::Missed,
             CloseReason::TooMany,

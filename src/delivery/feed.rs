@@ -22,7 +22,7 @@ use super::{
     peer::Peer,
     replay::{ResumeError, Since, Start, Wanted},
     seat::Seat,
-    session::Told,
+    session::{LINGER, Told},
     set::EnterError,
     subscription::SubscribeError,
 };
@@ -91,6 +91,13 @@ struct Over;
 #[rtype(result = "(Vec<Bytes>, Cursor)")]
 struct TakeAnswer;
 
+impl Request {
+    /// Its answer goes on, and may wait for its client. That of a poll leaves as one.
+    fn is_stream(&self) -> bool {
+        self.limit == usize::MAX
+    }
+}
+
 impl Feeds {
     pub fn new(casting: Arc<Casting>, members: Rc<RefCell<Members>>) -> Self {
         Self { casting, members }
@@ -116,14 +123,8 @@ impl Feeds {
         // Refused before the answer begins, if at all.
         let mut changes = Vec::new();
         for (number, (wanted, start)) in request.wanted.iter().zip(&starts).enumerate() {
-            let Wanted { topic, users, conditions } = wanted.clone();
-            let change = seat.subscriptions.subscribe(
-                &number.to_string(),
-                topic,
-                users,
-                conditions,
-                &config.session,
-            );
+            let change =
+                seat.subscriptions.begin(&number.to_string(), wanted.clone(), &config.session);
             let mut change =
                 change.inspect_err(|error| error.count(&self.casting.stats.sessions))?;
             change.begins = (request.from != Since::Now).then_some(start.seq);
@@ -209,10 +210,22 @@ impl Feed {
         }
         let delivered = self.seat.delivered()();
         self.seat.leave();
+        let is_dropped = reason.drops_queue() && self.request.is_stream();
+        if is_dropped {
+            self.body.abandon();
+        }
         self.send(self.request.dialect.farewell(reason));
         self.body.end(delivered);
-        // The body goes on to its end without us.
-        ctx.stop();
+        if is_dropped {
+            // Its client is slow: it has so long to take the end. Over before that, we are too.
+            ctx.run_later(LINGER, |feed, ctx| {
+                feed.request.peer.cut();
+                ctx.stop();
+            });
+        } else {
+            // The body goes on to its end without us.
+            ctx.stop();
+        }
     }
 }
 

@@ -13,11 +13,20 @@ use std::collections::{HashMap, VecDeque};
 use ahash::RandomState;
 
 use self::predicates::{PredicateId, Predicates};
-use super::subscription::{Change, ChangeKind, Subscriptions, Users, written};
+use super::subscription::{Change, ChangeKind, MAX_LINGER_MS, Subscriptions, Users, written};
 use crate::event::{Address, Event, Topic};
 
 /// A session in its shard; never used twice.
 pub type SessionId = u64;
+
+/// Bits of an [`Interest`] that say how long the event may wait.
+const LINGER_BITS: u32 = 10;
+const _: () = assert!(MAX_LINGER_MS < 1 << LINGER_BITS);
+
+/// A session that wants an event, and for how long that may wait at most: in one number, as there may be
+/// thousands for each event. By order of the sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Interest(u64);
 
 /// The key that subscriptions to everybody are found by, if they have conditions on it.
 const INDEXED: &str = "coin";
@@ -50,7 +59,25 @@ struct Entries(Vec<Entry>);
 struct Entry {
     session: SessionId,
     subscription: u32,
+    linger_ms: u16,
     predicate: Option<PredicateId>,
+}
+
+// There are a million of them.
+const _: () = assert!(size_of::<Entry>() <= 24);
+
+impl Interest {
+    fn new(session: SessionId, linger_ms: u16) -> Self {
+        Self(session << LINGER_BITS | u64::from(linger_ms))
+    }
+
+    pub fn session(self) -> SessionId {
+        self.0 >> LINGER_BITS
+    }
+
+    pub fn linger_ms(self) -> u64 {
+        self.0 & ((1 << LINGER_BITS) - 1)
+    }
 }
 
 impl Index {
@@ -112,8 +139,9 @@ impl Index {
         }
     }
 
-    /// Writes the sessions that want `event` into `sessions`, in ascending order.
-    pub fn interested(&self, event: &Event, sessions: &mut Vec<SessionId>) {
+    /// Writes the sessions that want `event` into `sessions`, in ascending order, each with the shortest of
+    /// the times that its subscriptions allow.
+    pub fn interested(&self, event: &Event, sessions: &mut Vec<Interest>) {
         sessions.clear();
         let Some(topic) = self.topics.get(&event.id.topic) else { return };
         self.predicates.next_event();
@@ -134,7 +162,13 @@ impl Index {
             // Ordered runs: this sort sees that.
             sessions.sort();
         }
-        sessions.dedup();
+        sessions.dedup_by(|other, first| {
+            let is_same = other.session() == first.session();
+            if is_same {
+                *first = (*first).min(*other);
+            }
+            is_same
+        });
     }
 }
 
@@ -174,7 +208,7 @@ impl<K: Eq + std::hash::Hash> ChangeOne<K> for HashMap<K, Entries, RandomState> 
 
 impl Entries {
     fn change(&mut self, session: SessionId, change: &Change, predicates: &mut Predicates) {
-        let subscription = change.key;
+        let Change { key: subscription, linger_ms, .. } = *change;
         let found = self
             .0
             .binary_search_by_key(&(session, subscription), |one| (one.session, one.subscription));
@@ -185,7 +219,7 @@ impl Entries {
                     // Most users are asked for by one session: room for more would double the index.
                     self.0.reserve_exact(1);
                 }
-                self.0.insert(place, Entry { session, subscription, predicate });
+                self.0.insert(place, Entry { session, subscription, linger_ms, predicate });
             }
             (ChangeKind::Unfollow, Ok(place)) => {
                 let gone = self.0.remove(place);
@@ -195,9 +229,10 @@ impl Entries {
         }
     }
 
-    fn matching(&self, event: &Event, predicates: &Predicates, sessions: &mut Vec<SessionId>) {
+    fn matching(&self, event: &Event, predicates: &Predicates, sessions: &mut Vec<Interest>) {
         let wants = |entry: &&Entry| entry.predicate.is_none_or(|id| predicates.hold(id, event));
-        sessions.extend(self.0.iter().filter(wants).map(|entry| entry.session));
+        let interest = |entry: &Entry| Interest::new(entry.session, entry.linger_ms);
+        sessions.extend(self.0.iter().filter(wants).map(interest));
     }
 }
 

@@ -9,28 +9,33 @@
 
 mod cast;
 mod flush;
+mod linger;
 mod parting;
 mod pull;
+mod slow;
 
 use std::{
     collections::{HashMap, VecDeque},
+    mem,
     rc::Rc,
     sync::Arc,
 };
 
 use actix::{Addr, Recipient};
 use ahash::RandomState;
+use tokio::time::Instant;
 
-use self::parting::Parting;
 pub use self::pull::Fetch;
+use self::{linger::Lingering, parting::Parting};
 use super::{
     Casting,
+    close::CloseReason,
     dialect::Dialect,
-    index::{FORGOTTEN_USERS, Index, SessionId},
+    index::{FORGOTTEN_USERS, Index, Interest, SessionId},
     outlet::Outlet,
     replay::Behind,
     session::Told,
-    shard::Shard,
+    shard::{Shard, Waiting},
     subscription::{Change, Subscriptions},
 };
 use crate::{
@@ -58,6 +63,8 @@ struct Member {
     topics: Vec<Topic>,
     /// In a line of outboxes to flush.
     touched: bool,
+    /// By when it has to be flushed, if something waits in it that may.
+    due: Option<Instant>,
     /// Told to close: it gets nothing more.
     closing: bool,
     /// Its client is still saying where it begins: until that is heard the past does not.
@@ -86,7 +93,8 @@ pub struct Members {
     /// Up to where events were put into outboxes.
     delivered: Cursor,
     /// Reused from event to event.
-    interested: Vec<SessionId>,
+    interested: Vec<Interest>,
+    lingering: Lingering,
     /// In whose outboxes something was put, and how many of them, from the front, may be flushed now.
     touched: VecDeque<SessionId>,
     due: usize,
@@ -131,6 +139,7 @@ impl Members {
             touched: VecDeque::new(),
             due: 0,
             late: VecDeque::new(),
+            lingering: Lingering::default(),
             unflushed: 0,
             line: VecDeque::new(),
             ahead: Vec::new(),
@@ -180,6 +189,7 @@ impl Members {
             dialect,
             topics: Vec::new(),
             touched: false,
+            due: None,
             closing: false,
             held: false,
             behind: None,
@@ -197,7 +207,9 @@ impl Members {
 
     pub fn leave(&mut self, id: SessionId, subscriptions: Subscriptions) {
         self.forget_behind(id);
-        self.members.remove(&id);
+        if let Some(mut member) = self.members.remove(&id) {
+            member.forget_due(id, &mut self.lingering);
+        }
         self.index.leave(id, subscriptions);
         self.index.forget(FORGOTTEN_USERS);
         if self.index.is_leaving() {
@@ -243,11 +255,7 @@ impl Members {
     /// "Delivered up to here" to one session.
     pub fn cursor_of(&self, id: SessionId) -> Cursor {
         let behind = self.members.get(&id).and_then(|member| member.behind.as_ref());
-        behind.map_or_else(|| self.cursor(), |behind| behind.cursor.clone())
-    }
-
-    pub fn is_behind(&self, id: SessionId) -> bool {
-        self.members.get(&id).is_some_and(|member| member.behind.is_some())
+        behind.map_or_else(|| self.cursor(), |behind| behind.delivered())
     }
 
     /// Puts what the log has into outboxes, a bounded amount. Gives whether more is there.
@@ -302,6 +310,35 @@ impl Members {
             || !self.line.is_empty()
             || self.can_admit()
             || self.index.is_leaving()
+    }
+
+    /// What waits, and for whom. Everything that may leave at once has left then.
+    pub fn waiting(&mut self) -> Waiting {
+        self.release();
+        while self.has_due() {
+            self.flush();
+        }
+        let mut waiting = Waiting::default();
+        for (&id, member) in &self.members {
+            let kept = member.behind.as_ref().and_then(|behind| behind.kept.as_ref());
+            match member.wire.waiting_bytes() + kept.map_or(0, |kept| kept.bytes()) {
+                0 => {}
+                bytes if member.closing => waiting.leaving_bytes += bytes,
+                bytes => waiting.outboxes.push((bytes, id)),
+            }
+        }
+        waiting
+    }
+
+    /// Tells sessions to close because the most waits for them.
+    pub fn evict(&mut self, sessions: &[SessionId]) {
+        for id in sessions {
+            if let Some(member) = self.members.get_mut(id)
+                && !mem::replace(&mut member.closing, true)
+            {
+                member.session.do_send(Told::Close(CloseReason::Evicted));
+            }
+        }
     }
 
     fn listen(&self, listening: bool) {

@@ -19,7 +19,9 @@ mod members;
 mod outbox;
 mod outlet;
 pub mod peer;
+pub mod policy;
 mod rate;
+mod relief;
 pub mod replay;
 mod seat;
 mod server;
@@ -54,4 +56,17 @@ pub struct Casting {
     /// What clients may subscribe to.
     pub topics: Vec<Topic>,
     pub logger: Logger,
+}
+
+impl Casting {
+    /// Whether more waits for all clients together than may.
+    pub fn is_too_full(&self) -> bool {
+        self.waiting_bytes() > self.config.get().session.outbox_total_bytes
+    }
+
+    /// What waits for all clients together, as of the last flush of each outbox.
+    fn waiting_bytes(&self) -> usize {
+        // Below zero for a moment where one thread counts what went before another what came.
+        usize::try_from(self.stats.sessions.outbox_bytes.get()).unwrap_or(0)
+    }
 }

@@ -30,6 +30,7 @@ pub struct Tally {
     pub sent: u64,
     pub dropped: u64,
     pub sent_bytes: u64,
+    pub writes: u64,
     /// How much more, or less, waits now.
     pub waiting_bytes: i64,
 }
@@ -38,8 +39,11 @@ impl Tally {
     pub fn count(&self, stats: &SessionStats) {
         stats.frames_queued.add(self.queued);
         stats.frames_sent.add(self.sent);
-        stats.frames_dropped.add(self.dropped);
+        if self.dropped > 0 {
+            stats.frames_dropped.add(self.dropped);
+        }
         stats.sent_bytes.add(self.sent_bytes);
+        stats.writes.add(self.writes);
         stats.outbox_bytes.add(self.waiting_bytes);
     }
 }
@@ -147,6 +151,7 @@ impl Outbox {
 
     /// Takes all frames at once. None of them may be written in part.
     pub fn take_all(&mut self) -> Vec<Bytes> {
+        self.tally.writes += u64::from(!self.frames.is_empty());
         self.tally.sent += self.frames.len() as u64;
         self.tally.sent_bytes += self.bytes as u64;
         self.tally.waiting_bytes -= self.bytes as i64;
@@ -160,6 +165,7 @@ impl Outbox {
     }
 
     fn advance(&mut self, mut written: usize) {
+        self.tally.writes += 1;
         self.bytes -= written;
         self.tally.sent_bytes += written as u64;
         self.tally.waiting_bytes -= written as i64;

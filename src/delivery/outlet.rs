@@ -33,6 +33,9 @@ pub trait Outlet {
     /// Hands on what waits, unless the session is already waiting for its client.
     fn flush(&self) -> Flush;
 
+    /// Counts what is queued, where that is not flushed at once.
+    fn count(&self);
+
     /// What has been is queued; what follows is live.
     fn joined(&self) {}
 

@@ -79,9 +79,9 @@ impl Seat {
         self.delivered()()
     }
 
-    /// Whether the session gets what has been, or could not take what is.
-    pub fn is_behind(&self) -> bool {
-        self.id.is_some_and(|id| essential(|| self.members.borrow().is_behind(id)))
+    /// Whether the session has missed something that it has to be sent.
+    pub fn needs_everything(&self) -> bool {
+        self.id.is_some_and(|id| essential(|| self.members.borrow().needs_everything(id)))
     }
 
     /// The session is told that it is behind: what it wants is asked for event by event from now on.
@@ -96,6 +96,11 @@ impl Seat {
         if let Some(id) = self.id {
             essential(|| self.members.borrow_mut().hold(id, held));
         }
+    }
+
+    /// Lets the shard take a turn, at the end of which it looks at what waits for all clients.
+    pub fn ring(&self) {
+        essential(|| self.members.borrow_mut().ring());
     }
 
     /// The socket has taken all that was queued.

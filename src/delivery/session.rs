@@ -285,6 +285,9 @@ impl Session {
             Flush::Drained if self.closing => self.wire.end(),
             Flush::Drained => self.seat.room(),
             Flush::Blocked => {
+                if self.casting.is_too_full() {
+                    self.seat.ring();
+                }
                 if self.wire.claim_wait() {
                     self.wait_for_room(ctx);
                 }
@@ -314,6 +317,7 @@ impl Session {
             // What was missed is counted where it is found.
             CloseReason::ShuttingDown
             | CloseReason::Draining
+            | CloseReason::Evicted
             | CloseReason::Internal
             | CloseReason::Missed
             | CloseReason::TooMany
@@ -360,6 +364,9 @@ impl Session {
     }
 
     fn heartbeat(&mut self, ctx: &mut Context<Self>) {
+        if self.wire.waiting_bytes() > 0 {
+            self.flush(ctx);
+        }
         // Who has not taken what waits needs no sign of life.
         if self.wire.waiting_bytes() > 0 {
             return;

@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -96,6 +96,8 @@ pub struct SessionSet {
     /// Rung when the last session is gone.
     gone: Notify,
     shards: Mutex<Vec<Addr<Shard>>>,
+    /// Somebody sees to it that less waits for all clients together.
+    pub(super) relieving: AtomicBool,
     stats: Arc<Stats>,
 }
 
@@ -125,7 +127,8 @@ pub struct Permit {
 impl SessionSet {
     pub fn new(stats: Arc<Stats>) -> Arc<Self> {
         let (places, shards) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { places, gone: Notify::new(), shards, stats })
+        let relieving = AtomicBool::new(false);
+        Arc::new(Self { places, gone: Notify::new(), shards, relieving, stats })
     }
 
     /// Takes a place. Those above a limit that was lowered stay; nobody else is let in until they have
@@ -269,7 +272,7 @@ impl SessionSet {
         self.shards().push(shard);
     }
 
-    fn shards(&self) -> MutexGuard<'_, Vec<Addr<Shard>>> {
+    pub(super) fn shards(&self) -> MutexGuard<'_, Vec<Addr<Shard>>> {
         self.shards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

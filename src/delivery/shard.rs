@@ -13,7 +13,9 @@ use tokio::time::Instant;
 use super::{
     Casting,
     close::CloseReason,
+    index::SessionId,
     members::{Fetch, Members},
+    relief,
 };
 use crate::{
     essential::essential,
@@ -40,6 +42,25 @@ pub struct LetStay;
 #[rtype(result = "()")]
 pub struct Pull;
 
+/// Asks for the outboxes in which something waits.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Waiting")]
+pub struct GetWaiting;
+
+/// What waits for the sessions of one shard.
+#[derive(Debug, Default, MessageResponse)]
+pub struct Waiting {
+    /// Bytes of each for which something waits.
+    pub outboxes: Vec<(usize, SessionId)>,
+    /// Bytes of those that are told to close: they are about to be dropped, or to leave.
+    pub leaving_bytes: usize,
+}
+
+/// These sessions are to end: the most waits for them, and too much for all.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Evict(pub Vec<SessionId>);
+
 /// After how long a read of the store is tried again; it doubles up to the second one.
 const RETRY: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(10)];
 
@@ -51,11 +72,13 @@ pub struct Shard {
     continuing: bool,
     /// When the next sessions are sent away.
     parting: Option<SpawnHandle>,
+    /// Rings when what waits in an outbox has to go.
+    alarm: Option<(Instant, SpawnHandle)>,
 }
 
 impl Shard {
     pub fn new(casting: Arc<Casting>, members: Rc<RefCell<Members>>) -> Self {
-        Self { casting, members, continuing: false, parting: None }
+        Self { casting, members, continuing: false, parting: None, alarm: None }
     }
 
     fn turn(&mut self, ctx: &mut Context<Self>) {
@@ -64,6 +87,10 @@ impl Shard {
             self.members.borrow_mut().turn()
         });
         self.continuing = more;
+        if self.casting.is_too_full() {
+            relief::begin(&self.casting);
+        }
+        self.set_alarm(ctx);
         for fetch in essential(|| self.members.borrow_mut().take_fetches()) {
             self.fetch(fetch, ctx);
         }
@@ -84,6 +111,23 @@ impl Shard {
     fn rest(&mut self, ctx: &mut Context<Self>) {
         if let Some(timer) = self.parting.take() {
             ctx.cancel_future(timer);
+        }
+    }
+
+    /// One for all sessions. That it rings where nothing waits any more does no harm.
+    fn set_alarm(&mut self, ctx: &mut Context<Self>) {
+        let Some(due) = essential(|| self.members.borrow().next_due()) else { return };
+        if self.alarm.as_ref().is_some_and(|(at, _)| *at <= due) {
+            return;
+        }
+        let wait = due.saturating_duration_since(Instant::now());
+        let handle = ctx.run_later(wait, |shard, ctx| {
+            shard.alarm = None;
+            essential(|| shard.members.borrow_mut().flush_due(Instant::now()));
+            shard.set_alarm(ctx);
+        });
+        if let Some((_, later)) = self.alarm.replace((due, handle)) {
+            ctx.cancel_future(later);
         }
     }
 
@@ -154,6 +198,22 @@ impl Handler<LetStay> for Shard {
     fn handle(&mut self, _: LetStay, ctx: &mut Self::Context) {
         self.rest(ctx);
         essential(|| self.members.borrow_mut().let_stay());
+    }
+}
+
+impl Handler<GetWaiting> for Shard {
+    type Result = Waiting;
+
+    fn handle(&mut self, _: GetWaiting, _: &mut Self::Context) -> Waiting {
+        essential(|| self.members.borrow_mut().waiting())
+    }
+}
+
+impl Handler<Evict> for Shard {
+    type Result = ();
+
+    fn handle(&mut self, Evict(sessions): Evict, _: &mut Self::Context) {
+        essential(|| self.members.borrow_mut().evict(&sessions));
     }
 }
 

@@ -198,6 +198,10 @@ impl Outlet for Wire {
         self.packs_from
     }
 
+    fn count(&self) {
+        self.report(&mut self.outbox.borrow_mut());
+    }
+
     fn waiting_bytes(&self) -> usize {
         self.outbox.borrow().bytes()
     }

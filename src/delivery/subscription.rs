@@ -10,6 +10,7 @@ use std::{
     sync::Arc,
 };
 
+use super::{policy::Policy, replay::Wanted};
 use crate::{
     config::SessionConfig,
     event::{Address, Event, Topic},
@@ -18,6 +19,9 @@ use crate::{
 
 /// What `where` may compare.
 pub const KEYS: [&str; 3] = ["coin", "side", "dir"];
+
+/// Longest time for which live events may wait, so that several go out in one write.
+pub const MAX_LINGER_MS: u16 = 1_000;
 
 /// Conditions on an event's keys: each must hold, and each holds for any of its values.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -67,6 +71,9 @@ pub struct Subscription {
     pub users: Users,
     /// None when it asks for nothing beside topic and users.
     pub conditions: Option<Arc<Conditions>>,
+    pub policy: Policy,
+    /// How long its live events may wait.
+    pub linger_ms: u16,
 }
 
 /// What the index has to learn.
@@ -77,6 +84,8 @@ pub struct Change {
     pub topic: Topic,
     pub users: Users,
     pub conditions: Option<Arc<Conditions>>,
+    pub policy: Policy,
+    pub linger_ms: u16,
     /// It begins behind this place in the order of arrival; none: behind what is delivered now.
     pub begins: Option<u64>,
 }
@@ -89,9 +98,9 @@ impl Change {
             return None;
         }
         let first = std::iter::from_fn(|| users.pop_first()).take(most).collect();
-        let Self { kind, key, topic, ref conditions, begins, .. } = *self;
-        let conditions = conditions.clone();
-        Some(Self { kind, key, topic, users: Users::Listed(first), conditions, begins })
+        let Self { kind, key, topic, policy, linger_ms, begins, .. } = *self;
+        let (users, conditions) = (Users::Listed(first), self.conditions.clone());
+        Some(Self { kind, key, topic, users, conditions, policy, linger_ms, begins })
     }
 }
 
@@ -154,7 +163,7 @@ impl Subscriptions {
         self.by_id.iter().map(|(id, subscription)| (&**id, subscription))
     }
 
-    /// Adds a subscription.
+    /// Adds a subscription to everything that is wanted, however slow its client is.
     ///
     /// # Errors
     /// Nothing has changed then.
@@ -166,6 +175,22 @@ impl Subscriptions {
         conditions: Option<Arc<Conditions>>,
         limits: &SessionConfig,
     ) -> Result<Change, SubscribeError> {
+        let policy = Policy::default();
+        let wanted = Wanted { topic, users, conditions, policy, linger_ms: 0 };
+        self.begin(id, wanted, limits)
+    }
+
+    /// Adds a subscription.
+    ///
+    /// # Errors
+    /// Nothing has changed then.
+    pub fn begin(
+        &mut self,
+        id: &str,
+        wanted: Wanted,
+        limits: &SessionConfig,
+    ) -> Result<Change, SubscribeError> {
+        let Wanted { topic, users, conditions, policy, linger_ms } = wanted;
         if self.by_id.contains_key(id) {
             return Err(SubscribeError::DuplicateId);
         }
@@ -180,7 +205,7 @@ impl Subscriptions {
         self.users = named;
         let key = self.next_key;
         self.next_key += 1;
-        let subscription = Subscription { key, topic, users, conditions };
+        let subscription = Subscription { key, topic, users, conditions, policy, linger_ms };
         let change = subscription.change(ChangeKind::Follow);
         self.by_id.insert(id.into(), subscription);
         Ok(change)
@@ -232,13 +257,10 @@ impl Subscriptions {
 
     /// Ends all of them.
     pub fn into_ends(self) -> impl Iterator<Item = Change> {
-        self.by_id.into_values().map(|Subscription { key, topic, users, conditions }| Change {
-            kind: ChangeKind::Unfollow,
-            key,
-            topic,
-            users,
-            conditions,
-            begins: None,
+        self.by_id.into_values().map(|one| {
+            let Subscription { key, topic, users, conditions, policy, linger_ms } = one;
+            let kind = ChangeKind::Unfollow;
+            Change { kind, key, topic, users, conditions, policy, linger_ms, begins: None }
         })
     }
 
@@ -261,8 +283,9 @@ impl Subscription {
     }
 
     fn change_of(&self, kind: ChangeKind, users: Users) -> Change {
-        let (key, topic, conditions) = (self.key, self.topic, self.conditions.clone());
-        Change { kind, key, topic, users, conditions, begins: None }
+        let Self { key, topic, policy, linger_ms, .. } = *self;
+        let conditions = self.conditions.clone();
+        Change { kind, key, topic, users, conditions, policy, linger_ms, begins: None }
     }
 }
 

@@ -248,8 +248,14 @@ pub struct SessionStats {
     pub packed_frames: Counter,
     pub packed_plain_bytes: Counter,
     pub packed_bytes: Counter,
+    /// Of frames to sockets, or of chunks to connections.
+    pub writes: Counter,
     pub outbox_bytes: Gauge,
     pub slow_consumers: Counter,
+    /// How often subscriptions passed over what their clients were too slow for.
+    pub skips: Counter,
+    /// Events that slow clients did not get because there was a newer one of the same value.
+    pub conflated: Counter,
     /// Sessions that are not live: they get what has been, or could not take what is.
     pub behind: Gauge,
     /// Those of them that read the store.
@@ -304,6 +310,8 @@ pub struct Endings {
     pub too_big: Counter,
     pub internal: Counter,
     pub slow_consumer: Counter,
+    /// Too much waited for all clients together, and for these the most.
+    pub evicted: Counter,
     pub ping_timeout: Counter,
     pub missed: Counter,
     pub too_many: Counter,

@@ -99,8 +99,26 @@ pub trait Dialect: Sync {
     /// so, and the session closes instead.
     fn missed(&self, delivered: &Cursor) -> Option<Bytes>;
 
+    /// A subscription has passed over what its client was too slow for. Only for dialects in which one may
+    /// ask for that.
+    fn skipped(&self, _skipped: &Skipped<'_>) -> Option<Bytes> {
+        None
+    }
+
     /// The last frames of a session: a farewell if the dialect has one, then the close frame.
     fn farewell(&self, reason: &CloseReason) -> Vec<Bytes>;
+}
+
+/// A stretch that a subscription does not get.
+#[derive(Debug)]
+pub struct Skipped<'a> {
+    /// As the client calls the subscription.
+    pub id: &'a str,
+    pub topic: Topic,
+    /// Up to where it got everything.
+    pub from: &'a Cursor,
+    /// Behind which it goes on.
+    pub to: &'a Cursor,
 }
 
 /// What lies before a dialect when it answers a client.

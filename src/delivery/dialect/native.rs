@@ -10,15 +10,16 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::{
-    Desk, Dialect, Resume, encode,
+    Desk, Dialect, Resume, Skipped, encode,
     object::{self, ObjectError},
 };
 use crate::{
     delivery::{
         close::CloseReason,
         frame,
+        policy::Policy,
         replay::{ResumeError, Since, Start, Wanted},
-        subscription::{Conditions, KEYS, SubscribeError, Subscription, Users},
+        subscription::{Conditions, KEYS, MAX_LINGER_MS, SubscribeError, Subscription, Users},
     },
     event::{Address, Cursor, Timestamp, Topic},
     router::{ledger::Gap, log::LogEvent},
@@ -59,6 +60,8 @@ struct Subscribe {
     #[serde(rename = "where", default)]
     conditions: BTreeMap<String, Values>,
     from: Option<Box<RawValue>>,
+    policy: Option<Box<RawValue>>,
+    linger_ms: Option<Box<RawValue>>,
 }
 
 /// Where a subscription begins, when that is no word and no cursor.
@@ -110,6 +113,10 @@ enum Say<'a> {
         from: Option<&'a str>,
         #[serde(skip_serializing_if = "Option::is_none")]
         recovered: Option<bool>,
+        #[serde(skip_serializing_if = "Policy::is_default")]
+        policy: Policy,
+        #[serde(skip_serializing_if = "is_zero")]
+        linger_ms: u16,
     },
     Live {
         cursor: String,
@@ -135,6 +142,8 @@ enum Say<'a> {
         closed: bool,
         #[serde(skip_serializing_if = "Option::is_none")]
         cursor: Option<String>,
+        #[serde(flatten)]
+        skipped: Option<SkippedOf<'a>>,
     },
     Error {
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -149,6 +158,15 @@ enum Say<'a> {
         reason: &'a str,
         retry_after_ms: Option<u64>,
     },
+}
+
+/// What a gap is more that a subscription has made itself.
+#[derive(Serialize)]
+struct SkippedOf<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a RawValue>,
+    skipped: bool,
+    until: String,
 }
 
 #[derive(Serialize)]
@@ -172,6 +190,15 @@ struct Listed<'a> {
     users: Option<Vec<Address>>,
     #[serde(rename = "where", skip_serializing_if = "Option::is_none")]
     conditions: Option<&'a BTreeMap<&'static str, Vec<String>>>,
+    #[serde(skip_serializing_if = "Policy::is_default")]
+    policy: Policy,
+    #[serde(skip_serializing_if = "is_zero")]
+    linger_ms: u16,
+}
+
+/// Whether live events do not wait, which needs not to be shown.
+fn is_zero(linger_ms: &u16) -> bool {
+    *linger_ms == 0
 }
 
 /// Why a frame has no effect. The text is for the client, the code is a promise.
@@ -196,6 +223,12 @@ enum FrameError {
          and time (microseconds since 1970)"
     )]
     BadFrom,
+    #[error(
+        "policy is \"disconnect\", \"skip\", or {{\"conflate\":KEY}} with one of coin, side, dir and user"
+    )]
+    BadPolicy,
+    #[error("linger_ms is a whole number from 0 to {MAX_LINGER_MS}")]
+    BadLinger,
     #[error("{0}")]
     NotResumed(#[from] ResumeError),
     #[error("{0}")]
@@ -214,6 +247,8 @@ impl FrameError {
             Self::BadId => "invalid_id",
             Self::UnknownId => "unknown_id",
             Self::BadFrom => "invalid_from",
+            Self::BadPolicy => "invalid_policy",
+            Self::BadLinger => "invalid_linger",
             Self::NotResumed(ResumeError::Expired { .. }) => "cursor_expired",
             Self::NotResumed(ResumeError::Unavailable(StoreError::TooSlow(_))) => "too_slow",
             Self::NotResumed(ResumeError::Unavailable(_) | ResumeError::Busy) => "unavailable",
@@ -234,7 +269,8 @@ impl Native {
                 let gone = desk.subscriptions.unsubscribe(request.id.get());
                 desk.changes.push(gone.ok_or(FrameError::UnknownId)?);
                 let cursor = (desk.delivered)().to_string();
-                desk.say(&Say::Ack { id: &request.id, cursor, from: None, recovered: None });
+                let (id, policy, linger_ms) = (&*request.id, Policy::default(), 0);
+                desk.say(&Say::Ack { id, cursor, from: None, recovered: None, policy, linger_ms });
                 Ok(())
             }
             "list" => {
@@ -268,7 +304,18 @@ impl Native {
             Some(users) => Users::Listed(users.into_iter().collect()),
         };
         let conditions = conditions(request.conditions)?.map(Arc::new);
-        let wanted = Wanted { topic, users, conditions };
+        let policy = match request.policy {
+            None => Policy::default(),
+            Some(asked) => serde_json::from_str(asked.get()).map_err(|_| FrameError::BadPolicy)?,
+        };
+        let linger_ms = match request.linger_ms {
+            None => 0,
+            Some(asked) => serde_json::from_str(asked.get())
+                .ok()
+                .filter(|linger| *linger <= MAX_LINGER_MS)
+                .ok_or(FrameError::BadLinger)?,
+        };
+        let wanted = Wanted { topic, users, conditions, policy, linger_ms };
         match from(request.from.as_deref(), desk.topics)? {
             Since::Now => Self::begin(&request.id, wanted, None, desk),
             from => {
@@ -286,22 +333,17 @@ impl Native {
         past: Option<(&Start, &Since)>,
         desk: &mut Desk<'_>,
     ) -> Result<(), FrameError> {
-        let Wanted { topic, users, conditions } = wanted;
-        let mut change =
-            desk.subscriptions.subscribe(id.get(), topic, users, conditions, desk.limits)?;
+        let Wanted { policy, linger_ms, .. } = wanted;
+        let mut change = desk.subscriptions.begin(id.get(), wanted, desk.limits)?;
         change.begins = past.map(|(start, _)| start.seq);
         desk.changes.push(change);
-        desk.say(&match past {
-            None => {
-                Say::Ack { id, cursor: (desk.cursor)().to_string(), from: None, recovered: None }
-            }
-            Some((start, from)) => Say::Ack {
-                id,
-                cursor: start.cursor.to_string(),
-                from: Some(by_what(from, start)),
-                recovered: Some(start.exact),
-            },
-        });
+        let cursor = match past {
+            None => (desk.cursor)().to_string(),
+            Some((start, _)) => start.cursor.to_string(),
+        };
+        let recovered = past.map(|(start, _)| start.exact);
+        let from = past.map(|(start, from)| by_what(from, start));
+        desk.say(&Say::Ack { id, cursor, from, recovered, policy, linger_ms });
         Ok(())
     }
 
@@ -317,6 +359,13 @@ impl Native {
         };
         desk.say(&Say::Error { id, code: error.code(), message: error.to_string(), oldest });
     }
+}
+
+/// The frame of a gap that a subscription has made itself.
+pub fn skipped(gap: &Skipped<'_>, id: Option<&RawValue>) -> Bytes {
+    let (topic, cursor) = (Some(gap.topic), Some(gap.from.to_string()));
+    let skipped = Some(SkippedOf { id, skipped: true, until: gap.to.to_string() });
+    Say::Gap { topic, from: None, to: None, closed: false, cursor, skipped }.frame()
 }
 
 /// How old the newest line of a node is: what a client has to add to its own delay. None as long as no
@@ -457,12 +506,20 @@ impl Dialect for Native {
 
     fn gap(&self, gap: &Gap, closed: bool) -> Option<Bytes> {
         let (from, to) = (Some(gap.first), Some(gap.last));
-        Some(Say::Gap { topic: Some(gap.topic), from, to, closed, cursor: None }.frame())
+        Some(
+            Say::Gap { topic: Some(gap.topic), from, to, closed, cursor: None, skipped: None }
+                .frame(),
+        )
     }
 
     fn missed(&self, delivered: &Cursor) -> Option<Bytes> {
         let cursor = Some(delivered.to_string());
-        Some(Say::Gap { topic: None, from: None, to: None, closed: false, cursor }.frame())
+        let (topic, from, to, closed) = (None, None, None, false);
+        Some(Say::Gap { topic, from, to, closed, cursor, skipped: None }.frame())
+    }
+
+    fn skipped(&self, gap: &Skipped<'_>) -> Option<Bytes> {
+        Some(skipped(gap, serde_json::from_str(gap.id).ok()))
     }
 
     fn farewell(&self, reason: &CloseReason) -> Vec<Bytes> {
@@ -504,9 +561,10 @@ impl<'a> From<(&'a str, &'a Subscription)> for Listed<'a> {
             Users::Listed(users) => Some(users.iter().copied().collect()),
         };
         let conditions = subscription.conditions.as_ref().map(|conditions| &conditions.0);
+        let Subscription { policy, linger_ms, .. } = *subscription;
         // The key of a native subscription is the JSON text of its id.
         let id = serde_json::from_str(id).expect("an id was JSON when it came");
-        Self { id, topic: subscription.topic, users, conditions }
+        Self { id, topic: subscription.topic, users, conditions, policy, linger_ms }
     }
 }
 

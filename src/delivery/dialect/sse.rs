@@ -8,9 +8,9 @@ use std::io::Write;
 use bytes::Bytes;
 
 use super::{
-    Desk, Dialect, Transport,
+    Desk, Dialect, Skipped, Transport,
     encode::{self, IN_MEMORY},
-    native::Native,
+    native::{self, Native},
 };
 use crate::{
     delivery::{close::CloseReason, frame, replay::Start},
@@ -73,6 +73,10 @@ impl Dialect for Sse {
 
     fn missed(&self, delivered: &Cursor) -> Option<Bytes> {
         Some(named("gap", None, &frame::payload(&Native.missed(delivered)?)))
+    }
+
+    fn skipped(&self, skipped: &Skipped<'_>) -> Option<Bytes> {
+        Some(named("gap", Some(skipped.to), &frame::payload(&native::skipped(skipped, None))))
     }
 
     /// `retry` is what browsers wait before they connect again.

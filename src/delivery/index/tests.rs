@@ -6,7 +6,11 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     config::SessionConfig,
-    delivery::subscription::{Conditions, Subscription, Subscriptions},
+    delivery::{
+        policy::Policy,
+        replay::Wanted,
+        subscription::{Conditions, Subscription, Subscriptions},
+    },
     event::{EventId, Keys, Timestamp},
 };
 
@@ -75,10 +79,41 @@ impl Sessions {
     }
 
     fn wanting(&self, event: &Event) -> Vec<SessionId> {
-        let mut sessions = vec![99];
+        self.interests(event).into_iter().map(Interest::session).collect()
+    }
+
+    fn interests(&self, event: &Event) -> Vec<Interest> {
+        let mut sessions = vec![Interest::new(99, 0)];
         self.index.interested(event, &mut sessions);
         sessions
     }
+}
+
+#[test]
+fn an_event_may_wait_as_long_as_each_of_a_sessions_matching_subscriptions_allows() {
+    let mut sessions = Sessions::new(3);
+    let limits = SessionConfig::default();
+    for (session, id, users, linger_ms) in [
+        (0, "a", Users::All, 500),
+        (0, "b", Users::All, 1_000),
+        (1, "a", Users::All, 1_000),
+        (1, "b", listed(&[7]), 200),
+        (2, "a", listed(&[7]), 0),
+        (2, "b", Users::All, 30),
+    ] {
+        let policy = Policy::default();
+        let wanted = Wanted { topic: FILLS, users, conditions: None, policy, linger_ms };
+        let change = sessions.subscriptions[session].begin(id, wanted, &limits).unwrap();
+        sessions.index.apply(session as SessionId, &change);
+    }
+
+    let of = |user| {
+        let interests = sessions.interests(&event(FILLS, Some(user), "BTC"));
+        interests.iter().map(|one| (one.session(), one.linger_ms())).collect::<Vec<_>>()
+    };
+
+    assert_eq!(of(7), [(0, 500), (1, 200), (2, 0)]);
+    assert_eq!(of(8), [(0, 500), (1, 1_000), (2, 30)]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Casts events and notices to the sessions that are live.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
 use slog::warn;
@@ -25,14 +25,22 @@ impl Members {
     pub(super) fn cast(&mut self, event: &LogEvent) -> usize {
         let mut interested = std::mem::take(&mut self.interested);
         self.index.interested(&event.sequenced.event, &mut interested);
-        for &id in &interested {
+        for interest in &interested {
+            let id = interest.session();
             if let Some(member) = self.members.get_mut(&id).filter(|member| member.is_live()) {
                 let frame = member.frame(event, false, &self.casting.stats);
-                if member.put(id, frame, &mut self.touched) == Err(Full) {
+                let put = match interest.linger_ms() {
+                    0 => member.put(id, frame, &mut self.touched),
+                    ms => {
+                        let linger = Duration::from_millis(ms);
+                        member.put_by(id, frame, linger, &mut self.touched, &mut self.lingering)
+                    }
+                };
+                if put == Err(Full) {
                     let place = Place::Log { segment: self.position, done: self.done };
                     let seq = event.sequenced.seq - 1;
                     let cursor = Cursor { seq, ..self.delivered.clone() };
-                    member.fall_behind(place, cursor, self.casting.pages.deleted_seq());
+                    member.fall_behind(place, cursor, self.casting.pages.deleted_seq(), true);
                     self.casting.stats.sessions.behind.add(1);
                 }
             }
@@ -53,7 +61,7 @@ impl Members {
                 continue;
             }
             let deleted = self.casting.pages.deleted_seq();
-            member.fall_behind(Place::Seq(delivered.seq), delivered.clone(), deleted);
+            member.fall_behind(Place::Seq(delivered.seq), delivered.clone(), deleted, false);
             self.casting.stats.sessions.behind.add(1);
         }
     }
@@ -70,7 +78,12 @@ impl Members {
                 && member.put(id, frame, &mut self.touched) == Err(Full)
             {
                 let place = Place::Log { segment: self.position, done: 0 };
-                member.fall_behind(place, self.delivered.clone(), self.casting.pages.deleted_seq());
+                member.fall_behind(
+                    place,
+                    self.delivered.clone(),
+                    self.casting.pages.deleted_seq(),
+                    true,
+                );
                 self.casting.stats.sessions.behind.add(1);
             }
         }
@@ -105,9 +118,9 @@ impl Member {
         Ok(())
     }
 
-    /// Is live no more, and goes on from `place` when its socket has room.
-    fn fall_behind(&mut self, place: Place, cursor: Cursor, deleted: u64) {
-        let mut behind = Behind::new(place, cursor, deleted);
+    /// Is live no more, and goes on from `place` when its socket has room. It may be `slow`, or we were.
+    fn fall_behind(&mut self, place: Place, cursor: Cursor, deleted: u64, slow: bool) {
+        let mut behind = Behind::new(place, cursor, deleted, slow);
         behind.waits = Waits::Room;
         self.behind = Some(Box::new(behind));
         self.session.do_send(Told::Behind);

@@ -58,11 +58,13 @@ impl Members {
     fn flush_one(&mut self, id: SessionId) {
         let Some(member) = self.members.get_mut(&id) else { return };
         member.touched = false;
+        member.forget_due(id, &mut self.lingering);
         match member.wire.flush() {
             Flush::Drained => {
                 if let Some(behind) = &mut member.behind {
                     if behind.waits == Waits::Room && behind.is_ready() {
                         behind.waits = Waits::No;
+                        behind.has_room = true;
                     }
                     if behind.waits == Waits::No && !mem::replace(&mut behind.in_line, true) {
                         // Without ringing: the turn sees that somebody is there.

@@ -16,8 +16,7 @@ use crate::{
         subscription::{Change, ChangeKind, Subscriptions},
     },
     event::Topic,
-    router::log::{LogEvent, Notice},
-    stats::Stats,
+    router::log::Notice,
     store::StoreError,
 };
 
@@ -80,8 +79,15 @@ impl Members {
             && behind.is_ready()
         {
             behind.waits = Waits::No;
+            behind.has_room = true;
             self.enqueue(id);
         }
+    }
+
+    /// Whether a session has to be sent all that it has missed.
+    pub fn needs_everything(&self, id: SessionId) -> bool {
+        let behind = self.members.get(&id).and_then(|member| member.behind.as_ref());
+        behind.is_some_and(|behind| behind.needs_everything())
     }
 
     /// Puts a session where changes of its subscriptions want it.
@@ -89,11 +95,12 @@ impl Members {
         let delivered = self.cursor();
         let Some(member) = self.members.get_mut(&id) else { return };
         if let Some(behind) = &mut member.behind {
-            changes.iter().for_each(|change| behind.apply(change));
+            changes.iter().for_each(|change| behind.apply(change, all));
         }
         let follows = || changes.iter().filter(|change| change.kind == ChangeKind::Follow);
+        let now = delivered.seq;
         let begins: Vec<_> =
-            follows().map(|change| (change.key, change.begins.unwrap_or(delivered.seq))).collect();
+            follows().map(|change| (change.key, change.begins.unwrap_or(now))).collect();
         let Some(lowest) = begins.iter().map(|(_, begins)| *begins).min() else { return };
         let of_past = follows().any(|change| change.begins.is_some());
         let behind = match &mut member.behind {
@@ -102,7 +109,7 @@ impl Members {
             None => {
                 self.casting.stats.sessions.behind.add(1);
                 let deleted = self.casting.pages.deleted_seq();
-                let behind = Behind::new(Place::Seq(delivered.seq), delivered, deleted);
+                let behind = Behind::new(Place::Seq(delivered.seq), delivered, deleted, false);
                 member.behind.insert(Box::new(behind))
             }
             Some(behind) => behind,
@@ -111,7 +118,7 @@ impl Members {
         if lowest < behind.cursor.seq {
             behind.go_back(lowest, &begins, all);
         }
-        begins.iter().for_each(|(key, begins)| behind.begin(*key, *begins));
+        follows().for_each(|change| behind.begin(change, change.begins.unwrap_or(now), all));
         if !behind.is_ready() && behind.waits == Waits::No {
             behind.learn(all);
         }
@@ -238,7 +245,7 @@ impl Members {
     }
 
     /// Lets our shard take a turn.
-    pub(super) fn ring(&mut self) {
+    pub fn ring(&mut self) {
         if let Some(bell) = &self.bell
             && !mem::replace(&mut self.rung, true)
         {
@@ -254,6 +261,10 @@ impl Members {
         if member.closing || member.held {
             member.behind = Some(behind);
             return 0;
+        }
+        let Some(member) = self.members.get(&id) else { return 0 };
+        if mem::take(&mut behind.has_room) {
+            self.skip_missed(member, &mut behind);
         }
         let (looked_at, ended) = self.slice(id, &mut behind);
         if matches!(behind.place, Place::Log { .. }) {
@@ -342,6 +353,9 @@ impl Members {
                     let Some(page) = page else { return (looked_at, Ended::Needs(seq)) };
                     let told = seq.max(behind.told_deleted);
                     if let Some(deleted) = page.deleted_seq.filter(|deleted| *deleted > told) {
+                        if !member.send_kept(behind) {
+                            return (looked_at, Ended::Slice);
+                        }
                         // Said once, and what is left follows: deleted is what is old by its own time.
                         behind.told_deleted = deleted;
                         return (looked_at, Ended::Lost);
@@ -367,7 +381,8 @@ impl Members {
                 Place::Log { segment, done }
                     if (segment, done) == here && !behind.begins_above(behind.cursor.seq) =>
                 {
-                    return (looked_at, Ended::Joined);
+                    let is_all = member.send_kept(behind);
+                    return (looked_at, if is_all { Ended::Joined } else { Ended::Slice });
                 }
                 Place::Log { segment, done } if (segment, done) >= here => {
                     return (looked_at, Ended::Waits(Waits::Shard));
@@ -412,19 +427,6 @@ fn max_admitted(casting: &Casting) -> usize {
 }
 
 impl Member {
-    /// Queues what the session wants of these. Gives how many are done with.
-    fn cast_past(&self, behind: &mut Behind, events: &[LogEvent], stats: &Stats) -> usize {
-        for (done, event) in events.iter().enumerate() {
-            if behind.wants(&event.sequenced.event, event.sequenced.seq) {
-                let frame = self.frame(event, true, stats);
-                if self.wire.push(frame).is_err() {
-                    return done;
-                }
-            }
-        }
-        events.len()
-    }
-
     /// Queues what its dialect has for these notices, of the topics it follows.
     fn tell_past(&self, notices: &[Notice]) {
         for notice in notices {

@@ -60,6 +60,8 @@ impl Outlet for Pipe {
         Flush::Drained
     }
 
+    fn count(&self) {}
+
     fn waiting_bytes(&self) -> usize {
         // Who is blocked has so much that nothing more is queued for him.
         if self.blocked.get() { usize::MAX } else { self.queued.get() }

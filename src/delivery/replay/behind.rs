@@ -6,14 +6,21 @@ use std::{collections::HashMap, sync::Arc};
 
 use ahash::RandomState;
 
-use super::Page;
+use bytes::Bytes;
+
+use super::{
+    Page,
+    kept::{Kept, Slot},
+};
 use crate::{
     delivery::{
-        index::{Index, SessionId},
-        subscription::{Change, ChangeKind, Subscriptions},
+        index::{Index, Interest},
+        policy::Policy,
+        subscription::{Change, ChangeKind, Subscription, Subscriptions},
     },
-    event::{Cursor, Event},
+    event::{Cursor, Event, Topic},
     router::log::LogEvent,
+    stats::Stats,
 };
 
 /// A place in the order of arrival.
@@ -38,12 +45,47 @@ pub enum Waits {
     Shard,
 }
 
+/// What becomes of an event.
+#[derive(Debug)]
+pub enum Fate {
+    /// No subscription wants it.
+    Pass,
+    Send,
+    /// Only the newest of these values are sent.
+    Keep(Vec<Slot>),
+}
+
+/// One subscription of a session that is behind.
+#[derive(Default)]
+struct Want {
+    /// The `seq` behind which it begins.
+    begins: u64,
+    /// It has asked for the past, and gets all of it: that it is behind is no fault of its client.
+    asked: bool,
+    /// None: it gets everything.
+    special: Option<Box<Special>>,
+}
+
+/// A subscription that does not need everything.
+struct Special {
+    policy: Policy,
+    topic: Topic,
+    /// As its client calls it.
+    id: Box<str>,
+}
+
 /// What a session needs that is not live.
 pub struct Behind {
     pub place: Place,
-    /// "Delivered up to here."
+    /// Everything up to here was looked at.
     pub cursor: Cursor,
     pub waits: Waits,
+    /// Its socket has just become able to take something again.
+    pub has_room: bool,
+    /// Its client was too slow; else it has asked for the past, or we were.
+    slow: bool,
+    /// What may still be replaced by something newer; never empty.
+    pub kept: Option<Box<Kept>>,
     /// Up to where its client knows that retention has deleted.
     pub told_deleted: u64,
     /// It is in the line.
@@ -60,16 +102,19 @@ pub struct Behind {
     pub failures: u32,
     /// Its own subscriptions by their number; made when it is first moved on.
     wants: Option<Index>,
-    /// Behind which `seq` each subscription begins that is known here.
-    begins: HashMap<u32, u64, RandomState>,
+    /// The subscriptions that are known here.
+    begins: HashMap<u32, Want, RandomState>,
     /// Reused from event to event.
-    matching: Vec<SessionId>,
+    matching: Vec<Interest>,
 }
 
 impl Behind {
     /// Of what is deleted, `deleted` and what lies below is no loss to it.
-    pub fn new(place: Place, cursor: Cursor, deleted: u64) -> Self {
+    pub fn new(place: Place, cursor: Cursor, deleted: u64, slow: bool) -> Self {
         Self {
+            has_room: false,
+            slow,
+            kept: None,
             told_deleted: deleted,
             place,
             cursor,
@@ -86,23 +131,41 @@ impl Behind {
         }
     }
 
+    /// "Delivered up to here": what is kept is not.
+    pub fn delivered(&self) -> Cursor {
+        match self.kept.as_ref().and_then(|kept| kept.first()) {
+            Some((seq, first)) => Cursor { seq: seq - 1, ..first.cursor.clone() },
+            None => self.cursor.clone(),
+        }
+    }
+
     /// Goes back behind an earlier `seq` for the subscriptions that `begin` now; what the others have got
     /// is not sent again.
     pub fn go_back(&mut self, seq: u64, begin: &[(u32, u64)], all: &Subscriptions) {
-        let sent = self.cursor.seq;
+        let sent = self.delivered().seq;
+        // It is found again.
+        self.kept = None;
         let is_new = |key: u32| begin.iter().any(|(begun, _)| *begun == key);
         for (_, other) in all.iter().filter(|(_, other)| !is_new(other.key)) {
-            let begins = self.begins.entry(other.key).or_default();
-            *begins = sent.max(*begins);
+            let want = self.begins.entry(other.key).or_default();
+            want.begins = sent.max(want.begins);
         }
-        self.place = Place::Seq(seq);
+        self.place = Place::Seq(seq.min(sent));
         self.page = None;
-        self.cursor.seq = seq;
+        self.cursor.seq = seq.min(sent);
     }
 
     /// Lets a subscription begin behind a `seq`, if it is new.
-    pub fn begin(&mut self, subscription: u32, seq: u64) {
-        self.begins.entry(subscription).or_insert(seq);
+    pub fn begin(&mut self, change: &Change, seq: u64, all: &Subscriptions) {
+        let want = self.begins.entry(change.key).or_insert_with(|| {
+            let asked = change.begins.is_some();
+            Want { begins: seq, asked, special: None }
+        });
+        if !change.policy.is_default() {
+            let mut all = all.iter();
+            let found = all.find(|(_, subscription)| subscription.key == change.key);
+            want.special = found.and_then(|(id, subscription)| Special::of(id, subscription));
+        }
     }
 
     /// Whether it knows what it wants.
@@ -112,15 +175,25 @@ impl Behind {
 
     pub fn learn(&mut self, subscriptions: &Subscriptions) {
         let wants = self.wants.get_or_insert_default();
-        for (_, subscription) in subscriptions.iter() {
+        for (id, subscription) in subscriptions.iter() {
             wants.apply(subscription.key.into(), &subscription.change(ChangeKind::Follow));
-            self.begins.entry(subscription.key).or_default();
+            let want = self.begins.entry(subscription.key).or_default();
+            want.special = Special::of(id, subscription);
         }
     }
 
-    pub fn apply(&mut self, change: &Change) {
+    /// Learns of a change; `all` is what holds afterwards.
+    pub fn apply(&mut self, change: &Change, all: &Subscriptions) {
         if let Some(wants) = &mut self.wants {
             wants.apply(change.key.into(), change);
+        }
+        let is_gone = || all.iter().all(|(_, subscription)| subscription.key != change.key);
+        if change.kind == ChangeKind::Unfollow && is_gone() {
+            self.begins.remove(&change.key);
+            if let Some(kept) = &mut self.kept {
+                kept.forget(change.key);
+                self.kept.take_if(|kept| kept.first().is_none());
+            }
         }
     }
 
@@ -134,14 +207,93 @@ impl Behind {
 
     /// Whether a subscription begins above a `seq` only: until there it must not be live.
     pub fn begins_above(&self, seq: u64) -> bool {
-        self.begins.values().any(|begin| *begin > seq)
+        self.begins.values().any(|want| want.begins > seq)
     }
 
-    /// Whether a subscription of this session wants an event.
-    pub fn wants(&mut self, event: &Event, seq: u64) -> bool {
-        let Some(wants) = &self.wants else { return false };
+    /// Whether no subscription wants anything up to a `seq`.
+    pub fn wants_nothing_up_to(&self, seq: u64) -> bool {
+        self.is_ready()
+            && self.kept.is_none()
+            && self.begins.values().all(|want| want.begins >= seq)
+    }
+
+    /// Whether all that its client has not taken has to be sent.
+    pub fn needs_everything(&self) -> bool {
+        let mut all = self.begins.values();
+        !self.slow || !self.is_ready() || all.any(|want| want.asked || want.special.is_none())
+    }
+
+    /// Lets the subscriptions begin behind a `seq` that pass over what they have missed, and gives them: of
+    /// those that have something to miss, as they begin below and are not waiting for their beginning.
+    pub fn skip_to(&mut self, seq: u64) -> Vec<(Box<str>, Topic)> {
+        let mut skipped = Vec::new();
+        let passed = self.cursor.seq;
+        if !self.slow || passed >= seq {
+            return skipped;
+        }
+        for want in self.begins.values_mut() {
+            if let Some(special) = &want.special
+                && special.policy == Policy::Skip
+                && !want.asked
+                && want.begins <= passed
+            {
+                want.begins = seq;
+                skipped.push((special.id.clone(), special.topic));
+            }
+        }
+        skipped
+    }
+
+    /// What becomes of an event, by all subscriptions of this session.
+    pub fn fate(&mut self, event: &Event, seq: u64) -> Fate {
+        let Some(wants) = &self.wants else { return Fate::Pass };
         wants.interested(event, &mut self.matching);
-        let begins = &self.begins;
-        self.matching.iter().any(|key| begins.get(&(*key as u32)).is_none_or(|begin| seq > *begin))
+        let mut slots = Vec::new();
+        for key in self.matching.iter().map(|one| one.session() as u32) {
+            let want = self.begins.get(&key);
+            if want.is_some_and(|want| seq <= want.begins) {
+                continue;
+            }
+            let special = want.filter(|want| self.slow && !want.asked);
+            let special = special.and_then(|want| want.special.as_ref());
+            let Some(Policy::Conflate(by)) = special.map(|special| special.policy) else {
+                return Fate::Send;
+            };
+            // What has no value is like nothing else.
+            let Some(value) = by.value(event) else { return Fate::Send };
+            slots.push((key, value));
+        }
+        if slots.is_empty() { Fate::Pass } else { Fate::Keep(slots) }
+    }
+
+    /// Keeps an event until something newer comes in its place.
+    pub fn keep(
+        &mut self,
+        seq: u64,
+        frame: Bytes,
+        cursor: Cursor,
+        slots: Vec<Slot>,
+        stats: &Arc<Stats>,
+    ) {
+        let kept = self.kept.get_or_insert_with(|| Box::new(Kept::new(stats.clone())));
+        kept.keep(seq, frame, cursor, slots);
+    }
+
+    /// The first one that was kept is queued.
+    pub fn kept_is_sent(&mut self) {
+        if let Some(kept) = &mut self.kept {
+            kept.pop();
+        }
+        self.kept.take_if(|kept| kept.first().is_none());
     }
 }
+
+impl Special {
+    fn of(id: &str, subscription: &Subscription) -> Option<Box<Self>> {
+        let Subscription { policy, topic, .. } = *subscription;
+        (!policy.is_default()).then(|| Box::new(Self { policy, topic, id: id.into() }))
+    }
+}
+
+#[cfg(test)]
+mod tests;

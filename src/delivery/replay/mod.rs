@@ -7,11 +7,12 @@
 //! the live stream in one turn of its shard, at the very event where the others are.
 
 mod behind;
+mod kept;
 mod pages;
 mod start;
 
 pub use self::{
-    behind::{Behind, Place, Waits},
+    behind::{Behind, Fate, Place, Waits},
     pages::{KeysOf, Page, Pages},
     start::{ResumeError, Since, Start, Wanted},
 };

@@ -10,7 +10,10 @@ use tokio::{sync::SemaphorePermit, time::timeout};
 
 use super::Pages;
 use crate::{
-    delivery::subscription::{Conditions, Users},
+    delivery::{
+        policy::Policy,
+        subscription::{Conditions, Users},
+    },
     event::{Cursor, Event, EventId, Timestamp, Topic},
     router::log::Heads,
     store::{EarlierRun, EventQuery, PageKey, StoreError},
@@ -44,12 +47,14 @@ pub enum Since {
     Time(Timestamp),
 }
 
-/// What is subscribed to, as far as it decides where that begins.
+/// What is subscribed to.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     pub topic: Topic,
     pub users: Users,
     pub conditions: Option<Arc<Conditions>>,
+    pub policy: Policy,
+    pub linger_ms: u16,
 }
 
 /// Where a subscription begins.

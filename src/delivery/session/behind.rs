@@ -69,7 +69,8 @@ impl Session {
     }
 
     /// Ends a session that is behind and whose socket takes nothing for too long. A slow one that takes
-    /// what it can may stay: what it has to get waits in the log and in the store.
+    /// what it can may stay: what it has to get waits in the log and in the store. So may one that does
+    /// not have to get everything.
     fn watch(&mut self, ctx: &mut Context<Self>) {
         self.watched = true;
         let taken = self.wire.taken_bytes();
@@ -78,7 +79,7 @@ impl Session {
             if session.closing || !session.wire.is_awaited() {
                 return;
             }
-            if session.wire.taken_bytes() == taken && session.seat.is_behind() {
+            if session.wire.taken_bytes() == taken && session.seat.needs_everything() {
                 session.close(&CloseReason::SlowConsumer, ctx);
             } else {
                 session.watch(ctx);

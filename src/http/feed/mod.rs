@@ -16,6 +16,7 @@ use crate::{
         client::Client,
         feed::{FeedError, Feeds},
         peer::Peer,
+        policy::Policy,
         replay::{ResumeError, Since, Wanted},
         subscription::{Conditions, KEYS, Users},
     },
@@ -60,7 +61,10 @@ impl Asked {
             .one("cursor", "now, oldest, or a cursor of this service", |text| since(text, topics));
         let wanted = chosen
             .into_iter()
-            .map(|topic| Wanted { topic, users: users.clone(), conditions: conditions.clone() })
+            .map(|topic| {
+                let (users, conditions) = (users.clone(), conditions.clone());
+                Wanted { topic, users, conditions, policy: Policy::default(), linger_ms: 0 }
+            })
             .collect();
         Self { wanted, from: cursor.unwrap_or(Since::Now) }
     }

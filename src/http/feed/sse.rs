@@ -11,8 +11,14 @@ use crate::{
     delivery::{
         dialect::sse::Sse,
         feed::{Handle, Request},
+        policy::Policy,
+        subscription::MAX_LINGER_MS,
     },
-    http::{State, error::ApiError, params::Params},
+    http::{
+        State,
+        error::ApiError,
+        params::{self, Params},
+    },
 };
 
 /// What browsers send when they connect again.
@@ -27,6 +33,20 @@ pub async fn stream(state: State, http: HttpRequest) -> Answer {
             Some(from) => asked.from = from,
             None => params.fault("Last-Event-ID: not a cursor of this service"),
         }
+    }
+    let policy = params.one("policy", "disconnect or skip", |text| match text {
+        "disconnect" => Some(Policy::Disconnect),
+        "skip" => Some(Policy::Skip),
+        _ => None,
+    });
+    let linger_ms = params.one("linger_ms", "a number from 0 to 1000", |text| {
+        params::number(text)
+            .and_then(|linger| u16::try_from(linger).ok())
+            .filter(|linger| *linger <= MAX_LINGER_MS)
+    });
+    for wanted in &mut asked.wanted {
+        wanted.policy = policy.unwrap_or_default();
+        wanted.linger_ms = linger_ms.unwrap_or_default();
     }
     params.finish()?;
     let mut response = HttpResponse::Ok();

@@ -79,6 +79,7 @@ pub fn sessions(page: &mut Page, metrics: &Metrics) {
         ("too_big", "1009", &endings.too_big),
         ("internal", "1011", &endings.internal),
         ("slow_consumer", "4008", &endings.slow_consumer),
+        ("evicted", "4008", &endings.evicted),
         ("ping_timeout", "4009", &endings.ping_timeout),
         ("missed", "4010", &endings.missed),
         ("too_many", "4011", &endings.too_many),
@@ -149,9 +150,24 @@ pub fn sessions(page: &mut Page, metrics: &Metrics) {
     );
     page.counter("nodecast_delivery_packed_bytes_total", "Their bytes after.", &stats.packed_bytes);
     page.counter(
+        "nodecast_delivery_writes_total",
+        "Writes to clients, each of as many frames as waited.",
+        &stats.writes,
+    );
+    page.counter(
         "nodecast_delivery_missed_segments_total",
         "Batches that left memory before they were cast: clients get them from the store.",
         &stats.missed_segments,
+    );
+    page.counter(
+        "nodecast_delivery_skips_total",
+        "Stretches that subscriptions passed over because their clients were slow.",
+        &stats.skips,
+    );
+    page.counter(
+        "nodecast_delivery_conflated_total",
+        "Events that slow clients did not get as there was a newer one of the same key.",
+        &stats.conflated,
     );
     page.gauge(
         "nodecast_sessions_behind",
@@ -186,6 +202,11 @@ pub fn sessions(page: &mut Page, metrics: &Metrics) {
         "nodecast_outbox_bytes",
         "Bytes that wait for clients, all outboxes together.",
         stats.outbox_bytes.get(),
+    );
+    page.gauge(
+        "nodecast_outbox_limit_bytes",
+        "Bound of it, above which the largest are closed: session.outbox_total_bytes.",
+        config.session.outbox_total_bytes,
     );
     page.gauge(
         "nodecast_session_outbox_limit_bytes",

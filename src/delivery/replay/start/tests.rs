@@ -72,7 +72,8 @@ fn searches() -> [Since; 4] {
 }
 
 fn wanted() -> Wanted {
-    Wanted { topic: Topic::new("fills"), users: Users::All, conditions: None }
+    let (topic, policy) = (Topic::new("fills"), Policy::default());
+    Wanted { topic, users: Users::All, conditions: None, policy, linger_ms: 0 }
 }
 
 #[actix_rt::test]

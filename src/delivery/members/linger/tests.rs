@@ -1,0 +1,223 @@
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+};
+
+use slog::{Discard, Logger, o};
+
+use super::*;
+use crate::{
+    config::{Config, LiveConfig, SessionConfig, StoreConfig},
+    delivery::{
+        Casting, SessionSet,
+        dialect::plain::Plain,
+        outlet::{Flush, Outlet},
+        policy::Policy,
+        replay::{Pages, Wanted},
+        session::Told,
+        subscription::{Subscriptions, Users},
+    },
+    event::{Address, Event, EventId, Keys, SequencedEvent, Timestamp, Topic},
+    router::log::{Heads, Log, LogEvent, NewSegment},
+    source::{BatchLost, Budget, Density, Form, Progress, Stream, node},
+    stats::Stats,
+    store,
+    testing::{Probe, ProbeHandle},
+};
+
+const FILLS: Topic = Topic::new("fills");
+
+/// Takes everything when it is flushed, and notes how much at a time.
+#[derive(Default)]
+struct Recorder {
+    waiting: Cell<usize>,
+    bytes: Cell<usize>,
+    flushes: RefCell<Vec<usize>>,
+    counted: Cell<usize>,
+}
+
+impl Outlet for Recorder {
+    fn push(&self, frame: Bytes) -> Result<(), Full> {
+        self.force(frame);
+        Ok(())
+    }
+
+    fn force(&self, frame: Bytes) {
+        self.waiting.set(self.waiting.get() + 1);
+        self.bytes.set(self.bytes.get() + frame.len());
+    }
+
+    fn flush(&self) -> Flush {
+        self.bytes.set(0);
+        self.flushes.borrow_mut().push(self.waiting.take());
+        Flush::Drained
+    }
+
+    fn count(&self) {
+        self.counted.set(self.counted.get() + 1);
+    }
+
+    fn waiting_bytes(&self) -> usize {
+        self.bytes.get()
+    }
+
+    fn claim_wait(&self) -> bool {
+        true
+    }
+}
+
+struct Scene {
+    members: Members,
+    log: Arc<Log>,
+    budget: Arc<Budget>,
+    seq: u64,
+    told: ProbeHandle<Told>,
+}
+
+fn address(number: u8) -> Address {
+    Address([number; 20])
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let stats = Arc::new(Stats::default());
+        let log = Log::new(1 << 20, 0, Heads::default());
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("events.db").display());
+        let store = store::open(&url, &StoreConfig::default()).await.unwrap();
+        let casting = Casting {
+            log: log.clone(),
+            readers: Arc::default(),
+            sessions: SessionSet::new(stats.clone()),
+            pages: Pages::new(store, log.clone(), node::keys_of, vec![], stats.clone()),
+            stats,
+            config: Arc::new(LiveConfig::new(Config::default())),
+            topics: vec![FILLS],
+            logger: Logger::root(Discard, o!()),
+        };
+        let budget = Budget::new(usize::MAX, Probe::<BatchLost>::start().recipient());
+        // Nothing touches the store from here on.
+        tokio::time::pause();
+        let members = Members::new(Arc::new(casting));
+        Self { members, log, budget, seq: 0, told: Probe::start() }
+    }
+
+    /// A session with a subscription for each of these users, that may wait so long.
+    fn join(&mut self, subscriptions: &[(u8, u16)]) -> Rc<Recorder> {
+        let wire = Rc::<Recorder>::default();
+        let id = self.members.join(self.told.recipient(), wire.clone(), &Plain, 1 << 20);
+        let mut all = Subscriptions::default();
+        let changes: Vec<_> = subscriptions
+            .iter()
+            .map(|&(user, linger_ms)| {
+                let users = Users::Listed([address(user)].into());
+                let policy = Policy::default();
+                let wanted = Wanted { topic: FILLS, users, conditions: None, policy, linger_ms };
+                all.begin(&user.to_string(), wanted, &SessionConfig::default()).unwrap()
+            })
+            .collect();
+        self.members.change(id, &changes, &all);
+        wire
+    }
+
+    /// An event of a user comes, in a turn of its own.
+    fn event(&mut self, user: u8, bytes: usize) {
+        self.seq += 1;
+        let id = EventId { topic: FILLS, position: self.seq, index: 0, part: 0 };
+        let body = format!("{{\"x\":\"{}\"}}", "x".repeat(bytes)).into();
+        let (keys, user) = (Keys::default(), Some(address(user)));
+        let event = Event { id, time: Timestamp(0), user, keys, body };
+        let sequenced = SequencedEvent { seq: self.seq, late: false, event };
+        let stream = Stream {
+            name: "fills".into(),
+            node: "node".into(),
+            topic: FILLS,
+            form: Form::ByBlock,
+            density: Density::Dense,
+            directory: "fills".into(),
+        };
+        self.log.append(NewSegment {
+            generation: 0,
+            events: vec![LogEvent::new(sequenced, Arc::default())],
+            notices: vec![],
+            seen: vec![],
+            heads: Arc::default(),
+            progress: Progress {
+                stream: Arc::new(stream),
+                files: vec![],
+                state: Default::default(),
+            },
+            read_at: Timestamp::now(),
+            credit: self.budget.take(1, 0),
+        });
+        assert!(!self.members.turn());
+    }
+
+    /// Time goes by; the alarm rings if it is due.
+    async fn pass(&mut self, ms: u64) {
+        tokio::time::advance(Duration::from_millis(ms)).await;
+        if self.members.next_due().is_some_and(|due| due <= Instant::now()) {
+            self.members.flush_due(Instant::now());
+        }
+    }
+}
+
+#[actix_rt::test]
+async fn what_may_wait_goes_in_one_write_when_the_first_of_it_has_waited_long_enough() {
+    let mut scene = Scene::new().await;
+    let wire = scene.join(&[(1, 100)]);
+
+    for _ in 0..5 {
+        scene.event(1, 10);
+        scene.pass(20).await;
+    }
+
+    // The fifth one was 20 ms ago, the first one 100 ms.
+    assert_eq!(*wire.flushes.borrow(), [5]);
+    assert_eq!(wire.counted.get(), 5, "what waits is known all the time");
+    assert_eq!(scene.members.next_due(), None);
+    scene.event(1, 10);
+    scene.pass(99).await;
+    assert_eq!(*wire.flushes.borrow(), [5]);
+    scene.pass(1).await;
+    assert_eq!(*wire.flushes.borrow(), [5, 1]);
+}
+
+#[actix_rt::test]
+async fn what_may_not_wait_takes_the_rest_along_and_the_shortest_time_counts() {
+    let mut scene = Scene::new().await;
+    let wire = scene.join(&[(1, 1_000), (2, 0), (3, 50)]);
+    let other = scene.join(&[(1, 1_000)]);
+
+    scene.event(1, 10);
+    scene.event(2, 10);
+    assert_eq!(*wire.flushes.borrow(), [2], "at once");
+    scene.event(1, 10);
+    scene.event(3, 10);
+    scene.pass(50).await;
+
+    assert_eq!(*wire.flushes.borrow(), [2, 2]);
+    assert_eq!(*other.flushes.borrow(), [0; 0], "that is no business of another session");
+    scene.pass(950).await;
+    assert_eq!(*other.flushes.borrow(), [2]);
+    assert_eq!(wire.flushes.borrow().len(), 2);
+}
+
+#[actix_rt::test]
+async fn a_long_queue_does_not_wait_and_one_that_has_left_is_forgotten() {
+    let mut scene = Scene::new().await;
+    let wire = scene.join(&[(1, 1_000)]);
+
+    scene.event(1, MAX_BYTES / 2);
+    assert_eq!(*wire.flushes.borrow(), [0; 0]);
+    scene.event(1, MAX_BYTES / 2);
+    assert_eq!(*wire.flushes.borrow(), [2]);
+    assert_eq!(scene.members.next_due(), None, "nothing waits");
+
+    scene.event(1, 10);
+    assert!(scene.members.next_due().is_some());
+    let id = *scene.members.members.keys().next().unwrap();
+    scene.members.leave(id, Subscriptions::default());
+    assert_eq!(scene.members.next_due(), None);
+}

@@ -1,0 +1,83 @@
+use super::*;
+use crate::{
+    config::SessionConfig,
+    delivery::{policy::Key, replay::Wanted, subscription::Users},
+};
+
+const FILLS: Topic = Topic::new("fills");
+
+fn cursor(seq: u64) -> Cursor {
+    Cursor { epoch: 1, run: 2, seq, positions: Vec::new() }
+}
+
+/// A session that is behind 100 for so many subscriptions.
+fn behind(policies: &[Policy], slow: bool) -> (Behind, Subscriptions) {
+    let mut all = Subscriptions::default();
+    for (number, &policy) in policies.iter().enumerate() {
+        let wanted =
+            Wanted { topic: FILLS, users: Users::All, conditions: None, policy, linger_ms: 0 };
+        all.begin(&number.to_string(), wanted, &SessionConfig::default()).unwrap();
+    }
+    let mut behind = Behind::new(Place::Seq(100), cursor(100), 0, slow);
+    behind.learn(&all);
+    (behind, all)
+}
+
+fn keep(behind: &mut Behind, seq: u64) {
+    let slots = vec![(0, seq.to_string().into())];
+    behind.keep(seq, Bytes::new(), cursor(seq), slots, &Arc::default());
+    behind.advance_cursor(None, seq);
+}
+
+#[test]
+fn what_is_kept_is_not_delivered_and_is_found_again_by_who_goes_back() {
+    let (mut behind, all) = behind(&[Policy::Conflate(Key::Coin)], true);
+    keep(&mut behind, 105);
+    keep(&mut behind, 110);
+    behind.advance_cursor(None, 120);
+
+    assert_eq!(behind.delivered().seq, 104);
+    behind.kept_is_sent();
+    assert_eq!(behind.delivered().seq, 109);
+
+    // One that begins between them goes back for what is kept, too.
+    behind.go_back(115, &[(7, 115)], &all);
+    assert_eq!((behind.place, behind.delivered().seq), (Place::Seq(109), 109));
+    assert!(behind.kept.is_none() && !behind.begins_above(109));
+}
+
+#[test]
+fn only_who_skips_and_is_slow_and_has_not_asked_for_it_passes_over_what_it_missed() {
+    let policies = [Policy::Skip, Policy::Disconnect, Policy::Skip];
+    let (mut fast, _) = behind(&policies, false);
+    assert!(fast.skip_to(200).is_empty() && fast.needs_everything());
+
+    let (mut slow, all) = behind(&policies, true);
+    let (_, third) = all.iter().nth(2).unwrap();
+    slow.begins.remove(&third.key);
+    let from = Change { begins: Some(50), ..third.change(ChangeKind::Follow) };
+    slow.begin(&from, 50, &all);
+
+    let ids = |skipped: Vec<(Box<str>, Topic)>| {
+        skipped.into_iter().map(|(id, _)| id.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(slow.skip_to(200)), ["0"]);
+    assert!(!slow.wants_nothing_up_to(200), "the others do");
+    // Until it has come there it misses nothing more; then it may again.
+    assert!(slow.skip_to(250).is_empty());
+    slow.advance_cursor(None, 220);
+    assert_eq!(ids(slow.skip_to(250)), ["0"]);
+}
+
+#[test]
+fn a_session_that_only_skips_and_conflates_needs_nothing_it_has_missed() {
+    let (mut slow, mut all) = behind(&[Policy::Skip, Policy::Disconnect], true);
+    assert!(slow.needs_everything());
+
+    let gone = all.unsubscribe("1").unwrap();
+    slow.apply(&gone, &all);
+
+    assert!(!slow.needs_everything());
+    assert_eq!(slow.skip_to(200).len(), 1);
+    assert!(slow.wants_nothing_up_to(200));
+}
