@@ -257,10 +257,13 @@ fn both_forms_of_one_chain_side_by_side_give_no_repeat_no_loss_and_no_alarm() {
             .iter()
             .flat_map(|node| node["streams"].as_array().unwrap());
         let read: u64 = streams.map(|stream| stream["read_bytes"].as_u64().unwrap()).sum();
-        read >= unread && status["log"]["uncommitted_segments"] == 0
+        // What is read is not with the Router yet, of which two thirds or so are repeats.
+        let duplicates = status["router"]["duplicates"].as_u64();
+        read >= unread
+            && status["log"]["uncommitted_segments"] == 0
+            && duplicates >= Some(manifest.rows.len() as u64)
     });
     let router = &daemon.status()["router"];
-    assert!(router["duplicates"].as_u64() >= Some(manifest.rows.len() as u64), "{router}");
     assert_eq!(router["gaps_opened"], 0, "{router}");
     assert_stored(&setup, daemon, &manifest);
 }
