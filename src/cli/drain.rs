@@ -73,7 +73,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         ClientError::Gone => anyhow!("the daemon stopped while it drained"),
         other => other.into(),
     })?;
-    let Drained { left, draining } = serde_json::from_value(told)?;
+    let Drained { left, draining, stopping } = serde_json::from_value(told)?;
     let (text, code) = match (args.cancel, draining, left) {
         (true, true, left) => {
             (format!("clients are let in again; {left} sessions stayed"), ExitCode::SUCCESS)
@@ -82,6 +82,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         (false, true, 0) => ("drained: no session is left".to_owned(), ExitCode::SUCCESS),
         (false, true, left) => {
             (format!("{left} sessions are still open; nobody else is let in"), ExitCode::FAILURE)
+        }
+        (false, false, left) if stopping => {
+            (format!("the daemon stops: it closes {left} sessions"), ExitCode::FAILURE)
         }
         (false, false, left) => {
             (format!("the drain was cancelled; {left} sessions stay"), ExitCode::FAILURE)

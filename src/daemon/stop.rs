@@ -48,6 +48,9 @@ const CLOSE_AT_ONCE: usize = 200;
 /// Over which part of [`CLOSE_WITHIN`] many clients are told.
 const CLOSE_OVER: Duration = Duration::from_secs(1);
 
+/// How long farewells may take on their way to the system.
+const WRITTEN_WITHIN: Duration = Duration::from_millis(500);
+
 /// Time between two looks whether all is committed.
 const DRAIN_CHECK: Duration = Duration::from_millis(2);
 
@@ -95,6 +98,9 @@ impl Daemon {
         if left > 0 {
             warn!(self.logger, "sessions did not close in time"; "sessions" => left);
         }
+        // A session is gone when its last frames are with HTTP, which writes them in the same piece of
+        // work: who answers behind that has written them.
+        drop(timeout(WRITTEN_WITHIN, self.sessions.call_roll()).await);
         self.server.stop(false).await;
         if let Some(metrics) = &self.metrics {
             metrics.stop(false).await;

@@ -41,6 +41,8 @@ pub struct Drained {
     pub left: usize,
     /// Whether there was a drain, for [`DrainOrder::Cancel`]; else whether it still holds.
     pub draining: bool,
+    /// The daemon stops.
+    pub stopping: bool,
 }
 
 /// Has the sessions drained.
@@ -50,7 +52,8 @@ pub struct DrainCommand {
 
 impl DrainCommand {
     fn drained(&self) -> Drained {
-        Drained { left: self.sessions.open(), draining: self.sessions.is_draining() }
+        let (left, draining) = (self.sessions.open(), self.sessions.is_draining());
+        Drained { left, draining, stopping: self.sessions.is_shut() }
     }
 
     async fn drain(&self, over: Duration, told: &Told) -> Result<Drained, Refusal> {
@@ -88,7 +91,7 @@ impl Command for DrainCommand {
             }
             DrainOrder::Cancel => {
                 let draining = self.sessions.cancel_drain();
-                Drained { left: self.sessions.open(), draining }
+                Drained { draining, ..self.drained() }
             }
         };
         Ok(json!(drained))

@@ -156,10 +156,13 @@ impl Handle {
 
     /// Takes what is queued, and how far the client is with that. None: it is gone.
     pub async fn take(&self) -> Option<(Vec<Bytes>, Cursor)> {
-        match self.body.ended() {
-            Some(delivered) => Some((self.body.take_frames(), delivered)),
-            None => self.feed.send(TakeAnswer).await.ok(),
+        if self.body.ended().is_none()
+            && let Ok(answer) = self.feed.send(TakeAnswer).await
+        {
+            return Some(answer);
         }
+        // It has ended, if only while it was asked.
+        self.body.ended().map(|delivered| (self.body.take_frames(), delivered))
     }
 }
 
@@ -235,7 +238,7 @@ impl Actor for Feed {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.run_interval(self.config.session.heartbeat_interval, |feed, _| {
             // Who takes nothing needs no sign of life.
-            if feed.body.waiting_bytes() == 0 {
+            if !feed.closing && feed.body.waiting_bytes() == 0 {
                 let delivered = feed.seat.delivered_now();
                 feed.send(feed.request.dialect.heartbeat(&delivered, &feed.casting.stats));
             }

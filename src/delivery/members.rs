@@ -312,14 +312,11 @@ impl Members {
             || self.index.is_leaving()
     }
 
-    /// What waits, and for whom. Everything that may leave at once has left then.
-    pub fn waiting(&mut self) -> Waiting {
-        self.release();
-        while self.has_due() {
-            self.flush();
-        }
+    /// What waits, and for whom.
+    pub fn waiting(&self) -> Waiting {
         let mut waiting = Waiting::default();
         for (&id, member) in &self.members {
+            member.wire.count();
             let kept = member.behind.as_ref().and_then(|behind| behind.kept.as_ref());
             match member.wire.waiting_bytes() + kept.map_or(0, |kept| kept.bytes()) {
                 0 => {}

@@ -7,16 +7,21 @@
 use std::{
     cmp::Reverse,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use futures_util::future::join_all;
 use slog::warn;
+use tokio::time::sleep;
 
 use super::{
     Casting,
     index::SessionId,
     shard::{Evict, GetWaiting, Waiting},
 };
+
+/// Until it is looked at again whether those have left who were told, or who leave anyway.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Begins, unless somebody is at it already.
 pub fn begin(casting: &Arc<Casting>) {
@@ -26,14 +31,15 @@ pub fn begin(casting: &Arc<Casting>) {
     let casting = casting.clone();
     actix::spawn(async move {
         loop {
-            while relieve(&casting).await {}
+            while relieve(&casting).await {
+                sleep(PAUSE).await;
+            }
             casting.sessions.relieving.store(false, Ordering::SeqCst);
             // Who found it too full until just now has left it to us.
             let is_ours = || !casting.sessions.relieving.swap(true, Ordering::SeqCst);
             if !(casting.is_too_full() && is_ours()) {
                 return;
             }
-            tokio::task::yield_now().await;
         }
     });
 }
@@ -47,10 +53,10 @@ async fn relieve(casting: &Casting) -> bool {
     // rather than too many. Then they are looked at again.
     let waiting = casting.waiting_bytes();
     let limit = casting.config.get().session.outbox_total_bytes;
-    let leaving: usize = answers.iter().map(|answer| answer.leaving_bytes).sum();
     if waiting <= limit {
         return false;
     }
+    let leaving = leaving(&answers, waiting);
     let chosen = largest(&answers, waiting - limit, leaving);
     let count = chosen.iter().map(Vec::len).sum::<usize>();
     if count > 0 {
@@ -60,9 +66,16 @@ async fn relieve(casting: &Casting) -> bool {
     let told = shards.iter().zip(chosen).filter(|(_, chosen)| !chosen.is_empty());
     // A shard that is gone has no sessions.
     drop(join_all(told.map(|(shard, chosen)| shard.send(Evict(chosen)))).await);
-    // Their sessions have their turn.
-    tokio::task::yield_now().await;
-    count > 0 || leaving > 0
+    true
+}
+
+/// Of what waits, what nobody else has to be closed for: that of those who were told, and of those who
+/// have left their shard and have not taken their last frames.
+fn leaving(shards: &[Waiting], waiting: usize) -> usize {
+    let told: usize = shards.iter().map(|shard| shard.leaving_bytes).sum();
+    let stays: usize =
+        shards.iter().flat_map(|shard| &shard.outboxes).map(|(bytes, _)| bytes).sum();
+    told.max(waiting.saturating_sub(stays))
 }
 
 /// The sessions with the largest outboxes, for each shard, that hold together what is `over` when those
@@ -112,5 +125,14 @@ mod tests {
 
         assert_eq!(largest(&shards, 500, 500), [vec![], vec![]] as [Vec<SessionId>; 2]);
         assert_eq!(largest(&shards, 501, 500), [vec![], vec![1]]);
+    }
+
+    #[test]
+    fn nobody_is_closed_for_what_those_hold_who_have_left_their_shards() {
+        let shards = [shard(&[(10, 1)], 500), shard(&[(400, 1)], 0)];
+
+        assert_eq!(leaving(&shards, 910), 500);
+        assert_eq!(leaving(&shards, 1_000_410), 1_000_000);
+        assert_eq!(leaving(&shards, 100), 500, "what is not counted yet");
     }
 }

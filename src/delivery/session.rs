@@ -188,7 +188,9 @@ impl Session {
             Err(reason) => return Step::Close(reason),
         };
         fail_point!("session.frame");
-        if !self.allowances.take_message(Instant::now()) && !matches!(message, Inbound::Close(_)) {
+        // Pongs answer our own pings: bytes are their bound.
+        let counts = !matches!(message, Inbound::Close(_) | Inbound::Pong);
+        if counts && !self.allowances.take_message(Instant::now()) {
             return Step::Close(CloseReason::TooMany);
         }
         match message {

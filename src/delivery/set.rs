@@ -212,6 +212,11 @@ impl SessionSet {
         true
     }
 
+    /// Whether all are sent away for good.
+    pub fn is_shut(&self) -> bool {
+        self.places().gate == Gate::Closing
+    }
+
     pub fn is_draining(&self) -> bool {
         self.places().gate == Gate::Draining
     }

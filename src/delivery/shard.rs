@@ -205,7 +205,7 @@ impl Handler<GetWaiting> for Shard {
     type Result = Waiting;
 
     fn handle(&mut self, _: GetWaiting, _: &mut Self::Context) -> Waiting {
-        essential(|| self.members.borrow_mut().waiting())
+        essential(|| self.members.borrow().waiting())
     }
 }
 

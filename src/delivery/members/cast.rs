@@ -57,7 +57,7 @@ impl Members {
         warn!(self.casting.logger, "delivery fell behind the log: sessions go on from the store";
             "segments" => segments, "delivered" => %delivered);
         for member in self.members.values_mut() {
-            if member.topics.is_empty() || member.closing || member.behind.is_some() {
+            if member.topics.is_empty() || member.behind.is_some() {
                 continue;
             }
             let deleted = self.casting.pages.deleted_seq();
@@ -91,9 +91,10 @@ impl Members {
 }
 
 impl Member {
-    /// Who is behind finds what is cast now when he comes there.
+    /// Who is behind finds what is cast now when he comes there. Who is told to close gets what comes until
+    /// he has heard it: his last cursor says so.
     pub(super) fn is_live(&self) -> bool {
-        !self.closing && self.behind.is_none()
+        self.behind.is_none()
     }
 
     /// The frame of an event as its client wants it: shared by all who want it so.

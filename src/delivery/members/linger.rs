@@ -42,7 +42,7 @@ impl Members {
         // A portion now; turns see to the rest.
         self.release();
         self.flush();
-        if self.has_due() {
+        if self.has_due() || !self.line.is_empty() {
             self.ring();
         }
     }

@@ -35,6 +35,8 @@ impl Members {
             behind.place = Place::Log { segment: self.position, done: self.done };
             behind.cursor = here;
             behind.page = None;
+            // Nor are the gaps of what it passes over told on the way.
+            behind.from_store = true;
         }
     }
 }

@@ -270,3 +270,19 @@ async fn pages_that_cannot_be_read_are_warned_of_once_an_outage() {
         assert_eq!(scene.records.with("INFO what has been is read again").len(), outage);
     }
 }
+
+#[actix_rt::test]
+async fn who_is_told_to_close_gets_what_his_last_cursor_says() {
+    let mut scene = Scene::new().await;
+    scene.join(false, None);
+
+    let now = Instant::now();
+    scene.members.send_away(CloseReason::ShuttingDown, std::time::Duration::ZERO, now);
+    scene.members.part(now);
+    // Its client asks for its answer, or for its farewell, after the shard's next turn.
+    scene.append();
+    let (_, flushed) = scene.turn();
+
+    assert_eq!(flushed, [(0, 1)]);
+    assert_eq!(scene.members.cursor_of(0).seq, scene.seq);
+}

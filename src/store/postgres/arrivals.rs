@@ -109,9 +109,9 @@ async fn rows(
 ) -> Result<Vec<Row>, Fault> {
     let mut rows = Vec::new();
     let mut width = i64::try_from(limit).unwrap_or(i64::MAX);
-    let mut newest = None;
-    // The first window is asked for without a look at how far it goes: mostly it is full.
-    while rows.len() < limit && newest.is_none_or(|newest| after < newest) && after < i64::MAX {
+    // Before the first window: what a commit adds between two of them may begin in one that was read.
+    let newest = lease::load(connection).await?.map_or(0, |state| state.last_seq);
+    while rows.len() < limit && after < newest {
         let last = after.saturating_add(width);
         let missing = limit - rows.len();
         let window: Vec<Row> = diesel::sql_query(format!(
@@ -121,9 +121,6 @@ async fn rows(
         .load(connection)
         .await?;
         rows.extend(window);
-        if newest.is_none() {
-            newest = Some(lease::load(connection).await?.map_or(0, |state| state.last_seq));
-        }
         (after, width) = (last, width.saturating_mul(WIDENING));
     }
     Ok(rows)
