@@ -113,7 +113,7 @@ pub struct Members {
     unadmitted: VecDeque<SessionId>,
     /// The last page that was asked for could not be read.
     unread: bool,
-    /// Our shard, and whether it was told that somebody is in the line.
+    /// Our shard, and whether it was told that there is something to do.
     bell: Option<Addr<Shard>>,
     rung: bool,
     /// While all are sent away.

@@ -36,15 +36,22 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// All workers share these counters, so what has not changed is not touched.
     pub fn count(&self, stats: &SessionStats) {
-        stats.frames_queued.add(self.queued);
-        stats.frames_sent.add(self.sent);
-        if self.dropped > 0 {
-            stats.frames_dropped.add(self.dropped);
+        for (counter, by) in [
+            (&stats.frames_queued, self.queued),
+            (&stats.frames_sent, self.sent),
+            (&stats.frames_dropped, self.dropped),
+            (&stats.sent_bytes, self.sent_bytes),
+            (&stats.writes, self.writes),
+        ] {
+            if by > 0 {
+                counter.add(by);
+            }
         }
-        stats.sent_bytes.add(self.sent_bytes);
-        stats.writes.add(self.writes);
-        stats.outbox_bytes.add(self.waiting_bytes);
+        if self.waiting_bytes != 0 {
+            stats.outbox_bytes.add(self.waiting_bytes);
+        }
     }
 }
 

@@ -37,7 +37,7 @@ pub struct SendAway {
 #[rtype(result = "()")]
 pub struct LetStay;
 
-/// Somebody who is behind can be moved on.
+/// There is something to do besides the log: somebody who is behind can be moved on, or is to leave.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Pull;

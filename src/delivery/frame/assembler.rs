@@ -2,9 +2,9 @@
 //!
 //! Place in the pipeline: bytes of the socket -> **`Assembler`** -> `Session`.
 //! Invariants: a message is never longer than its cap, on the wire and inflated, however many fragments
-//! it has; what breaks the
-//! protocol is found by the first byte that shows it: a header before its payload, a text that is no
-//! UTF-8 before its end. Bytes of a payload are held once: they leave the buffer as they come.
+//! it has; what breaks the protocol is found by the first byte that shows it: a header before its
+//! payload, a text that is no UTF-8 before its end. Bytes of a payload are held once: they leave the
+//! buffer as they come.
 
 use bytes::{Buf, Bytes, BytesMut};
 

@@ -12,7 +12,7 @@ use crate::{
         dialect::Dialect,
         index::SessionId,
         outbox::Full,
-        replay::{Behind, Place, Waits},
+        replay::{Behind, Cause, Place, Waits},
         session::Told,
     },
     event::{Cursor, Topic},
@@ -40,7 +40,12 @@ impl Members {
                     let place = Place::Log { segment: self.position, done: self.done };
                     let seq = event.sequenced.seq - 1;
                     let cursor = Cursor { seq, ..self.delivered.clone() };
-                    member.fall_behind(place, cursor, self.casting.pages.deleted_seq(), true);
+                    member.fall_behind(
+                        place,
+                        cursor,
+                        self.casting.pages.deleted_seq(),
+                        Cause::Slow,
+                    );
                     self.casting.stats.sessions.behind.add(1);
                 }
             }
@@ -61,7 +66,7 @@ impl Members {
                 continue;
             }
             let deleted = self.casting.pages.deleted_seq();
-            member.fall_behind(Place::Seq(delivered.seq), delivered.clone(), deleted, false);
+            member.fall_behind(Place::Seq(delivered.seq), delivered.clone(), deleted, Cause::Past);
             self.casting.stats.sessions.behind.add(1);
         }
     }
@@ -82,7 +87,7 @@ impl Members {
                     place,
                     self.delivered.clone(),
                     self.casting.pages.deleted_seq(),
-                    true,
+                    Cause::Slow,
                 );
                 self.casting.stats.sessions.behind.add(1);
             }
@@ -119,9 +124,9 @@ impl Member {
         Ok(())
     }
 
-    /// Is live no more, and goes on from `place` when its socket has room. It may be `slow`, or we were.
-    fn fall_behind(&mut self, place: Place, cursor: Cursor, deleted: u64, slow: bool) {
-        let mut behind = Behind::new(place, cursor, deleted, slow);
+    /// Is live no more, and goes on from `place` when its socket has room.
+    fn fall_behind(&mut self, place: Place, cursor: Cursor, deleted: u64, cause: Cause) {
+        let mut behind = Behind::new(place, cursor, deleted, cause);
         behind.waits = Waits::Room;
         self.behind = Some(Box::new(behind));
         self.session.do_send(Told::Behind);

@@ -10,7 +10,7 @@ use crate::{
         Casting,
         close::CloseReason,
         index::SessionId,
-        replay::{Behind, Page, Place, Waits},
+        replay::{Behind, Cause, Page, Place, Waits},
         session::Told,
         shard::Pull,
         subscription::{Change, ChangeKind, Subscriptions},
@@ -109,7 +109,8 @@ impl Members {
             None => {
                 self.casting.stats.sessions.behind.add(1);
                 let deleted = self.casting.pages.deleted_seq();
-                let behind = Behind::new(Place::Seq(delivered.seq), delivered, deleted, false);
+                let behind =
+                    Behind::new(Place::Seq(delivered.seq), delivered, deleted, Cause::Past);
                 member.behind.insert(Box::new(behind))
             }
             Some(behind) => behind,

@@ -5,7 +5,6 @@
 use std::{collections::HashMap, sync::Arc};
 
 use ahash::RandomState;
-
 use bytes::Bytes;
 
 use super::{
@@ -74,6 +73,15 @@ struct Special {
     id: Box<str>,
 }
 
+/// Why a session is not live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Its client takes too little: policies decide what it gets.
+    Slow,
+    /// It has asked for the past, or its shard has missed something: it gets all of it.
+    Past,
+}
+
 /// What a session needs that is not live.
 pub struct Behind {
     pub place: Place,
@@ -82,8 +90,7 @@ pub struct Behind {
     pub waits: Waits,
     /// Its socket has just become able to take something again.
     pub has_room: bool,
-    /// Its client was too slow; else it has asked for the past, or we were.
-    slow: bool,
+    cause: Cause,
     /// What may still be replaced by something newer; never empty.
     pub kept: Option<Box<Kept>>,
     /// Up to where its client knows that retention has deleted.
@@ -110,10 +117,10 @@ pub struct Behind {
 
 impl Behind {
     /// Of what is deleted, `deleted` and what lies below is no loss to it.
-    pub fn new(place: Place, cursor: Cursor, deleted: u64, slow: bool) -> Self {
+    pub fn new(place: Place, cursor: Cursor, deleted: u64, cause: Cause) -> Self {
         Self {
             has_room: false,
-            slow,
+            cause,
             kept: None,
             told_deleted: deleted,
             place,
@@ -220,7 +227,9 @@ impl Behind {
     /// Whether all that its client has not taken has to be sent.
     pub fn needs_everything(&self) -> bool {
         let mut all = self.begins.values();
-        !self.slow || !self.is_ready() || all.any(|want| want.asked || want.special.is_none())
+        self.cause != Cause::Slow
+            || !self.is_ready()
+            || all.any(|want| want.asked || want.special.is_none())
     }
 
     /// Lets the subscriptions begin behind a `seq` that pass over what they have missed, and gives them: of
@@ -228,7 +237,7 @@ impl Behind {
     pub fn skip_to(&mut self, seq: u64) -> Vec<(Box<str>, Topic)> {
         let mut skipped = Vec::new();
         let passed = self.cursor.seq;
-        if !self.slow || passed >= seq {
+        if self.cause != Cause::Slow || passed >= seq {
             return skipped;
         }
         for want in self.begins.values_mut() {
@@ -254,7 +263,7 @@ impl Behind {
             if want.is_some_and(|want| seq <= want.begins) {
                 continue;
             }
-            let special = want.filter(|want| self.slow && !want.asked);
+            let special = want.filter(|want| self.cause == Cause::Slow && !want.asked);
             let special = special.and_then(|want| want.special.as_ref());
             let Some(Policy::Conflate(by)) = special.map(|special| special.policy) else {
                 return Fate::Send;

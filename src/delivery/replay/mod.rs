@@ -12,7 +12,7 @@ mod pages;
 mod start;
 
 pub use self::{
-    behind::{Behind, Fate, Place, Waits},
+    behind::{Behind, Cause, Fate, Place, Waits},
     pages::{KeysOf, Page, Pages},
     start::{ResumeError, Since, Start, Wanted},
 };

@@ -11,14 +11,14 @@ fn cursor(seq: u64) -> Cursor {
 }
 
 /// A session that is behind 100 for so many subscriptions.
-fn behind(policies: &[Policy], slow: bool) -> (Behind, Subscriptions) {
+fn behind(policies: &[Policy], cause: Cause) -> (Behind, Subscriptions) {
     let mut all = Subscriptions::default();
     for (number, &policy) in policies.iter().enumerate() {
         let wanted =
             Wanted { topic: FILLS, users: Users::All, conditions: None, policy, linger_ms: 0 };
         all.begin(&number.to_string(), wanted, &SessionConfig::default()).unwrap();
     }
-    let mut behind = Behind::new(Place::Seq(100), cursor(100), 0, slow);
+    let mut behind = Behind::new(Place::Seq(100), cursor(100), 0, cause);
     behind.learn(&all);
     (behind, all)
 }
@@ -31,7 +31,7 @@ fn keep(behind: &mut Behind, seq: u64) {
 
 #[test]
 fn what_is_kept_is_not_delivered_and_is_found_again_by_who_goes_back() {
-    let (mut behind, all) = behind(&[Policy::Conflate(Key::Coin)], true);
+    let (mut behind, all) = behind(&[Policy::Conflate(Key::Coin)], Cause::Slow);
     keep(&mut behind, 105);
     keep(&mut behind, 110);
     behind.advance_cursor(None, 120);
@@ -49,10 +49,10 @@ fn what_is_kept_is_not_delivered_and_is_found_again_by_who_goes_back() {
 #[test]
 fn only_who_skips_and_is_slow_and_has_not_asked_for_it_passes_over_what_it_missed() {
     let policies = [Policy::Skip, Policy::Disconnect, Policy::Skip];
-    let (mut fast, _) = behind(&policies, false);
+    let (mut fast, _) = behind(&policies, Cause::Past);
     assert!(fast.skip_to(200).is_empty() && fast.needs_everything());
 
-    let (mut slow, all) = behind(&policies, true);
+    let (mut slow, all) = behind(&policies, Cause::Slow);
     let (_, third) = all.iter().nth(2).unwrap();
     slow.begins.remove(&third.key);
     let from = Change { begins: Some(50), ..third.change(ChangeKind::Follow) };
@@ -71,7 +71,7 @@ fn only_who_skips_and_is_slow_and_has_not_asked_for_it_passes_over_what_it_misse
 
 #[test]
 fn a_session_that_only_skips_and_conflates_needs_nothing_it_has_missed() {
-    let (mut slow, mut all) = behind(&[Policy::Skip, Policy::Disconnect], true);
+    let (mut slow, mut all) = behind(&[Policy::Skip, Policy::Disconnect], Cause::Slow);
     assert!(slow.needs_everything());
 
     let gone = all.unsubscribe("1").unwrap();
