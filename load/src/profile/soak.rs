@@ -8,17 +8,20 @@ use std::{
 
 use serde_json::json;
 
-use super::{SMALL_BUFFERS, share, steady};
+use super::{SMALL_BUFFERS, miss, share, steady};
 use crate::{
     client::{Churn, Group, Order},
     options::Soak,
     report::Report,
     run::Run,
-    traffic::Wish,
+    traffic::{Mix, Wish},
 };
 
 /// The log of recent events is full after a few minutes, so that its growth is not taken for a leak.
 const SMALL_LOG: (&str, &str) = ("router.recent_bytes", "4MiB");
+
+/// Events before all others: with them the database's own cache of pages (16 MiB) is full, too.
+const BEFORE: u64 = 60_000;
 
 /// Time between two looks at the daemon's memory.
 const SAMPLE: Duration = Duration::from_secs(5);
@@ -31,7 +34,9 @@ pub fn run(options: &Soak) -> anyhow::Result<ExitCode> {
     let stalling = if options.stalled > 0.0 { share(options.sessions, options.stalled) } else { 0 };
     let settings = [&SMALL_BUFFERS[..], &[SMALL_LOG]].concat();
     let mut run = Run::daemon(common, options.sessions + stalling, &settings)?;
-    let mut orders = steady(common, options.sessions, &options.mix);
+    run.open(steady(common, 1, &Mix::everything()))?;
+    miss(&mut run, BEFORE)?;
+    let mut orders = steady(common, options.sessions.saturating_sub(1), &options.mix);
     orders.iter_mut().for_each(|order| order.keeps_cursor = true);
     let stall = Order { stalls: true, ..Order::now(Group::Extra, Wish::Everything) };
     orders.extend(vec![stall; stalling as usize]);
