@@ -65,7 +65,7 @@ struct Member {
     touched: bool,
     /// By when it has to be flushed, if something waits in it that may.
     due: Option<Instant>,
-    /// Told to close: it gets nothing more.
+    /// Told to close: once is enough.
     closing: bool,
     /// Its client is still saying where it begins: until that is heard the past does not.
     held: bool,

@@ -356,6 +356,17 @@ fn who_says_too_much_in_a_minute_is_closed_and_told_when_to_come_back() {
 }
 
 #[test]
+fn pongs_are_no_messages_as_our_own_pings_ask_for_them() {
+    let server = Server::start(|session| session.max_messages_per_minute = 2);
+    let mut client = server.native();
+    for _ in 0..10 {
+        client.socket.send(Message::Pong(bytes::Bytes::new())).unwrap();
+    }
+
+    assert_eq!(client.ask(r#"{"type":"ping"}"#)["type"], "pong");
+}
+
+#[test]
 fn one_address_has_only_so_many_sessions_and_gets_its_places_back() {
     // M33
     let server = Server::start(|session| session.max_per_address = 2);
