@@ -1,4 +1,4 @@
-//! Delivery: WebSocket sessions, and the shards that feed them from the log.
+//! Delivery: sessions (WebSockets, streams, polls), and the shards that feed them from the log.
 //!
 //! Place in the pipeline: `Router` -> log -> `Shard`, one per HTTP worker -> outboxes ->
 //! sessions. Knows the router and the store's order, nothing of sources.
