@@ -1,6 +1,6 @@
 //! The native protocol, on `/v1/ws`. `docs/protocol.md` has the whole of it, with examples.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde::{
@@ -527,10 +527,14 @@ impl Dialect for Native {
         if matches!(reason, CloseReason::Client(_)) {
             return vec![close];
         }
-        let retry_after_ms = reason.retry_after().map(|wait| wait.as_millis() as u64);
-        let (code, reason) = (reason.code(), reason.text());
-        vec![Say::Bye { code, reason, retry_after_ms }.frame(), close]
+        vec![bye(reason, reason.retry_after()), close]
     }
+}
+
+/// The last message of a session, with the wait that was drawn for it.
+pub fn bye(reason: &CloseReason, retry_after: Option<Duration>) -> Bytes {
+    let retry_after_ms = retry_after.map(|wait| wait.as_millis() as u64);
+    Say::Bye { code: reason.code(), reason: reason.text(), retry_after_ms }.frame()
 }
 
 impl Desk<'_> {

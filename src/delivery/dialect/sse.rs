@@ -81,12 +81,17 @@ impl Dialect for Sse {
 
     /// `retry` is what browsers wait before they connect again.
     fn farewell(&self, reason: &CloseReason) -> Vec<Bytes> {
-        let Some(first) = Native.farewell(reason).into_iter().next() else { return Vec::new() };
+        if matches!(reason, CloseReason::Client(_)) {
+            return Vec::new();
+        }
+        // Drawn once: both have to say the same.
+        let retry_after = reason.retry_after();
         let mut out = Vec::new();
-        if let Some(wait) = reason.retry_after() {
+        if let Some(wait) = retry_after {
             writeln!(out, "retry: {}", wait.as_millis()).expect(IN_MEMORY);
         }
-        out.extend_from_slice(&named("bye", None, &frame::payload(&first)));
+        let bye = native::bye(reason, retry_after);
+        out.extend_from_slice(&named("bye", None, &frame::payload(&bye)));
         vec![out.into()]
     }
 }
@@ -121,5 +126,9 @@ mod tests {
             "retry: 1000\nevent: bye\ndata: {\"type\":\"bye\",\"code\":4008,\
              \"reason\":\"slow consumer\",\"retry_after_ms\":1000}\n\n"
         );
+        let bye = text(Sse.farewell(&CloseReason::Draining).remove(0));
+        let (retry, data) = bye.split_once('\n').unwrap();
+        let wait = retry.strip_prefix("retry: ").unwrap();
+        assert!(data.contains(&format!("\"retry_after_ms\":{wait}}}")), "{bye}");
     }
 }
