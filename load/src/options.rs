@@ -73,6 +73,10 @@ pub struct Common {
     /// Handshakes under way at one time
     #[arg(long, default_value_t = 256)]
     pub connecting: usize,
+    /// Clients of fanout, scale and isolation whose latency is measured, in per cent, evenly spread. The
+    /// others are read four times a second, which leaves the processors to the server
+    #[arg(long, default_value_t = 10.0, value_parser = positive)]
+    pub measured: f64,
     /// Print one JSON document; the text goes to standard error
     #[arg(long)]
     pub json: bool,

@@ -5,6 +5,7 @@ mod judge;
 mod session;
 mod swarm;
 mod tally;
+mod turns;
 
 use std::{
     net::SocketAddr,

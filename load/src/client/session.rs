@@ -320,7 +320,7 @@ impl Session {
             scene.faults.say(|| String::from_utf8_lossy(payload).into_owned());
             return;
         };
-        if written_at >= self.live_since {
+        if written_at >= self.live_since && self.order.group != Group::Bulk {
             received.latency.record(now.saturating_sub(written_at) / 1_000);
         }
         if let Err(fault) = self.judge.take(event) {

@@ -18,13 +18,15 @@ use rustix::{
     buffer::spare_capacity,
     event::{
         Timespec,
-        epoll::{self, CreateFlags, Event, EventData, EventFlags},
+        epoll::{self, CreateFlags, EventData, EventFlags},
     },
 };
 
 use super::{
     Churn, Connecting, Group, Order, State, Window,
     session::{End, Scene, Session, Stage},
+    tally::GROUPS,
+    turns::{Seat, Turns},
 };
 use crate::{
     frame::{self, CLOSE, TEXT},
@@ -80,14 +82,15 @@ pub struct Swarm {
     traffic: Traffic,
     commands: Receiver<Command>,
     /// Of the sessions of each group.
-    epolls: [OwnedFd; 2],
-    /// Of these two.
+    epolls: [OwnedFd; GROUPS],
+    /// Of all these.
     either: OwnedFd,
     buffer: Box<[u8]>,
     /// With the number of times that each place was given away: an event for the one before is not
     /// taken for one of the present owner.
     sessions: Vec<(u32, Option<Session>)>,
     free: Vec<usize>,
+    turns: Turns,
     /// Not begun yet.
     waiting: VecDeque<Order>,
     pace: Option<Pace>,
@@ -116,7 +119,8 @@ impl Swarm {
         traffic: Traffic,
         commands: Receiver<Command>,
     ) -> anyhow::Result<Self> {
-        let epolls = [epoll::create(CreateFlags::CLOEXEC)?, epoll::create(CreateFlags::CLOEXEC)?];
+        let create = || epoll::create(CreateFlags::CLOEXEC);
+        let epolls = [create()?, create()?, create()?];
         let either = epoll::create(CreateFlags::CLOEXEC)?;
         for (group, epoll) in epolls.iter().enumerate() {
             epoll::add(&either, epoll, EventData::new_u64(group as u64), EventFlags::IN)?;
@@ -132,6 +136,7 @@ impl Swarm {
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
             sessions: Vec::new(),
             free: Vec::new(),
+            turns: Turns::new(),
             waiting: VecDeque::new(),
             pace: None,
             under_way: 0,
@@ -151,7 +156,7 @@ impl Swarm {
     /// Runs until nobody can send commands any more.
     pub fn run(mut self) -> anyhow::Result<()> {
         let mut either = Vec::with_capacity(self.epolls.len());
-        let mut ready = [EVENTS_AT_ONCE, EXTRAS_AT_ONCE].map(Vec::with_capacity);
+        let mut ready = [EVENTS_AT_ONCE, EXTRAS_AT_ONCE, EXTRAS_AT_ONCE].map(Vec::with_capacity);
         loop {
             loop {
                 match self.commands.try_recv() {
@@ -177,7 +182,11 @@ impl Swarm {
                 };
             }
             for event in ready.iter_mut().flat_map(|ready| ready.drain(..)) {
-                self.serve(event)?;
+                let data = event.data.u64();
+                self.serve(((data >> 32) as u32, data as u32 as usize))?;
+            }
+            for seat in self.turns.take(Instant::now()) {
+                self.serve(seat)?;
             }
             if let Some((_, found @ Some(_))) = &mut self.capture
                 && let (Some(cursor), Some(asker)) = (found.take(), self.captured.take())
@@ -239,8 +248,7 @@ impl Swarm {
         Ok(())
     }
 
-    fn serve(&mut self, event: Event) -> anyhow::Result<()> {
-        let (number, at) = ((event.data.u64() >> 32) as u32, event.data.u64() as u32 as usize);
+    fn serve(&mut self, (number, at): Seat) -> anyhow::Result<()> {
         let Some((current, Some(session))) = self.sessions.get_mut(at) else { return Ok(()) };
         if *current != number {
             return Ok(());
@@ -272,7 +280,11 @@ impl Swarm {
             self.under_way -= 1;
             self.state.opened += 1;
             self.oldest.push_back((number, at));
-            if session.stage == Stage::Stalled {
+            let takes_turns = session.is_live() && session.group() == Group::Bulk;
+            if takes_turns {
+                self.turns.add((number, at));
+            }
+            if takes_turns || session.stage == Stage::Stalled {
                 let end = EventFlags::RDHUP;
                 epoll::modify(epoll, &session.stream, data(number, at), end)?;
             }

@@ -7,12 +7,14 @@ use serde::Serialize;
 use super::judge::Fault;
 use crate::histogram::Histogram;
 
-const GROUPS: usize = 2;
+pub const GROUPS: usize = 3;
 
 /// Clients that are looked at apart from the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
     Steady,
+    /// Those that are there all the time too, and are read in turn: their latency is not measured.
+    Bulk,
     /// Those that storm, or stall.
     Extra,
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::steady;
+use super::audience;
 use crate::{
     options::Fanout,
     report::Report,
@@ -84,7 +84,7 @@ fn measure(
     report: &mut Report,
 ) -> anyhow::Result<Phase> {
     let common = &options.common;
-    run.open(steady(common, options.sessions, mix))?;
+    run.open(audience(common, options.sessions, mix))?;
     // The first block grows what has to grow.
     run.feed(merge.into())?;
     run.settle()?;

@@ -5,7 +5,7 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use super::{PATIENCE, SMALL_BUFFERS, miss, share, steady};
+use super::{PATIENCE, SMALL_BUFFERS, audience, miss, share, steady};
 use crate::{
     client::{Group, Order},
     histogram::Histogram,
@@ -25,7 +25,7 @@ pub fn run(options: &Isolation) -> anyhow::Result<ExitCode> {
     let mut run = Run::daemon(common, options.sessions + stalling, &SMALL_BUFFERS)?;
     run.open(steady(common, 1, &Mix::everything()))?;
     let before = miss(&mut run, BACKLOG)?;
-    run.open(steady(common, options.sessions.saturating_sub(1), &Mix::everything()))?;
+    run.open(audience(common, options.sessions.saturating_sub(1), &Mix::everything()))?;
     run.feed(1)?;
     run.settle()?;
     let stall =

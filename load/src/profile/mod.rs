@@ -11,7 +11,7 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 use anyhow::Context;
 
 use crate::{
-    client::{Due, Group, Order},
+    client::{Due, Group, Order, Transport},
     options::{Common, Profile},
     run::Run,
     server::raw_writer,
@@ -44,6 +44,21 @@ pub fn run(profile: Profile) -> anyhow::Result<ExitCode> {
 fn steady(common: &Common, count: u32, mix: &Mix) -> Vec<Order> {
     let traffic = common.traffic();
     (0..u64::from(count)).map(|nth| Order::now(Group::Steady, mix.wish(nth, &traffic))).collect()
+}
+
+/// The same, of which a share is measured, spread evenly over all. The others are read in turn: on this
+/// machine every read is taken from the server.
+fn audience(common: &Common, count: u32, mix: &Mix) -> Vec<Order> {
+    let mut orders = steady(common, count, mix);
+    // Who polls has to be read to ask again.
+    if common.transport != Transport::Poll {
+        let measured = common.measured / 100.0;
+        let is_measured = |nth: usize| (nth as f64 * measured).fract() < measured;
+        for (_, order) in orders.iter_mut().enumerate().filter(|(nth, _)| !is_measured(*nth)) {
+            order.group = Group::Bulk;
+        }
+    }
+    orders
 }
 
 /// Per cent of a number, at least one.

@@ -4,7 +4,7 @@ use std::{process::ExitCode, thread, time::Duration};
 
 use serde_json::json;
 
-use super::steady;
+use super::audience;
 use crate::{options::Scale, process::Memory, report::Report, run::Run};
 
 /// After the last handshake, until memory is looked at.
@@ -37,7 +37,7 @@ fn step(
     let server = run.server.name();
     let empty = run.memory()?;
     let mark = run.mark()?;
-    let took = run.open(steady(common, sessions, &options.mix))?;
+    let took = run.open(audience(common, sessions, &options.mix))?;
     let connecting = run.phase("connecting", &mark)?;
     // Not a condition: memory of sessions at rest is what is measured.
     thread::sleep(REST);
