@@ -113,10 +113,7 @@ impl Feeds {
         request.peer.bound_send_buffer(config.session.send_buffer_bytes);
         debug!(self.casting.logger, "feed begins"; "client" => %request.client);
         request.peer.becomes_session();
-        let mut starts: Vec<Start> = Vec::new();
-        for wanted in &request.wanted {
-            starts.push(self.casting.pages.start(request.from.clone(), wanted).await?);
-        }
+        let starts = self.casting.sessions.unless_shut(self.starts(&request)).await??;
         let most = config.session.outbox_bytes;
         let body = Body::new(most, request.limit, self.casting.stats.clone(), permit);
         let mut seat = Seat::new(self.members.clone(), self.casting.clone(), most / 2);
@@ -145,6 +142,15 @@ impl Feeds {
             Feed { seat, body: body.clone(), request, casting, config, closing: false }
         });
         Ok(Handle { body, feed })
+    }
+
+    /// Where each of its topics begins.
+    async fn starts(&self, request: &Request) -> Result<Vec<Start>, ResumeError> {
+        let mut starts = Vec::new();
+        for wanted in &request.wanted {
+            starts.push(self.casting.pages.start(request.from.clone(), wanted).await?);
+        }
+        Ok(starts)
     }
 }
 

@@ -12,6 +12,7 @@ mod flush;
 mod linger;
 mod parting;
 mod pull;
+mod slice;
 mod slow;
 
 use std::{

@@ -7,12 +7,12 @@
 //! client's frame is handled ends that session only.
 
 mod behind;
+mod ending;
 
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use actix::prelude::*;
 use bytes::{Bytes, BytesMut};
-use slog::debug;
 use tokio::time::Instant;
 
 use super::{
@@ -243,22 +243,6 @@ impl Session {
         self.seat.apply(changes);
     }
 
-    /// After our close frame only the client's own, or the end of its stream, is of interest.
-    fn find_end(&mut self, ctx: &mut Context<Self>) {
-        loop {
-            match self.assembler.next(&mut self.inbound) {
-                Ok(Some(Inbound::Close(_))) if self.is_drained() => return ctx.stop(),
-                Ok(Some(_)) => {}
-                Ok(None) => return,
-                Err(_) => return self.inbound.clear(),
-            }
-        }
-    }
-
-    fn is_drained(&self) -> bool {
-        self.wire.flush() == Flush::Drained
-    }
-
     /// Queues a frame that answers its client; the caller flushes. Events may have filled the outbox, so
     /// answers have as much room again: only who asks and takes nothing uses that up.
     fn send(&mut self, frame: Bytes, ctx: &mut Context<Self>) {
@@ -295,57 +279,6 @@ impl Session {
                 }
             }
             Flush::Broken => ctx.stop(),
-        }
-    }
-
-    /// Says farewell and ends: at once when the client is gone, else when it has closed too, or
-    /// after [`LINGER`].
-    fn close(&mut self, reason: &CloseReason, ctx: &mut Context<Self>) {
-        if self.closing {
-            return;
-        }
-        self.closing = true;
-        self.seat.leave();
-        let stats = &self.casting.stats.sessions;
-        reason.counter(&stats.endings).add(1);
-        match reason {
-            CloseReason::SlowConsumer => stats.slow_consumers.add(1),
-            CloseReason::PingTimeout => stats.ping_timeouts.add(1),
-            CloseReason::Protocol(_)
-            | CloseReason::NotText
-            | CloseReason::NotUtf8
-            | CloseReason::NotDeflate
-            | CloseReason::TooBig => stats.bad_frames.add(1),
-            // What was missed is counted where it is found.
-            CloseReason::ShuttingDown
-            | CloseReason::Draining
-            | CloseReason::Evicted
-            | CloseReason::Internal
-            | CloseReason::Missed
-            | CloseReason::TooMany
-            | CloseReason::Client(_) => {}
-        }
-        debug!(self.casting.logger, "session closes";
-            "reason" => reason.text(), "code" => reason.code());
-        if reason.drops_queue() {
-            self.wire.abandon();
-        }
-        for last in self.dialect.farewell(reason) {
-            self.wire.force(last);
-        }
-        self.flush(ctx);
-        // A client that answers no ping would not take the close frame later either, and one that
-        // closed first waits for the end of our stream only.
-        let gone = matches!(reason, CloseReason::PingTimeout)
-            || (matches!(reason, CloseReason::Client(_)) && !self.wire.is_awaited());
-        if gone {
-            self.wire.cut();
-            ctx.stop();
-        } else {
-            ctx.run_later(LINGER, |session, ctx| {
-                session.wire.cut();
-                ctx.stop();
-            });
         }
     }
 

@@ -95,6 +95,8 @@ pub struct SessionSet {
     places: Mutex<Places>,
     /// Rung when the last session is gone.
     gone: Notify,
+    /// Rung when nobody is let in any more, for good.
+    shutting: Notify,
     shards: Mutex<Vec<Addr<Shard>>>,
     /// Somebody sees to it that less waits for all clients together.
     pub(super) relieving: AtomicBool,
@@ -128,7 +130,8 @@ impl SessionSet {
     pub fn new(stats: Arc<Stats>) -> Arc<Self> {
         let (places, shards) = (Mutex::default(), Mutex::default());
         let relieving = AtomicBool::new(false);
-        Arc::new(Self { places, gone: Notify::new(), shards, relieving, stats })
+        let (gone, shutting) = (Notify::new(), Notify::new());
+        Arc::new(Self { places, gone, shutting, shards, relieving, stats })
     }
 
     /// Takes a place. Those above a limit that was lowered stay; nobody else is let in until they have
@@ -231,6 +234,27 @@ impl SessionSet {
         self.places().gate = Gate::Closing;
         self.no_drain();
         self.stats.sessions.closing.set(1);
+        self.shutting.notify_waiters();
+    }
+
+    /// Does something for a client that has its place and is not known to a shard yet, which could tell it to
+    /// go.
+    ///
+    /// # Errors
+    /// When all are sent away for good before it is done.
+    pub async fn unless_shut<T>(&self, work: impl Future<Output = T>) -> Result<T, EnterError> {
+        let shut = async {
+            // Asked for before looking, so that no bell is missed.
+            let shutting = self.shutting.notified();
+            if !self.is_shut() {
+                shutting.await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = shut => Err(EnterError::Closing),
+            done = work => Ok(done),
+        }
     }
 
     /// Sends every session away, spread over a time, lets nobody in any more, and waits until all are
@@ -357,6 +381,18 @@ mod tests {
 
     fn of(address: u8, identity: Option<&str>) -> Client {
         Client { address: Some([127, 0, 0, address].into()), identity: identity.map(Arc::from) }
+    }
+
+    #[actix_rt::test]
+    async fn who_looks_for_his_place_when_all_are_sent_away_is_told() {
+        let set = SessionSet::new(Arc::default());
+
+        assert_eq!(set.unless_shut(async { 1 }).await, Ok(1));
+        let endless = set.unless_shut(std::future::pending::<()>());
+        let (told, ()) = futures_util::future::join(endless, async { set.shut() }).await;
+
+        assert_eq!(told, Err(EnterError::Closing));
+        assert_eq!(set.unless_shut(async { 2 }).await, Err(EnterError::Closing), "later, too");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{mem, sync::Arc};
 
 use slog::{debug, info, warn};
 
-use super::{Member, Members};
+use super::{Members, slice::Ended};
 use crate::{
     delivery::{
         Casting,
@@ -15,19 +15,15 @@ use crate::{
         shard::Pull,
         subscription::{Change, ChangeKind, Subscriptions},
     },
-    event::Topic,
-    router::log::Notice,
     store::StoreError,
 };
 
-/// Most events that are looked at for one session before the next has its turn.
-const SLICE_EVENTS: usize = 512;
 /// Most events that are looked at in one turn, for all sessions that are behind: the live ones are
 /// served in between.
 const TURN_EVENTS: usize = 8_192;
-/// Most bytes that are queued for a session that is behind. The rest waits where it is, in the log
-/// or the store.
-const QUEUED_BYTES: usize = 256 << 10;
+
+/// What an event costs that may have to be compressed for its session alone, in events that need not.
+const PACKED_COST: usize = 8;
 
 /// Open gaps that a session is told which has read from the store: 100 KB.
 const TOLD_GAPS: usize = 1_000;
@@ -37,18 +33,6 @@ const TOLD_GAPS: usize = 1_000;
 pub struct Fetch {
     pub session: SessionId,
     pub after: u64,
-}
-
-/// What a slice ended with.
-enum Ended {
-    /// More can be done when the others had their turn and the socket has taken this.
-    Slice,
-    Joined,
-    Waits(Waits),
-    /// A page has to be read first.
-    Needs(u64),
-    /// The store does not hold all of it any more.
-    Lost,
 }
 
 impl Members {
@@ -254,7 +238,7 @@ impl Members {
         }
     }
 
-    /// Does a slice for one session. Gives how many events were looked at.
+    /// Does a slice for one session. Gives what that was, in events that were looked at.
     fn advance(&mut self, id: SessionId) -> usize {
         let Some(member) = self.members.get_mut(&id) else { return 0 };
         let Some(mut behind) = member.behind.take() else { return 0 };
@@ -268,6 +252,8 @@ impl Members {
             self.skip_missed(member, &mut behind);
         }
         let (looked_at, ended) = self.slice(id, &mut behind);
+        let cost = if member.wire.packs_from() == usize::MAX { 1 } else { PACKED_COST };
+        let looked_at = looked_at * cost;
         if matches!(behind.place, Place::Log { .. }) {
             self.give_back(&mut behind);
         }
@@ -325,119 +311,10 @@ impl Members {
         member.touch(id, &mut self.late);
         looked_at
     }
-
-    fn slice(&self, id: SessionId, behind: &mut Behind) -> (usize, Ended) {
-        let here = (self.position, self.done);
-        let Casting { log, pages, stats, .. } = &*self.casting;
-        let Some(member) = self.members.get(&id) else { return (0, Ended::Waits(Waits::Room)) };
-        let mut looked_at = 0;
-        loop {
-            let queued = member.wire.waiting_bytes();
-            if looked_at >= SLICE_EVENTS || queued >= QUEUED_BYTES.min(member.max_queued) {
-                return (looked_at, Ended::Slice);
-            }
-            match behind.place {
-                Place::Seq(seq) => {
-                    if let Some(segment) = log.find(seq) {
-                        let slice = log.read(segment, 1);
-                        if slice.missed > 0 {
-                            // It has left between the two questions.
-                            continue;
-                        }
-                        let events = slice.segments.first().map_or(&[][..], |one| &one.events);
-                        let done = events.partition_point(|event| event.sequenced.seq <= seq);
-                        behind.place = Place::Log { segment, done };
-                        continue;
-                    }
-                    let covers = |page: &Arc<Page>| (page.after..page.through).contains(&seq);
-                    let page = behind.page.take().filter(covers).or_else(|| pages.shelved(seq));
-                    let Some(page) = page else { return (looked_at, Ended::Needs(seq)) };
-                    let told = seq.max(behind.told_deleted);
-                    if let Some(deleted) = page.deleted_seq.filter(|deleted| *deleted > told) {
-                        if !member.send_kept(behind) {
-                            return (looked_at, Ended::Slice);
-                        }
-                        // Said once, and what is left follows: deleted is what is old by its own time.
-                        behind.told_deleted = deleted;
-                        return (looked_at, Ended::Lost);
-                    }
-                    let from = page.count_through(seq);
-                    let most = (SLICE_EVENTS - looked_at).min(page.events.len() - from);
-                    let cast = member.cast_past(behind, &page.events[from..from + most], stats);
-                    looked_at += most;
-                    let done = from + cast;
-                    let at = match page.events[from..done].last() {
-                        _ if done == page.events.len() => page.through,
-                        Some(last) => last.sequenced.seq,
-                        None => seq,
-                    };
-                    behind.advance_cursor(page.events[from..done].last(), at);
-                    behind.place = Place::Seq(at);
-                    behind.page = Some(page);
-                    behind.from_store = true;
-                    if cast < most {
-                        return (looked_at, Ended::Slice);
-                    }
-                }
-                Place::Log { segment, done }
-                    if (segment, done) == here && !behind.begins_above(behind.cursor.seq) =>
-                {
-                    let is_all = member.send_kept(behind);
-                    return (looked_at, if is_all { Ended::Joined } else { Ended::Slice });
-                }
-                Place::Log { segment, done } if (segment, done) >= here => {
-                    return (looked_at, Ended::Waits(Waits::Shard));
-                }
-                Place::Log { segment, done } => {
-                    let slice = log.read(segment, 1);
-                    let Some(found) = slice.segments.first().filter(|_| slice.missed == 0) else {
-                        // It has left meanwhile, and is in the store.
-                        behind.place = Place::Seq(behind.cursor.seq);
-                        continue;
-                    };
-                    if done == 0 {
-                        member.tell_past(&found.notices);
-                    }
-                    let is_here = segment == here.0;
-                    let end = if is_here { here.1 } else { found.events.len() };
-                    let most = (SLICE_EVENTS - looked_at).min(end - done);
-                    let cast = member.cast_past(behind, &found.events[done..done + most], stats);
-                    // An empty segment is work, too.
-                    looked_at += most.max(1);
-                    let done = done + cast;
-                    if let Some(last) = found.events[..done].last() {
-                        behind.advance_cursor(Some(last), last.sequenced.seq);
-                    }
-                    behind.place = match done < found.events.len() || is_here {
-                        true => Place::Log { segment, done },
-                        false => Place::Log { segment: segment + 1, done: 0 },
-                    };
-                    if cast < most {
-                        return (looked_at, Ended::Slice);
-                    }
-                }
-            }
-        }
-    }
 }
 
 /// How many sessions of one worker may use the store at one time.
 fn max_admitted(casting: &Casting) -> usize {
     let config = casting.config.get();
     config.session.max_replays.div_ceil(config.http.workers.max(1))
-}
-
-impl Member {
-    /// Queues what its dialect has for these notices, of the topics it follows.
-    fn tell_past(&self, notices: &[Notice]) {
-        for notice in notices {
-            let (gap, closed) = notice.gap();
-            let follows = |topic: &Topic| *topic == gap.topic;
-            if self.topics.iter().any(follows)
-                && let Some(frame) = self.dialect.gap(gap, closed)
-            {
-                self.wire.force(frame);
-            }
-        }
-    }
 }

@@ -1,0 +1,144 @@
+//! What one session that is behind gets at one time, and by what that ends.
+
+use std::sync::Arc;
+
+use super::{Member, Members};
+use crate::{
+    delivery::{
+        Casting,
+        index::SessionId,
+        replay::{Behind, Page, Place, Waits},
+    },
+    event::Topic,
+    router::log::Notice,
+};
+
+/// Most events that are looked at for one session before the next has its turn.
+const SLICE_EVENTS: usize = 512;
+/// Most bytes that are queued for a session that is behind. The rest waits where it is, in the log
+/// or the store.
+const QUEUED_BYTES: usize = 256 << 10;
+
+/// What a slice ended with.
+pub(super) enum Ended {
+    /// More can be done when the others had their turn and the socket has taken this.
+    Slice,
+    Joined,
+    Waits(Waits),
+    /// A page has to be read first.
+    Needs(u64),
+    /// The store does not hold all of it any more.
+    Lost,
+}
+
+impl Members {
+    /// Looks at what follows, from the store and then from the log. Gives how many events that were.
+    pub(super) fn slice(&self, id: SessionId, behind: &mut Behind) -> (usize, Ended) {
+        let here = (self.position, self.done);
+        let Casting { log, pages, stats, .. } = &*self.casting;
+        let Some(member) = self.members.get(&id) else { return (0, Ended::Waits(Waits::Room)) };
+        let mut looked_at = 0;
+        loop {
+            let queued = member.wire.waiting_bytes();
+            if looked_at >= SLICE_EVENTS || queued >= QUEUED_BYTES.min(member.max_queued) {
+                return (looked_at, Ended::Slice);
+            }
+            match behind.place {
+                Place::Seq(seq) => {
+                    if let Some(segment) = log.find(seq) {
+                        let slice = log.read(segment, 1);
+                        if slice.missed > 0 {
+                            // It has left between the two questions.
+                            continue;
+                        }
+                        let events = slice.segments.first().map_or(&[][..], |one| &one.events);
+                        let done = events.partition_point(|event| event.sequenced.seq <= seq);
+                        behind.place = Place::Log { segment, done };
+                        continue;
+                    }
+                    let covers = |page: &Arc<Page>| (page.after..page.through).contains(&seq);
+                    let page = behind.page.take().filter(covers).or_else(|| pages.shelved(seq));
+                    let Some(page) = page else { return (looked_at, Ended::Needs(seq)) };
+                    let told = seq.max(behind.told_deleted);
+                    if let Some(deleted) = page.deleted_seq.filter(|deleted| *deleted > told) {
+                        if !member.send_kept(behind) {
+                            return (looked_at, Ended::Slice);
+                        }
+                        // Said once, and what is left follows: deleted is what is old by its own time.
+                        behind.told_deleted = deleted;
+                        return (looked_at, Ended::Lost);
+                    }
+                    let from = page.count_through(seq);
+                    let most = (SLICE_EVENTS - looked_at).min(page.events.len() - from);
+                    let cast = member.cast_past(behind, &page.events[from..from + most], stats);
+                    looked_at += most;
+                    let done = from + cast;
+                    let at = match page.events[from..done].last() {
+                        _ if done == page.events.len() => page.through,
+                        Some(last) => last.sequenced.seq,
+                        None => seq,
+                    };
+                    behind.advance_cursor(page.events[from..done].last(), at);
+                    behind.place = Place::Seq(at);
+                    behind.page = Some(page);
+                    behind.from_store = true;
+                    if cast < most {
+                        return (looked_at, Ended::Slice);
+                    }
+                }
+                Place::Log { segment, done }
+                    if (segment, done) == here && !behind.begins_above(behind.cursor.seq) =>
+                {
+                    let is_all = member.send_kept(behind);
+                    return (looked_at, if is_all { Ended::Joined } else { Ended::Slice });
+                }
+                Place::Log { segment, done } if (segment, done) >= here => {
+                    return (looked_at, Ended::Waits(Waits::Shard));
+                }
+                Place::Log { segment, done } => {
+                    let slice = log.read(segment, 1);
+                    let Some(found) = slice.segments.first().filter(|_| slice.missed == 0) else {
+                        // It has left meanwhile, and is in the store.
+                        behind.place = Place::Seq(behind.cursor.seq);
+                        continue;
+                    };
+                    if done == 0 {
+                        member.tell_past(&found.notices);
+                    }
+                    let is_here = segment == here.0;
+                    let end = if is_here { here.1 } else { found.events.len() };
+                    let most = (SLICE_EVENTS - looked_at).min(end - done);
+                    let cast = member.cast_past(behind, &found.events[done..done + most], stats);
+                    // An empty segment is work, too.
+                    looked_at += most.max(1);
+                    let done = done + cast;
+                    if let Some(last) = found.events[..done].last() {
+                        behind.advance_cursor(Some(last), last.sequenced.seq);
+                    }
+                    behind.place = match done < found.events.len() || is_here {
+                        true => Place::Log { segment, done },
+                        false => Place::Log { segment: segment + 1, done: 0 },
+                    };
+                    if cast < most {
+                        return (looked_at, Ended::Slice);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Member {
+    /// Queues what its dialect has for these notices, of the topics it follows.
+    fn tell_past(&self, notices: &[Notice]) {
+        for notice in notices {
+            let (gap, closed) = notice.gap();
+            let follows = |topic: &Topic| *topic == gap.topic;
+            if self.topics.iter().any(follows)
+                && let Some(frame) = self.dialect.gap(gap, closed)
+            {
+                self.wire.force(frame);
+            }
+        }
+    }
+}
