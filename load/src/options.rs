@@ -62,7 +62,7 @@ pub struct Common {
     #[arg(long, default_value_t = 10.0, value_parser = positive)]
     pub seconds: f64,
     /// Bytes of an event in the node's file
-    #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u32).range(400..=1_000_000))]
+    #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u32).range(400..=100_000))]
     pub event_bytes: u32,
     /// Users who trade in turn
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]

@@ -124,19 +124,23 @@ impl Feeds {
                 seat.subscriptions.begin(&number.to_string(), wanted.clone(), &config.session);
             let mut change =
                 change.inspect_err(|error| error.count(&self.casting.stats.sessions))?;
-            change.begins = (request.from != Since::Now).then_some(start.seq);
+            change.begins = (request.from != Since::Now).then(|| start.place());
             changes.push(change);
         }
         // Before any event can be queued. Several topics begin where the first of them does.
+        let now = seat.settle();
         let exact = starts.iter().all(|start| start.exact);
         let first = starts.iter().min_by_key(|start| start.seq);
-        let first = first.map(|start| Start { exact, ..start.clone() });
+        let first = first.map(|start| match request.from {
+            // That is said and done in one moment, which the search was not.
+            Since::Now => Start { exact, ..Start::at(now()) },
+            _ => Start { exact, ..start.clone() },
+        });
         if let Some(frame) = first.and_then(|start| request.dialect.begins(&start)) {
             body.force(frame);
         }
         let casting = self.casting.clone();
         let feed = Feed::create(|ctx| {
-            drop(seat.settle());
             seat.take(ctx.address().recipient(), body.clone(), request.dialect);
             seat.apply(&changes);
             Feed { seat, body: body.clone(), request, casting, config, closing: false }

@@ -26,7 +26,7 @@ use bytes::Bytes;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::{Instant, Sleep, sleep, timeout},
+    time::{Instant, Sleep, sleep_until, timeout},
 };
 
 use super::server::KEEP_ALIVE;
@@ -130,7 +130,9 @@ pub struct Visit {
     place: RefCell<Option<Place>>,
     stage: Cell<Stage>,
     /// Until when the next request has to be complete.
-    deadline: RefCell<Option<Pin<Box<Sleep>>>>,
+    deadline: Cell<Option<Instant>>,
+    /// Rings then. Made where it is waited for: a request may be over after the runtime of its thread.
+    alarm: RefCell<Option<Pin<Box<Sleep>>>>,
     /// Most time for a request head.
     patience: Duration,
     /// The connection is gone.
@@ -143,7 +145,8 @@ impl Visit {
             lobby: place.0.clone(),
             place: RefCell::new(Some(place)),
             stage: Cell::new(Stage::First),
-            deadline: RefCell::new(None),
+            deadline: Cell::new(None),
+            alarm: RefCell::new(None),
             patience,
             is_over: Cell::new(false),
         }
@@ -151,12 +154,19 @@ impl Visit {
 
     /// Whether the time for a request is over. Registers for that moment.
     pub fn is_late(&self, cx: &mut Context<'_>) -> bool {
-        let mut deadline = self.deadline.borrow_mut();
-        let Some(sleep) = deadline.as_mut() else { return false };
-        if sleep.as_mut().poll(cx).is_pending() {
+        let Some(deadline) = self.deadline.get() else { return false };
+        let is_early = {
+            let mut alarm = self.alarm.borrow_mut();
+            let alarm = alarm.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+            if alarm.deadline() != deadline {
+                alarm.as_mut().reset(deadline);
+            }
+            alarm.as_mut().poll(cx).is_pending()
+        };
+        if is_early {
             return false;
         }
-        *deadline = None;
+        self.no_deadline();
         // Who has asked for nothing else was only idle, and knows that connections end.
         if self.stage.replace(Stage::GivenUp) == Stage::Asking {
             self.lobby.stats.connections.too_slow.add(1);
@@ -175,17 +185,18 @@ impl Visit {
     /// Something is said to the client.
     pub fn said(&self, bytes: &[u8]) {
         if bytes.starts_with(TIMED_OUT) && self.stage.replace(Stage::GivenUp) != Stage::GivenUp {
-            self.deadline.take();
+            self.no_deadline();
             self.lobby.stats.connections.too_slow.add(1);
         }
     }
 
     fn set_deadline(&self, wait: Duration) {
-        let mut deadline = self.deadline.borrow_mut();
-        match deadline.as_mut() {
-            Some(sleep) => sleep.as_mut().reset(Instant::now() + wait),
-            None => *deadline = Some(Box::pin(sleep(wait))),
-        }
+        self.deadline.set(Some(Instant::now() + wait));
+    }
+
+    fn no_deadline(&self) {
+        self.deadline.set(None);
+        self.alarm.take();
     }
 
     /// From here on the connection is a session's, until its answer ends.
@@ -197,7 +208,7 @@ impl Visit {
     pub fn ends(&self) {
         self.is_over.set(true);
         self.place.take();
-        self.deadline.take();
+        self.no_deadline();
     }
 }
 
@@ -207,7 +218,7 @@ pub struct Served(Rc<Visit>);
 impl Served {
     pub fn new(visit: Rc<Visit>) -> Self {
         visit.stage.set(Stage::Served);
-        visit.deadline.take();
+        visit.no_deadline();
         Self(visit)
     }
 }
@@ -249,5 +260,23 @@ impl MessageBody for Answer {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Self::Error>>> {
         Pin::new(&mut self.body).poll_next(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_may_end_after_the_runtime_of_its_thread() {
+        let place = Lobby::new(Arc::default()).enter(1).unwrap();
+        let visit = Rc::new(Visit::new(place, LINGER));
+        let served = Served::new(visit.clone());
+        visit.becomes_session();
+
+        drop(served);
+
+        assert!(visit.deadline.get().is_some(), "the next request is waited for");
+        assert_eq!(visit.lobby.open.load(Ordering::Relaxed), 1, "and has its place");
     }
 }

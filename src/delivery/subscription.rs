@@ -13,7 +13,7 @@ use std::{
 use super::{policy::Policy, replay::Wanted};
 use crate::{
     config::SessionConfig,
-    event::{Address, Event, Topic},
+    event::{Address, Cursor, Event, Topic},
     stats::SessionStats,
 };
 
@@ -87,7 +87,7 @@ pub struct Change {
     pub policy: Policy,
     pub linger_ms: u16,
     /// It begins behind this place in the order of arrival; none: behind what is delivered now.
-    pub begins: Option<u64>,
+    pub begins: Option<Cursor>,
 }
 
 impl Change {
@@ -98,8 +98,9 @@ impl Change {
             return None;
         }
         let first = std::iter::from_fn(|| users.pop_first()).take(most).collect();
-        let Self { kind, key, topic, policy, linger_ms, begins, .. } = *self;
+        let Self { kind, key, topic, policy, linger_ms, .. } = *self;
         let (users, conditions) = (Users::Listed(first), self.conditions.clone());
+        let begins = self.begins.clone();
         Some(Self { kind, key, topic, users, conditions, policy, linger_ms, begins })
     }
 }

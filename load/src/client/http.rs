@@ -6,10 +6,21 @@ use std::{net::SocketAddr, ops::Range};
 
 use memchr::memmem;
 
+use super::swarm::BUFFER_BYTES;
 use crate::traffic::{Traffic, Wish};
 
 /// Most events of one answer to a poll: it has to fit into what is read at once.
-pub const POLL_LIMIT: u64 = 200;
+const POLL_LIMIT: u64 = 200;
+/// Room that such an answer has in the buffer of all clients.
+const ANSWER_BYTES: usize = BUFFER_BYTES / 2;
+/// What an event's frame has at most besides its bytes in the node's file.
+const ENVELOPE_BYTES: usize = 400;
+
+/// Most events that a poll asks for: as many as find room where answers are read.
+pub fn poll_limit(traffic: &Traffic) -> u64 {
+    let fit = ANSWER_BYTES / (traffic.event_bytes + ENVELOPE_BYTES);
+    (fit as u64).clamp(1, POLL_LIMIT)
+}
 
 const CHUNKED: &[u8] = b"transfer-encoding: chunked";
 const LENGTH: &[u8] = b"content-length: ";
@@ -43,9 +54,9 @@ pub fn poll_request(
     from: &str,
     timeout: &str,
 ) -> String {
-    let query = traffic.query(wish);
+    let (query, limit) = (traffic.query(wish), poll_limit(traffic));
     format!(
-        "GET /v1/poll?topic=fills{query}&cursor={from}&timeout={timeout}&limit={POLL_LIMIT} HTTP/1.1\r\n\
+        "GET /v1/poll?topic=fills{query}&cursor={from}&timeout={timeout}&limit={limit} HTTP/1.1\r\n\
          Host: {server}\r\n\r\n"
     )
 }

@@ -218,7 +218,7 @@ impl Session {
             self.message(message, now, scene);
             events += 1;
         }
-        self.joined |= events < http::POLL_LIMIT;
+        self.joined |= events < http::poll_limit(&scene.traffic);
         if let Some(asked) = asked_past.filter(|_| events > 0) {
             let received = scene.window.group_mut(self.order.group);
             received.answers.record(now.saturating_sub(asked) / 1_000);

@@ -37,7 +37,7 @@ use crate::{
 /// How long the thread sleeps at most when nothing comes: commands wait so long.
 const NAP: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
 /// The longest frame, and the most that is read at once.
-const BUFFER_BYTES: usize = 256 << 10;
+pub const BUFFER_BYTES: usize = 256 << 10;
 const EVENTS_AT_ONCE: usize = 1_024;
 /// Others that are read until the steady clients are looked at again.
 const EXTRAS_AT_ONCE: usize = 8;
@@ -170,7 +170,8 @@ impl Swarm {
                 self.replace_oldest();
             }
             either.clear();
-            match epoll::wait(&self.either, spare_capacity(&mut either), Some(&NAP)) {
+            let nap = if self.turns.is_due() { &AT_ONCE } else { &NAP };
+            match epoll::wait(&self.either, spare_capacity(&mut either), Some(nap)) {
                 Err(rustix::io::Errno::INTR) => continue,
                 waited => waited?,
             };

@@ -29,6 +29,11 @@ impl Turns {
         self.seats.push(seat);
     }
 
+    /// Whether more turns have come than were taken.
+    pub fn is_due(&self) -> bool {
+        self.due >= 1.0
+    }
+
     /// Those whose turn it is now.
     pub fn take(&mut self, now: Instant) -> Vec<Seat> {
         let all = self.seats.len();
@@ -75,6 +80,6 @@ mod tests {
 
         let late = turns.since + 10 * PERIOD;
         assert_eq!(turns.take(late), (0..10).map(|at| (1, at)).collect::<Vec<_>>());
-        assert!(turns.take(late).is_empty());
+        assert!(turns.take(late).is_empty() && !turns.is_due());
     }
 }

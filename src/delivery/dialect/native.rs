@@ -85,7 +85,7 @@ impl Native {
     ) -> Result<(), FrameError> {
         let Wanted { policy, linger_ms, .. } = wanted;
         let mut change = desk.subscriptions.begin(id.get(), wanted, desk.limits)?;
-        change.begins = past.map(|(start, _)| start.seq);
+        change.begins = past.map(|(start, _)| start.place());
         desk.changes.push(change);
         let cursor = match past {
             None => (desk.cursor)().to_string(),

@@ -83,9 +83,8 @@ impl Members {
         }
         let follows = || changes.iter().filter(|change| change.kind == ChangeKind::Follow);
         let now = delivered.seq;
-        let begins: Vec<_> =
-            follows().map(|change| (change.key, change.begins.unwrap_or(now))).collect();
-        let Some(lowest) = begins.iter().map(|(_, begins)| *begins).min() else { return };
+        let begins = |change: &Change| change.begins.as_ref().map_or(now, |cursor| cursor.seq);
+        let Some(lowest) = follows().map(begins).min() else { return };
         let of_past = follows().any(|change| change.begins.is_some());
         let behind = match &mut member.behind {
             // Live from here on.
@@ -101,9 +100,9 @@ impl Members {
         };
         behind.announces |= of_past;
         if lowest < behind.cursor.seq {
-            behind.go_back(lowest, &begins, all);
+            behind.go_back(lowest, follows(), all);
         }
-        follows().for_each(|change| behind.begin(change, change.begins.unwrap_or(now), all));
+        follows().for_each(|change| behind.begin(change, begins(change), all));
         if !behind.is_ready() && behind.waits == Waits::No {
             behind.learn(all);
         }

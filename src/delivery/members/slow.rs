@@ -32,7 +32,7 @@ impl Members {
             }
         }
         if behind.cursor.seq < here.seq && behind.wants_nothing_up_to(here.seq) {
-            behind.place = Place::Log { segment: self.position, done: self.done };
+            behind.place = Place::Seq(here.seq);
             behind.cursor = here;
             behind.page = None;
             // Nor are the gaps of what it passes over told on the way.

@@ -134,6 +134,7 @@ impl Scene {
         let limits = SessionConfig::default();
         let change = all.subscribe("a", FILLS, Users::All, None, &limits).unwrap();
         self.members.settle();
+        let begins = begins.map(|seq| Cursor { epoch: 0, run: 0, seq, positions: Vec::new() });
         self.members.change(id, &[Change { begins, ..change }], &all);
     }
 

@@ -148,11 +148,16 @@ impl Behind {
 
     /// Goes back behind an earlier `seq` for the subscriptions that `begin` now; what the others have got
     /// is not sent again.
-    pub fn go_back(&mut self, seq: u64, begin: &[(u32, u64)], all: &Subscriptions) {
+    pub fn go_back<'c>(
+        &mut self,
+        seq: u64,
+        begin: impl Iterator<Item = &'c Change> + Clone,
+        all: &Subscriptions,
+    ) {
         let sent = self.delivered().seq;
         // It is found again.
         self.kept = None;
-        let is_new = |key: u32| begin.iter().any(|(begun, _)| *begun == key);
+        let is_new = |key: u32| begin.clone().any(|change| change.key == key);
         for (_, other) in all.iter().filter(|(_, other)| !is_new(other.key)) {
             let want = self.begins.entry(other.key).or_default();
             want.begins = sent.max(want.begins);
@@ -160,6 +165,19 @@ impl Behind {
         self.place = Place::Seq(seq.min(sent));
         self.page = None;
         self.cursor.seq = seq.min(sent);
+        // In another store the cursor counts by its blocks, and those of now would pass over what is to come.
+        // Without any a topic begins at its beginning.
+        let positions = &mut self.cursor.positions;
+        positions.retain(|(topic, _)| begin.clone().all(|change| change.topic != *topic));
+        for change in begin {
+            let named = change.begins.iter().flat_map(|cursor| &cursor.positions);
+            for &(topic, position) in named.filter(|(topic, _)| *topic == change.topic) {
+                match positions.iter_mut().find(|(other, _)| *other == topic) {
+                    Some((_, other)) => *other = position.min(*other),
+                    None => positions.push((topic, position)),
+                }
+            }
+        }
     }
 
     /// Lets a subscription begin behind a `seq`, if it is new.

@@ -69,6 +69,19 @@ pub struct Start {
     pub exact: bool,
 }
 
+impl Start {
+    /// Exactly behind a cursor.
+    pub fn at(cursor: Cursor) -> Self {
+        Self { seq: cursor.seq, cursor, exact: true }
+    }
+
+    /// Where its first event lies behind. What a client is told differs where old is what is old by its own
+    /// time.
+    pub fn place(&self) -> Cursor {
+        Cursor { seq: self.seq, ..self.cursor.clone() }
+    }
+}
+
 /// Why a client cannot begin where it wants to. The text is for the client.
 #[derive(Debug, thiserror::Error)]
 pub enum ResumeError {
@@ -86,7 +99,7 @@ impl Pages {
     /// # Errors
     /// Nothing begins then.
     pub async fn start(&self, from: Since, wanted: &Wanted) -> Result<Start, ResumeError> {
-        let exact = |cursor: Cursor| Ok(Start { seq: cursor.seq, cursor, exact: true });
+        let exact = |cursor: Cursor| Ok(Start::at(cursor));
         match from {
             Since::Now => exact(self.log().head()),
             Since::Oldest => {
@@ -141,7 +154,7 @@ impl Pages {
                 return Err(ResumeError::Expired { oldest });
             }
         }
-        Ok(Start { seq: cursor.seq, cursor, exact: true })
+        Ok(Start::at(cursor))
     }
 
     fn earlier(&self, run: u64) -> Option<EarlierRun> {

@@ -4,6 +4,7 @@ use std::{convert::Infallible, future::poll_fn, time::Duration};
 
 use actix_web::{HttpRequest, HttpResponse, body::SizedStream, http::Method, web::Bytes};
 use futures_util::stream;
+use tokio::time::{Instant, timeout_at};
 
 use super::{Answer, Asked, client, feeds, peer, unbuffered};
 use crate::{
@@ -55,14 +56,16 @@ pub async fn poll(state: State, http: HttpRequest) -> Answer {
         client: client(&state, &http),
         peer: peer(&http)?,
     };
+    let latest = Instant::now() + MAX_WAIT;
     let handle = feeds(&http)?.begin(request).await.map_err(ApiError::from)?;
     // However short a client waits: what has been is its answer. Then the answer is what there is.
     let past = poll_fn(|cx| handle.body.poll_queued(from_past, cx));
     if from_past {
-        drop(tokio::time::timeout(MAX_WAIT, past).await);
+        drop(timeout_at(latest, past).await);
     }
     let queued = poll_fn(|cx| handle.body.poll_queued(false, cx));
-    drop(tokio::time::timeout(wait.unwrap_or(DEFAULT_WAIT), queued).await);
+    let until = Instant::now() + wait.unwrap_or(DEFAULT_WAIT);
+    drop(timeout_at(until.min(latest), queued).await);
     let Some((frames, cursor)) = handle.take().await else { return Err(ApiError::ShuttingDown) };
     let pieces = pieces(frames, &cursor);
     let length = pieces.iter().map(Bytes::len).sum::<usize>() as u64;

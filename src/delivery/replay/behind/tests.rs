@@ -41,9 +41,40 @@ fn what_is_kept_is_not_delivered_and_is_found_again_by_who_goes_back() {
     assert_eq!(behind.delivered().seq, 109);
 
     // One that begins between them goes back for what is kept, too.
-    behind.go_back(115, &[(7, 115)], &all);
+    let (_, first) = all.iter().next().unwrap();
+    let another = Change { key: 7, ..first.change(ChangeKind::Follow) };
+    behind.go_back(115, [&another].into_iter(), &all);
     assert_eq!((behind.place, behind.delivered().seq), (Place::Seq(109), 109));
     assert!(behind.kept.is_none() && !behind.begins_above(109));
+}
+
+#[test]
+fn the_cursor_of_who_goes_back_names_no_later_block_of_what_is_to_come() {
+    let (_, all) = behind(&[Policy::Disconnect], Cause::Past);
+    let (_, fills) = all.iter().next().unwrap();
+    let (misc, positions) = (Topic::new("misc"), vec![(FILLS, 1_000), (Topic::new("misc"), 1_000)]);
+    let go_back = |begins: Vec<(Topic, Vec<(Topic, u64)>)>| {
+        let now = Cursor { positions: positions.clone(), ..cursor(100) };
+        let mut behind = Behind::new(Place::Seq(100), now, 0, Cause::Past);
+        let changes: Vec<_> = (7..)
+            .zip(begins)
+            .map(|(key, (topic, positions))| {
+                let begins = Some(Cursor { positions, ..cursor(50) });
+                Change { key, topic, begins, ..fills.change(ChangeKind::Follow) }
+            })
+            .collect();
+        behind.go_back(50, changes.iter(), &all);
+        assert_eq!(behind.delivered().seq, 50);
+        let mut positions = behind.delivered().positions;
+        positions.sort();
+        positions
+    };
+
+    // Resumed elsewhere by the blocks of now, the fills from 501 to 1,000 would never come.
+    assert_eq!(go_back(vec![(FILLS, vec![(FILLS, 500)])]), [(FILLS, 500), (misc, 1_000)]);
+    assert_eq!(go_back(vec![(FILLS, vec![])]), [(misc, 1_000)]);
+    let both = vec![(FILLS, vec![(FILLS, 500), (misc, 400)]), (FILLS, vec![(FILLS, 300)])];
+    assert_eq!(go_back(both), [(FILLS, 300), (misc, 1_000)]);
 }
 
 #[test]
@@ -55,7 +86,7 @@ fn only_who_skips_and_is_slow_and_has_not_asked_for_it_passes_over_what_it_misse
     let (mut slow, all) = behind(&policies, Cause::Slow);
     let (_, third) = all.iter().nth(2).unwrap();
     slow.begins.remove(&third.key);
-    let from = Change { begins: Some(50), ..third.change(ChangeKind::Follow) };
+    let from = Change { begins: Some(cursor(50)), ..third.change(ChangeKind::Follow) };
     slow.begin(&from, 50, &all);
 
     let ids = |skipped: Vec<(Box<str>, Topic)>| {
