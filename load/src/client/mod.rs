@@ -2,6 +2,7 @@
 
 mod http;
 mod judge;
+mod pace;
 mod session;
 mod swarm;
 mod tally;

@@ -2,6 +2,8 @@
 //!
 //! Invariant: whose latency is measured is read first, however many others have something to read.
 
+mod churn;
+
 use std::{
     collections::VecDeque,
     net::{Ipv4Addr, SocketAddr},
@@ -24,12 +26,13 @@ use rustix::{
 
 use super::{
     Churn, Connecting, Group, Order, State, Window,
+    pace::Pace,
     session::{End, Scene, Session, Stage},
     tally::GROUPS,
     turns::{Seat, Turns},
 };
 use crate::{
-    frame::{self, CLOSE, TEXT},
+    frame::{self, CLOSE},
     ledger::Ledger,
     traffic::Traffic,
 };
@@ -54,25 +57,6 @@ pub enum Command {
     Capture(u64, Sender<String>),
     State(Sender<State>),
     Window(Sender<Window>),
-}
-
-/// When the next of something is due that happens at a rate.
-struct Pace {
-    per_second: f64,
-    since: Instant,
-    done: u64,
-}
-
-impl Pace {
-    fn new(per_second: f64) -> Self {
-        Self { per_second, since: Instant::now(), done: 0 }
-    }
-
-    fn due(&mut self) -> bool {
-        let due = (self.since.elapsed().as_secs_f64() * self.per_second) as u64 > self.done;
-        self.done += u64::from(due);
-        due
-    }
 }
 
 pub struct Swarm {
@@ -332,35 +316,6 @@ impl Swarm {
         if self.ledger.written_at(waits_for).is_some_and(|written_at| written_at < overdue) {
             self.state.faults.overdue += 1;
             self.state.faults.say(|| format!("event {waits_for} did not come in {OVERDUE:?}"));
-        }
-    }
-
-    /// The oldest client goes in one of several ways, and another one comes.
-    fn replace_oldest(&mut self) {
-        while let Some((number, at)) = self.oldest.pop_front() {
-            let is_it = self.sessions[at].0 == number
-                && self.sessions[at].1.as_ref().is_some_and(Session::is_live);
-            if !is_it {
-                continue;
-            }
-            let Some(mut session) = self.remove(at) else { continue };
-            self.settle(&session);
-            let mut order = Order { from: None, ..session.order.clone() };
-            // A third goes on where the old one was.
-            if self.random.u8(..3) == 0 && !session.cursor.is_empty() {
-                order.from = Some((session.cursor.as_str().into(), session.judge.rest()));
-                self.state.resumed += 1;
-            }
-            self.waiting.push_back(order);
-            // The server may have gone in between: it is all the same to a client that leaves.
-            match self.random.u8(..10) {
-                0 => drop(session.reset()),
-                1 => drop(session.send(b"no frame of a client")),
-                2 => drop(session.send(&frame::of_client(TEXT, br#"{"type":"nonsense""#))),
-                3 => {}
-                _ => drop(session.send(&frame::of_client(CLOSE, &1_000_u16.to_be_bytes()))),
-            }
-            return;
         }
     }
 
