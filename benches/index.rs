@@ -6,7 +6,7 @@
 //! for other users each time, so that the caches of the processor do not know them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs,
     hint::black_box,
     io::{self, Write},
@@ -19,7 +19,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use nodecast::{
     config::SessionConfig,
     delivery::{
-        index::{FORGOTTEN_USERS, Index},
+        index::{FORGOTTEN_PLACES, Index},
         subscription::{Conditions, Subscriptions, Users},
     },
     event::{Address, Event, EventId, Keys, Timestamp, Topic},
@@ -46,7 +46,7 @@ fn user(number: u64) -> Address {
 
 fn conditions(pairs: &[(&'static str, String)]) -> Option<Arc<Conditions>> {
     let one = |(key, value): &(&'static str, String)| (*key, vec![value.clone()]);
-    Some(Arc::new(Conditions(pairs.iter().map(one).collect::<BTreeMap<_, _>>())))
+    Conditions::new(pairs.iter().map(one)).shared()
 }
 
 fn limits() -> SessionConfig {
@@ -216,7 +216,7 @@ fn large(index: &mut Index, session: u64) -> io::Result<()> {
         let mut portions = vec![begun.elapsed()];
         while index.is_leaving() {
             let begun = Instant::now();
-            index.forget(FORGOTTEN_USERS);
+            index.forget(FORGOTTEN_PLACES);
             portions.push(begun.elapsed());
         }
         longest.push(portions.iter().copied().max().unwrap_or_default());

@@ -147,6 +147,9 @@ fn what_one_session_asks_for_and_says_is_limited_and_with_an_identity_over_all_i
     let path = format!("/v1/poll?topic=fills&user={}", users.join("&user="));
     assert_eq!(daemon.get(&path).0, 400);
     assert_eq!(of_session("too_many_users_of_subscription"), 2);
+    let coins: String = (0..1_001).map(|coin| format!("&coin={coin}")).collect();
+    assert_eq!(daemon.get(&format!("/v1/poll?topic=fills{coins}")).0, 400);
+    assert_eq!(of_session("too_many_values"), 1);
     // A stream of both topics has two subscriptions, and each names both users.
     let path = format!("/v1/stream?user={}", users[..2].join("&user="));
     assert_eq!(daemon.get(&path).0, 400);

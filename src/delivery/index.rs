@@ -13,7 +13,9 @@ use std::collections::{HashMap, VecDeque};
 use ahash::RandomState;
 
 use self::predicates::{PredicateId, Predicates};
-use super::subscription::{Change, ChangeKind, MAX_LINGER_MS, Subscriptions, Users, written};
+use super::subscription::{
+    Change, ChangeKind, INDEXED, MAX_LINGER_MS, Subscriptions, Users, written,
+};
 use crate::event::{Address, Event, Topic};
 
 /// A session in its shard; never used twice.
@@ -28,11 +30,8 @@ const _: () = assert!(MAX_LINGER_MS < 1 << LINGER_BITS);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Interest(u64);
 
-/// The key that subscriptions to everybody are found by, if they have conditions on it.
-const INDEXED: &str = "coin";
-
-/// Users of sessions that have left which a turn takes out: about a millisecond.
-pub const FORGOTTEN_USERS: usize = 4_096;
+/// Users and coins of sessions that have left which a turn takes out: about a millisecond.
+pub const FORGOTTEN_PLACES: usize = 4_096;
 
 /// The interested sessions of one shard, by topic and by user or coin.
 #[derive(Debug, Default)]
@@ -91,10 +90,10 @@ impl Index {
         let Self { topics, predicates, .. } = self;
         let topic = topics.entry(change.topic).or_default();
         match &change.users {
-            Users::All => match indexed(change) {
+            Users::All => match change.coins() {
                 Some(coins) => {
                     for coin in coins {
-                        topic.coins.change(coin.as_str().into(), session, change, predicates);
+                        topic.coins.change(coin.clone(), session, change, predicates);
                     }
                 }
                 None => topic.all.change(session, change, predicates),
@@ -120,7 +119,7 @@ impl Index {
         !self.left.is_empty()
     }
 
-    /// Takes those out who have left, so many users and subscriptions of theirs at most.
+    /// Takes those out who have left, so many users and coins of theirs at most.
     pub fn forget(&mut self, most: usize) {
         let mut left = most;
         while left > 0 {
@@ -131,7 +130,7 @@ impl Index {
                 self.left.push_front((session, change));
                 return;
             }
-            left = left.saturating_sub(change.users.named().max(1));
+            left = left.saturating_sub(change.places().max(1));
         }
         if self.left.is_empty() {
             // Many that left at once need no place any more.
@@ -170,11 +169,6 @@ impl Index {
             is_same
         });
     }
-}
-
-/// The coins by which a subscription to everybody is found; none: it wants more.
-fn indexed(change: &Change) -> Option<&[String]> {
-    change.conditions.as_ref()?.0.get(INDEXED).map(Vec::as_slice)
 }
 
 impl TopicIndex {

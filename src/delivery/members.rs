@@ -32,7 +32,7 @@ use super::{
     Casting,
     close::CloseReason,
     dialect::Dialect,
-    index::{FORGOTTEN_USERS, Index, Interest, SessionId},
+    index::{FORGOTTEN_PLACES, Index, Interest, SessionId},
     outlet::Outlet,
     replay::Behind,
     session::Told,
@@ -212,7 +212,7 @@ impl Members {
             member.forget_due(id, &mut self.lingering);
         }
         self.index.leave(id, subscriptions);
-        self.index.forget(FORGOTTEN_USERS);
+        self.index.forget(FORGOTTEN_PLACES);
         if self.index.is_leaving() {
             self.ring();
         }
@@ -261,7 +261,7 @@ impl Members {
 
     /// Puts what the log has into outboxes, a bounded amount. Gives whether more is there.
     pub fn turn(&mut self) -> bool {
-        self.index.forget(FORGOTTEN_USERS);
+        self.index.forget(FORGOTTEN_PLACES);
         if self.index.is_empty() {
             // Nobody is to be served until a subscription settles.
             self.listen(false);

@@ -10,6 +10,8 @@ use std::{
     sync::Arc,
 };
 
+use serde::Serialize;
+
 use super::{policy::Policy, replay::Wanted};
 use crate::{
     config::SessionConfig,
@@ -20,18 +22,48 @@ use crate::{
 /// What `where` may compare.
 pub const KEYS: [&str; 3] = ["coin", "side", "dir"];
 
+/// The one of them by which a subscription to everybody is found.
+pub const INDEXED: &str = "coin";
+
+/// Longest value of a key that can be asked for.
+pub const MAX_VALUE_BYTES: usize = 128;
+/// Most values of one subscription, of all its keys together.
+const MAX_VALUES_OF_ONE: usize = 1_000;
+/// Most values of all subscriptions of a session.
+const MAX_VALUES: usize = 100_000;
+
 /// Longest time for which live events may wait, so that several go out in one write.
 pub const MAX_LINGER_MS: u16 = 1_000;
 
-/// Conditions on an event's keys: each must hold, and each holds for any of its values.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Conditions(pub BTreeMap<&'static str, Vec<String>>);
+/// Conditions on an event's keys: each must hold, and each holds for any of its values, which are in
+/// order and differ.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Conditions(BTreeMap<&'static str, Vec<Box<str>>>);
 
 impl Conditions {
+    pub fn new(asked: impl IntoIterator<Item = (&'static str, Vec<String>)>) -> Self {
+        let in_order = |values: Vec<String>| {
+            let values: BTreeSet<Box<str>> = values.into_iter().map(Box::from).collect();
+            values.into_iter().collect()
+        };
+        Self(asked.into_iter().map(|(key, values)| (key, in_order(values))).collect())
+    }
+
+    /// None where nothing is asked for.
+    pub fn shared(self) -> Option<Arc<Self>> {
+        (!self.0.is_empty()).then(|| Arc::new(self))
+    }
+
+    /// How many values are named.
+    fn values(&self) -> usize {
+        self.0.values().map(Vec::len).sum()
+    }
+
     /// An event that lacks a key does not match.
     pub fn hold(&self, event: &Event) -> bool {
         self.0.iter().all(|(key, wanted)| {
-            event.key(key).map(written).is_some_and(|text| wanted.iter().any(|one| *one == text))
+            let is_wanted = |text: Cow<'_, str>| wanted.binary_search_by(|one| (**one).cmp(&text));
+            event.key(key).map(written).is_some_and(|text| is_wanted(text).is_ok())
         })
     }
 }
@@ -91,15 +123,41 @@ pub struct Change {
 }
 
 impl Change {
-    /// Takes so many of the users off as a change of their own; none: it names no more than that.
+    /// The coins by which it is found, if it asks for everybody; none: by its users, or always.
+    pub fn coins(&self) -> Option<&[Box<str>]> {
+        match self.users {
+            Users::All => self.conditions.as_ref()?.0.get(INDEXED).map(Vec::as_slice),
+            Users::Listed(_) => None,
+        }
+    }
+
+    /// By how many users or coins it is found.
+    pub fn places(&self) -> usize {
+        match &self.users {
+            Users::All => self.coins().map_or(1, <[_]>::len),
+            Users::Listed(users) => users.len(),
+        }
+    }
+
+    /// Takes so many of its places off as a change of their own; none: it has no more than that. For ends
+    /// only, to which it does not matter what else was asked for.
     pub fn split(&mut self, most: usize) -> Option<Self> {
-        let Users::Listed(users) = &mut self.users else { return None };
-        if users.len() <= most {
+        if self.places() <= most {
             return None;
         }
-        let first = std::iter::from_fn(|| users.pop_first()).take(most).collect();
+        let (users, conditions) = match &mut self.users {
+            Users::Listed(users) => {
+                let first = std::iter::from_fn(|| users.pop_first()).take(most).collect();
+                (Users::Listed(first), self.conditions.clone())
+            }
+            Users::All => {
+                let coins = Arc::make_mut(self.conditions.as_mut()?).0.get_mut(INDEXED)?;
+                let others = coins.split_off(most);
+                let first = std::mem::replace(coins, others);
+                (Users::All, Some(Arc::new(Conditions([(INDEXED, first)].into()))))
+            }
+        };
         let Self { kind, key, topic, policy, linger_ms, .. } = *self;
-        let (users, conditions) = (Users::Listed(first), self.conditions.clone());
         let begins = self.begins.clone();
         Some(Self { kind, key, topic, users, conditions, policy, linger_ms, begins })
     }
@@ -123,6 +181,10 @@ pub enum SubscribeError {
     TooManyUsers(usize),
     #[error("a subscription may name at most {0} users")]
     TooManyUsersOfOne(usize),
+    #[error("a session may name at most {0} values in where, in all its subscriptions together")]
+    TooManyValues(usize),
+    #[error("a subscription may name at most {0} values in where")]
+    TooManyValuesOfOne(usize),
 }
 
 impl SubscribeError {
@@ -132,6 +194,7 @@ impl SubscribeError {
             Self::TooManySubscriptions(_) => stats.refused_subscriptions.add(1),
             Self::TooManyUsers(_) => stats.refused_users.add(1),
             Self::TooManyUsersOfOne(_) => stats.refused_users_of_one.add(1),
+            Self::TooManyValues(_) | Self::TooManyValuesOfOne(_) => stats.refused_values.add(1),
             Self::DuplicateId => {}
         }
     }
@@ -144,6 +207,8 @@ pub struct Subscriptions {
     next_key: u32,
     /// Users named in all of them together; one that several name counts several times.
     users: usize,
+    /// Values of conditions in all of them together.
+    values: usize,
 }
 
 impl Subscriptions {
@@ -203,7 +268,15 @@ impl Subscriptions {
         if named > limits.max_users {
             return Err(SubscribeError::TooManyUsers(limits.max_users));
         }
-        self.users = named;
+        let of_one = named_values(conditions.as_ref());
+        if of_one > MAX_VALUES_OF_ONE {
+            return Err(SubscribeError::TooManyValuesOfOne(MAX_VALUES_OF_ONE));
+        }
+        let values = self.values + of_one;
+        if values > MAX_VALUES {
+            return Err(SubscribeError::TooManyValues(MAX_VALUES));
+        }
+        (self.users, self.values) = (named, values);
         let key = self.next_key;
         self.next_key += 1;
         let subscription = Subscription { key, topic, users, conditions, policy, linger_ms };
@@ -268,8 +341,13 @@ impl Subscriptions {
     pub fn unsubscribe(&mut self, id: &str) -> Option<Change> {
         let gone = self.by_id.remove(id)?;
         self.users -= gone.users.named();
+        self.values -= named_values(gone.conditions.as_ref());
         Some(gone.change(ChangeKind::Unfollow))
     }
+}
+
+fn named_values(conditions: Option<&Arc<Conditions>>) -> usize {
+    conditions.map_or(0, |conditions| conditions.values())
 }
 
 /// Whether one subscription may name so many users.
@@ -345,5 +423,32 @@ mod tests {
         all.add_users("a", FILLS, addresses(1..3), &limits).unwrap();
         all.subscribe("b", FILLS, listed(0..2), None, &limits).unwrap();
         assert_eq!(all.users(), 5);
+    }
+
+    #[test]
+    fn the_cap_on_values_holds_of_each_subscription_and_over_all_of_a_session() {
+        let limits = SessionConfig::default();
+        let values = |count: usize, ordinal: usize| {
+            let coins = (0..count).map(|coin| format!("{ordinal}:{coin}"));
+            Conditions::new([("coin", coins.chain(["0:0".to_owned()]).collect())]).shared()
+        };
+        let mut all = Subscriptions::default();
+        let mut subscribe = |id: usize, conditions| {
+            all.subscribe(&id.to_string(), FILLS, Users::All, conditions, &limits).map(drop)
+        };
+
+        assert_eq!(subscribe(0, values(1_001, 0)), Err(SubscribeError::TooManyValuesOfOne(1_000)));
+        assert_eq!(subscribe(0, values(1_000, 0)), Ok(()), "the same one twice is one");
+        for id in 1..100 {
+            assert_eq!(subscribe(id, values(999, id)), Ok(()));
+        }
+        let full = Err(SubscribeError::TooManyValues(100_000));
+        assert_eq!(subscribe(100, values(1, 0)), full.clone());
+        assert_eq!(subscribe(100, None), Ok(()));
+
+        all.unsubscribe("7").unwrap();
+        let again = ["7", "another"]
+            .map(|id| all.subscribe(id, FILLS, Users::All, values(999, 7), &limits).map(drop));
+        assert_eq!(again, [Ok(()), full], "what is taken back is free again");
     }
 }

@@ -237,6 +237,7 @@ pub struct SessionStats {
     pub refused_subscriptions: Counter,
     pub refused_users: Counter,
     pub refused_users_of_one: Counter,
+    pub refused_values: Counter,
     pub frames_queued: Counter,
     pub frames_sent: Counter,
     /// Left in outboxes when their sessions closed.

@@ -146,6 +146,10 @@ fn every_mistake_has_its_code_and_the_connection_stays() {
     let mut client = server.native();
     client.ask(r#"{"type":"subscribe","id":"a","topic":"fills"}"#);
     let long_id = "x".repeat(129);
+    let coins: Vec<_> = (0..1_001).map(|coin| format!("\"{coin}\"")).collect();
+    let (coins, sides) = (coins.join(","), coins[..2].join(","));
+    let values =
+        |of: &str| format!(r#"{{"type":"subscribe","id":"q","topic":"fills","where":{of}}}"#);
 
     for (mistake, code, id) in [
         ("{", "invalid_json", None),
@@ -180,6 +184,13 @@ fn every_mistake_has_its_code_and_the_connection_stays() {
             "empty_list",
             Some("q"),
         ),
+        (&values(&format!(r#"{{"dir":["x","{long_id}"]}}"#)), "value_too_long", Some("q")),
+        (&values(&format!(r#"{{"coin":[{coins}]}}"#)), "too_many_values", Some("q")),
+        (
+            &values(&format!(r#"{{"coin":[{}],"side":[{sides}]}}"#, &coins[4..])),
+            "too_many_values",
+            Some("q"),
+        ),
         (r#"{"type":"subscribe","id":"a","topic":"misc"}"#, "duplicate_id", Some("a")),
         (r#"{"type":"subscribe","id":"","topic":"misc"}"#, "invalid_id", None),
         (&format!(r#"{{"type":"subscribe","id":"{long_id}","topic":"misc"}}"#), "invalid_id", None),
@@ -210,6 +221,7 @@ fn every_mistake_has_its_code_and_the_connection_stays() {
     assert_eq!(error["code"], "too_many_subscriptions");
     let stats = &server.stats.sessions;
     assert_eq!((stats.refused_users.get(), stats.refused_subscriptions.get()), (1, 1));
+    assert_eq!(stats.refused_values.get(), 2);
     let message = client.ask(r#"{"type":"subscribe","id":"q","topic":"fill"}"#)["message"].clone();
     assert_eq!(message, "unknown topic \"fill\": fills, misc are known");
     let message = client.ask(r#"{"type":"ping","more":1}"#)["message"].clone();

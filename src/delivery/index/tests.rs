@@ -35,7 +35,7 @@ fn event(topic: Topic, user: Option<u8>, coin: &str) -> Event {
 
 fn only(coins: &[&str]) -> Option<Arc<Conditions>> {
     let coins = coins.iter().map(|coin| (*coin).to_owned()).collect();
-    Some(Arc::new(Conditions([("coin", coins)].into())))
+    Conditions::new([("coin", coins)]).shared()
 }
 
 fn listed(users: &[u8]) -> Users {
@@ -218,7 +218,9 @@ proptest! {
 fn equal_conditions_are_one_predicate_and_go_with_the_last_who_has_them() {
     let mut sessions = Sessions::new(3);
     for session in 0..3 {
-        sessions.subscribe(session, "a", FILLS, listed(&[7]), only(&["BTC", "ETH"]));
+        // However they are written.
+        let coins = [&["BTC", "ETH"][..], &["ETH", "BTC"], &["ETH", "BTC", "ETH"]][session];
+        sessions.subscribe(session, "a", FILLS, listed(&[7]), only(coins));
     }
     sessions.subscribe(0, "b", FILLS, Users::All, only(&["SOL"]));
     assert_eq!(sessions.index.predicates.len(), 2);
@@ -275,4 +277,31 @@ fn a_session_that_leaves_is_forgotten_in_portions_and_the_others_stay() {
     sessions.index.leave(1, last);
     sessions.index.forget(200);
     assert!(sessions.index.is_empty());
+}
+
+#[test]
+fn the_coins_of_a_session_that_leaves_are_forgotten_in_portions_too() {
+    let mut sessions = Sessions::new(2);
+    let coins: Vec<String> = (0..1_000).map(|coin| format!("{coin:03}")).collect();
+    let coins: Vec<&str> = coins.iter().map(String::as_str).collect();
+    for id in ["a", "b"] {
+        sessions.subscribe(0, id, FILLS, Users::All, only(&coins));
+        sessions.subscribe(1, id, FILLS, Users::All, only(&coins[..500]));
+    }
+    let gone = std::mem::take(&mut sessions.subscriptions[0]);
+
+    sessions.index.leave(0, gone);
+    let mut portions = 0;
+    while sessions.index.is_leaving() {
+        let before = sessions.named(0);
+        sessions.index.forget(64);
+        portions += 1;
+        assert!(before - sessions.named(0) <= 64, "a portion is bounded");
+    }
+
+    assert_eq!(portions, 32, "2,000 coins");
+    assert_eq!((sessions.named(0), sessions.named(1)), (0, 1_000));
+    assert_eq!(sessions.index.predicates.len(), 1);
+    assert_eq!(sessions.wanting(&event(FILLS, None, "123")), [1]);
+    assert_eq!(sessions.wanting(&event(FILLS, None, "999")), [0; 0]);
 }

@@ -5,7 +5,7 @@
 mod poll;
 mod sse;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use actix_web::{HttpRequest, HttpResponse, http::header};
 
@@ -18,13 +18,10 @@ use crate::{
         peer::Peer,
         policy::Policy,
         replay::{ResumeError, Since, Wanted},
-        subscription::{Conditions, KEYS, Users},
+        subscription::{Conditions, KEYS, MAX_VALUE_BYTES, Users},
     },
     event::{Address, Cursor, Topic},
 };
-
-/// Longest value of a key that can be asked for.
-const MAX_VALUE_BYTES: usize = 128;
 
 /// What both kinds of request can say.
 struct Asked {
@@ -47,16 +44,17 @@ impl Asked {
             .into_iter()
             .collect();
         let users = if users.is_empty() { Users::All } else { Users::Listed(users) };
-        let mut conditions = Conditions::default();
+        let mut conditions = Vec::new();
+        let accepted = format!("a text of 1 to {MAX_VALUE_BYTES} bytes");
         for key in KEYS {
-            let values = params.all(key, "a text of 1 to 128 bytes", |text| {
+            let values = params.all(key, &accepted, |text| {
                 (1..=MAX_VALUE_BYTES).contains(&text.len()).then(|| text.to_owned())
             });
             if !values.is_empty() {
-                conditions.0.insert(key, values);
+                conditions.push((key, values));
             }
         }
-        let conditions = (!conditions.0.is_empty()).then(|| Arc::new(conditions));
+        let conditions = Conditions::new(conditions).shared();
         let cursor = params
             .one("cursor", "now, oldest, or a cursor of this service", |text| since(text, topics));
         let wanted = chosen

@@ -115,6 +115,7 @@ pub fn sessions(page: &mut Page, metrics: &Metrics) {
             ("too_many_subscriptions", &stats.refused_subscriptions),
             ("too_many_users", &stats.refused_users),
             ("too_many_users_of_subscription", &stats.refused_users_of_one),
+            ("too_many_values", &stats.refused_values),
         ],
     );
     page.counter(

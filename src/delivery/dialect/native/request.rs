@@ -13,7 +13,7 @@ use crate::{
         dialect::object::{self, ObjectError},
         policy::Policy,
         replay::{ResumeError, Since, Wanted},
-        subscription::{Conditions, KEYS, MAX_LINGER_MS, SubscribeError, Users},
+        subscription::{Conditions, KEYS, MAX_LINGER_MS, MAX_VALUE_BYTES, SubscribeError, Users},
     },
     event::{Address, Cursor, Timestamp, Topic},
     store::StoreError,
@@ -89,6 +89,8 @@ pub enum FrameError {
     UnknownKey(String),
     #[error("{0} is an empty list, which nothing can match")]
     Empty(String),
+    #[error("a value of where.{0} has at most {MAX_VALUE_BYTES} bytes")]
+    LongValue(&'static str),
     #[error("an id is a string or a whole number, of at most {MAX_ID_BYTES} bytes")]
     BadId,
     #[error("no subscription has this id")]
@@ -119,6 +121,7 @@ impl FrameError {
             Self::UnknownTopic(..) => "unknown_topic",
             Self::UnknownKey(_) => "unknown_key",
             Self::Empty(_) => "empty_list",
+            Self::LongValue(_) => "value_too_long",
             Self::BadId => "invalid_id",
             Self::UnknownId => "unknown_id",
             Self::BadFrom => "invalid_from",
@@ -131,6 +134,9 @@ impl FrameError {
             Self::Refused(SubscribeError::TooManySubscriptions(_)) => "too_many_subscriptions",
             Self::Refused(SubscribeError::TooManyUsers(_)) => "too_many_users",
             Self::Refused(SubscribeError::TooManyUsersOfOne(_)) => "too_many_users_of_subscription",
+            Self::Refused(
+                SubscribeError::TooManyValues(_) | SubscribeError::TooManyValuesOfOne(_),
+            ) => "too_many_values",
         }
     }
 }
@@ -155,8 +161,8 @@ fn from(asked: Option<&RawValue>, topics: &[Topic]) -> Result<Since, FrameError>
     }
 }
 
-fn conditions(asked: BTreeMap<String, Values>) -> Result<Option<Conditions>, FrameError> {
-    let mut conditions = Conditions::default();
+fn conditions(asked: BTreeMap<String, Values>) -> Result<Option<Arc<Conditions>>, FrameError> {
+    let mut conditions = BTreeMap::new();
     for (key, Values(values)) in asked {
         let known = KEYS.into_iter().find(|known| *known == key);
         let known = known
@@ -164,9 +170,12 @@ fn conditions(asked: BTreeMap<String, Values>) -> Result<Option<Conditions>, Fra
         if values.is_empty() {
             return Err(FrameError::Empty(format!("where.{known}")));
         }
-        conditions.0.insert(known, values);
+        if values.iter().any(|value| value.len() > MAX_VALUE_BYTES) {
+            return Err(FrameError::LongValue(known));
+        }
+        conditions.insert(known, values);
     }
-    Ok((!conditions.0.is_empty()).then_some(conditions))
+    Ok(Conditions::new(conditions).shared())
 }
 
 /// An id is its JSON text to us: `"a"` and `1` are sent back as they came, and are told apart.
@@ -225,7 +234,7 @@ impl Subscribe {
             Some(users) if users.is_empty() => return Err(FrameError::Empty("users".to_owned())),
             Some(users) => Users::Listed(users.into_iter().collect()),
         };
-        let conditions = conditions(self.conditions)?.map(Arc::new);
+        let conditions = conditions(self.conditions)?;
         let policy = match self.policy {
             None => Policy::default(),
             Some(asked) => serde_json::from_str(asked.get()).map_err(|_| FrameError::BadPolicy)?,

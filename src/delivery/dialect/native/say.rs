@@ -1,6 +1,6 @@
 //! What the native protocol says beside events.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -13,7 +13,7 @@ use crate::{
         dialect::Skipped,
         frame,
         policy::Policy,
-        subscription::{Subscription, Users},
+        subscription::{Conditions, Subscription, Users},
     },
     event::{Address, Timestamp, Topic},
     stats::Stats,
@@ -115,7 +115,7 @@ pub struct Listed<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     users: Option<Vec<Address>>,
     #[serde(rename = "where", skip_serializing_if = "Option::is_none")]
-    conditions: Option<&'a BTreeMap<&'static str, Vec<String>>>,
+    conditions: Option<&'a Conditions>,
     #[serde(skip_serializing_if = "Policy::is_default")]
     policy: Policy,
     #[serde(skip_serializing_if = "is_zero")]
@@ -154,7 +154,7 @@ impl<'a> From<(&'a str, &'a Subscription)> for Listed<'a> {
             Users::All => None,
             Users::Listed(users) => Some(users.iter().copied().collect()),
         };
-        let conditions = subscription.conditions.as_ref().map(|conditions| &conditions.0);
+        let conditions = subscription.conditions.as_deref();
         let Subscription { policy, linger_ms, .. } = *subscription;
         // The key of a native subscription is the JSON text of its id.
         let id = serde_json::from_str(id).expect("an id was JSON when it came");
