@@ -18,7 +18,7 @@ use tokio::{sync::Notify, time::Instant};
 use super::{
     client::Client,
     close::CloseReason,
-    rate::{Allowances, SharedAllowances},
+    rate::{Allowances, Recovering, SharedAllowances},
     shard::{LetStay, SendAway, Shard},
 };
 use crate::{
@@ -110,6 +110,8 @@ struct Places {
     /// How many each address has open.
     addresses: HashMap<IpAddr, usize>,
     identities: HashMap<Arc<str>, OfIdentity>,
+    /// Those that have none open and have not all of their allowance.
+    recovering: Recovering,
     gate: Gate,
 }
 
@@ -145,22 +147,23 @@ impl SessionSet {
         limits: &SessionConfig,
     ) -> Result<Permit, EnterError> {
         let mut places = self.places();
+        let places = &mut *places;
         if let Err(error) = places.has_room(&client, limits) {
             error.counter(&self.stats.sessions.refusals).add(1);
             return Err(error);
         }
-        let allowances = || Allowances::shared(limits, Instant::now());
+        let now = Instant::now();
         places.open += 1;
         if let Some(address) = client.address {
             *places.addresses.entry(address).or_default() += 1;
         }
         let allowances = match &client.identity {
-            None => allowances(),
+            None => Allowances::shared(limits, now),
             Some(identity) => {
-                let of_identity = places
-                    .identities
-                    .entry(identity.clone())
-                    .or_insert_with(|| OfIdentity { open: 0, allowances: allowances() });
+                let Places { identities, recovering, .. } = places;
+                let of_identity = identities.entry(identity.clone()).or_insert_with(|| {
+                    OfIdentity { open: 0, allowances: recovering.take(identity, limits, now) }
+                });
                 of_identity.open += 1;
                 of_identity.allowances.clone()
             }
@@ -342,8 +345,10 @@ impl Places {
             && let Some(of_identity) = self.identities.get_mut(identity)
         {
             of_identity.open -= 1;
-            if of_identity.open == 0 {
-                self.identities.remove(identity);
+            if of_identity.open == 0
+                && let Some(gone) = self.identities.remove(identity)
+            {
+                self.recovering.keep(identity.clone(), gone.allowances, Instant::now());
             }
         }
     }
@@ -393,6 +398,24 @@ mod tests {
 
         assert_eq!(told, Err(EnterError::Closing));
         assert_eq!(set.unless_shut(async { 2 }).await, Err(EnterError::Closing), "later, too");
+    }
+
+    #[test]
+    fn who_has_said_too_much_does_not_begin_anew_by_coming_back() {
+        let set = SessionSet::new(Arc::default());
+        let limits = SessionConfig { max_bytes_per_minute: 1_000, ..SessionConfig::default() };
+        let enter = |identity| set.enter(of(1, identity), &limits).unwrap();
+        let now = Instant::now();
+
+        let [first, second] = [enter(Some("ann")), enter(Some("ann"))];
+        assert!(!first.allowances().take_bytes(1_100, now));
+        drop((first, second));
+        assert!(!enter(Some("ann")).allowances().take_bytes(1, now), "again");
+        assert!(!enter(Some("ann")).allowances().take_bytes(1, now), "and once more");
+
+        assert!(enter(Some("bob")).allowances().take_bytes(1_000, now));
+        assert!(enter(None).allowances().take_bytes(1_000, now));
+        assert_eq!(set.stats.sessions.identities.get(), 0);
     }
 
     #[test]
