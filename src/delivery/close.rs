@@ -75,7 +75,7 @@ impl CloseReason {
             Self::Evicted => "too much waits for all clients, and for this one the most",
             Self::PingTimeout => "ping timeout",
             Self::Missed => "events were missed",
-            Self::TooMany => "too many messages in a minute",
+            Self::TooMany => "too many messages or bytes in a minute",
             Self::Client(_) => "",
         }
     }

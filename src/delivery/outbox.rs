@@ -91,18 +91,12 @@ impl Outbox {
         self.bytes + len <= self.max_bytes || self.frames.is_empty()
     }
 
-    /// Queues a frame beyond the limit: the few last ones of a session.
+    /// Queues a frame beyond the limit: an answer, or the last ones of a session.
     pub fn force(&mut self, frame: Bytes) {
         self.bytes += frame.len();
         self.tally.queued += 1;
         self.tally.waiting_bytes += frame.len() as i64;
         self.frames.push_back(frame);
-    }
-
-    /// Counts a frame that found no room, so that it does not disappear.
-    pub fn refuse(&mut self) {
-        self.tally.queued += 1;
-        self.tally.dropped += 1;
     }
 
     /// Writes all that waits: one call of `write` when the socket takes it, the last one answering

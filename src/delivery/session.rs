@@ -34,8 +34,8 @@ use crate::{config::Config, essential::contained, fail_point};
 /// How long a session waits, once it has sent or queued its close frame, for its client to take it
 /// and to close too.
 pub const LINGER: Duration = Duration::from_secs(5);
-/// Reads of one wake-up: 64 KiB, then the thread's other tasks have their turn.
-const READS_PER_WAKE: usize = 16;
+/// Reads of one round: 64 KiB, then the thread's other tasks have their turn.
+const READS_PER_ROUND: usize = 16;
 
 /// What the shard tells a session.
 #[derive(Clone, Debug, Message)]
@@ -87,6 +87,10 @@ pub struct Session {
     allowances: SharedAllowances,
     /// The place of a subscription is looked for; what the client says waits.
     resuming: bool,
+    /// Bytes of answers that were queued while as much waited as may.
+    unread: usize,
+    /// That is as much again: what the client says waits, until it has read.
+    full: bool,
     /// It is watched whether the socket takes anything.
     watched: bool,
 }
@@ -122,39 +126,45 @@ impl Session {
             closing: false,
             allowances,
             resuming: false,
+            unread: 0,
+            full: false,
             watched: false,
         }
     }
 
     /// Reads what the client has sent and does what it says.
     fn read(&mut self, ctx: &mut Context<Self>) {
-        for _ in 0..READS_PER_WAKE {
-            if self.resuming {
+        for _ in 0..READS_PER_ROUND {
+            if !self.hears() {
                 return;
             }
             match self.wire.read(&mut self.inbound) {
                 Ok(0) => return ctx.stop(),
                 Ok(bytes) => {
                     self.last_heard = Instant::now();
-                    if !self.allowances.take_bytes(bytes as u64, self.last_heard) {
+                    // Who is closed already is not charged for what was under way.
+                    if !self.closing && !self.allowances.take_bytes(bytes as u64, self.last_heard) {
                         self.close(&CloseReason::TooMany, ctx);
                     }
                     self.converse(ctx);
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    if self.inbound.is_empty() {
+                        // An idle session holds no buffer.
+                        self.inbound = BytesMut::new();
+                    }
+                    return;
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(_) => return ctx.stop(),
             }
         }
-        if self.inbound.is_empty() {
-            // An idle session holds no buffer.
-            self.inbound = BytesMut::new();
-        }
+        self.wire.rest();
     }
 
     /// Does what the frames say that are complete.
     fn converse(&mut self, ctx: &mut Context<Self>) {
-        while !self.closing && !self.resuming {
+        while !self.closing && self.hears() {
             match contained(|| self.step()) {
                 Ok(Step::Wait) => break,
                 Ok(Step::Nothing) => {}
@@ -244,7 +254,8 @@ impl Session {
     }
 
     /// Queues a frame that answers its client; the caller flushes. Events may have filled the outbox, so
-    /// answers have as much room again: only who asks and takes nothing uses that up.
+    /// answers have as much room again; who has used that up is not listened to before it has read, so
+    /// that one answer at most goes beyond it.
     fn send(&mut self, frame: Bytes, ctx: &mut Context<Self>) {
         if self.closing {
             return;
@@ -252,13 +263,14 @@ impl Session {
         let packed = (frame.len() >= self.wire.packs_from())
             .then(|| deflate::pack(&frame, &self.casting.stats.sessions));
         let frame = packed.flatten().unwrap_or(frame);
-        let Err(Full) = self.wire.push(frame.clone()) else { return };
-        if self.wire.waiting_bytes() < 2 * self.config.session.outbox_bytes {
-            self.wire.force(frame);
-        } else {
-            self.wire.refuse();
-            self.close(&CloseReason::SlowConsumer, ctx);
+        if self.has_room() {
+            self.unread = 0;
         }
+        self.unread += frame.len();
+        if let Err(Full) = self.wire.push(frame.clone()) {
+            self.wire.force(frame);
+        }
+        self.fill(ctx);
     }
 
     fn flush(&mut self, ctx: &mut Context<Self>) {
@@ -285,14 +297,15 @@ impl Session {
     /// Asks for a sign of life, and ends the session when none comes.
     fn ping(&mut self, ctx: &mut Context<Self>) {
         // Who is not listened to cannot answer.
-        if self.closing || self.resuming {
+        if self.closing || !self.hears() {
             return;
         }
         let asked = Instant::now();
-        self.send(frame::ping(), ctx);
+        // It is no answer: events that wait are no reason not to listen.
+        self.wire.force(frame::ping());
         self.flush(ctx);
         ctx.run_later(self.config.session.pong_timeout, move |session, ctx| {
-            if session.last_heard < asked && !session.resuming {
+            if session.last_heard < asked && session.hears() {
                 session.close(&CloseReason::PingTimeout, ctx);
             }
         });
@@ -330,7 +343,10 @@ impl Actor for Session {
         // Frames may have come together with the handshake. This flushes the greeting too.
         self.converse(ctx);
         let wire = self.wire.clone();
-        let readable = futures_util::stream::poll_fn(move |cx| wire.poll_readable(cx).map(Some));
+        let readable = futures_util::stream::unfold(wire, |wire| async {
+            let readable = wire.readable().await;
+            Some((readable, wire))
+        });
         ctx.add_stream(readable);
         ctx.run_interval(self.config.session.ping_interval, Self::ping);
         ctx.run_interval(self.config.session.heartbeat_interval, Self::heartbeat);
@@ -367,3 +383,6 @@ impl Handler<Told> for Session {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    future::poll_fn,
     io,
     net::Shutdown,
     sync::Arc,
@@ -38,6 +39,8 @@ pub struct Wire {
     /// What the client says is not asked for; who waits for it meanwhile.
     deaf: Cell<bool>,
     listener: Cell<Option<Waker>>,
+    /// Others have their turn before more is read.
+    resting: Cell<bool>,
     /// Shortest frame that is sent compressed.
     packs_from: usize,
     stats: Arc<Stats>,
@@ -70,17 +73,11 @@ impl Wire {
             taken: Cell::new(0),
             deaf: Cell::new(false),
             listener: Cell::new(None),
+            resting: Cell::new(false),
             packs_from,
             stats,
             _permit: permit,
         })
-    }
-
-    /// Counts a frame that found no room, so that it does not disappear.
-    pub fn refuse(&self) {
-        let mut outbox = self.outbox.borrow_mut();
-        outbox.refuse();
-        self.report(&mut outbox);
     }
 
     /// Bytes that the socket took in all.
@@ -113,7 +110,20 @@ impl Wire {
         }
     }
 
-    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Nothing is readable before the thread's other tasks and sockets had their turn.
+    pub fn rest(&self) {
+        self.resting.set(true);
+    }
+
+    /// Waits until something can be read.
+    pub async fn readable(&self) -> io::Result<()> {
+        if self.resting.take() {
+            tokio::task::yield_now().await;
+        }
+        poll_fn(|cx| self.poll_readable(cx)).await
+    }
+
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.deaf.get() {
             self.listener.set(Some(cx.waker().clone()));
             return Poll::Pending;

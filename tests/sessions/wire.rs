@@ -9,6 +9,8 @@ use std::{
 use socket2::{Domain, Socket, Type};
 use tungstenite::Message;
 
+use nodecast::config::SessionConfig;
+
 use crate::harness::*;
 
 #[test]
@@ -268,6 +270,69 @@ fn a_stalled_client_that_never_reads_again_is_cut_off_all_the_same() {
     server.settle();
     assert_eq!(server.stats.sessions.slow_consumers.get(), 1);
     drop(slow);
+}
+
+/// A wire that holds little, and how its client asks for much that `list` shows.
+fn with_much_to_list(configure: impl FnOnce(&mut SessionConfig)) -> (Server, Client, String) {
+    let server = Server::start(|session| {
+        session.outbox_bytes = 64 << 10;
+        session.send_buffer_bytes = 16 << 10;
+        configure(session);
+    });
+    let users: Vec<_> = (0..15_000).map(|user| format!("\"0x{user:040x}\"")).collect();
+    let users = users.join(",");
+    let subscribe = format!(r#"{{"type":"subscribe","id":0,"topic":"fills","users":[{users}]}}"#);
+    let mut client = connect_with_small_buffer(&server);
+    assert_eq!(client.json()["type"], "hello");
+    (server, client, subscribe)
+}
+
+/// In one write, so that they are read together.
+fn say_together(client: &mut Client, texts: &[&str]) {
+    for text in texts {
+        client.socket.write(Message::text(*text)).unwrap();
+    }
+    client.socket.flush().unwrap();
+}
+
+#[test]
+fn who_is_answered_more_than_the_outbox_holds_gets_all_of_it_and_is_heard_again() {
+    let (server, mut client, subscribe) = with_much_to_list(|_| {});
+    assert_eq!(client.ask(&subscribe)["type"], "ack");
+
+    say_together(
+        &mut client,
+        &[r#"{"type":"list","id":1}"#, r#"{"type":"ping","id":2}"#, r#"{"type":"list","id":3}"#],
+    );
+    server.wait_until("much waits", |stats| stats.sessions.outbox_bytes.get() > 128 << 10);
+    client.socket.send(Message::Ping("4".into())).unwrap();
+    client.say(r#"{"type":"ping","id":5}"#);
+
+    for id in [1, 2, 3] {
+        assert_eq!(client.json()["id"], id);
+        let waits = server.stats.sessions.outbox_bytes.get();
+        assert!(waits < 1 << 20, "{waits} bytes, which is more than one list");
+    }
+    let pong = client.socket.read().unwrap();
+    assert!(matches!(&pong, Message::Pong(payload) if &payload[..] == b"4"), "{pong:?}");
+    assert_eq!(client.json()["id"], 5);
+    assert_eq!(server.stats.sessions.slow_consumers.get(), 0);
+}
+
+#[test]
+fn who_is_answered_and_takes_nothing_is_closed_by_the_stall_timeout_and_by_no_ping() {
+    let (server, mut client, subscribe) = with_much_to_list(|session| {
+        session.stall_timeout = Duration::from_secs(2);
+        session.ping_interval = Duration::from_secs(1);
+        session.pong_timeout = Duration::from_millis(100);
+    });
+
+    say_together(&mut client, &[&subscribe, r#"{"type":"list"}"#, r#"{"type":"ping"}"#]);
+
+    server.settle();
+    let stats = &server.stats.sessions;
+    assert_eq!((stats.slow_consumers.get(), stats.ping_timeouts.get()), (1, 0));
+    drop(client);
 }
 
 #[test]

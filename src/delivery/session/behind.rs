@@ -7,11 +7,51 @@ use tokio::time::Instant;
 
 use super::{Session, Step};
 use crate::{
-    delivery::{close::CloseReason, dialect::Resume, outlet::Flush},
+    delivery::{
+        close::CloseReason,
+        dialect::Resume,
+        outlet::{Flush, Outlet},
+    },
     essential::contained,
 };
 
 impl Session {
+    /// Whether the client is listened to.
+    pub(super) fn hears(&self) -> bool {
+        !self.resuming && !self.full
+    }
+
+    /// Whether less waits for the client than may.
+    pub(super) fn has_room(&self) -> bool {
+        self.wire.waiting_bytes() < self.config.session.outbox_bytes
+    }
+
+    /// Listens no more to a client that has to read its answers first.
+    pub(super) fn fill(&mut self, ctx: &mut Context<Self>) {
+        let is_much = self.unread >= self.config.session.outbox_bytes;
+        if self.full || !is_much || self.has_room() {
+            return;
+        }
+        // Most often the socket takes it at once.
+        self.flush(ctx);
+        if !self.has_room() && !self.closing {
+            self.full = true;
+            self.wire.listen(false);
+        }
+    }
+
+    /// Listens again to a client that has read.
+    fn drain(&mut self, ctx: &mut Context<Self>) {
+        if !self.full || !self.has_room() {
+            return;
+        }
+        self.full = false;
+        self.last_heard = Instant::now();
+        self.wire.listen(self.hears());
+        // What came before it was not listened to any more.
+        self.converse(ctx);
+    }
+
     /// Looks for the place where a subscription begins. Until it is found the client is not heard.
     pub(super) fn resume(&mut self, resume: Resume, ctx: &mut Context<Self>) {
         self.resuming = true;
@@ -25,7 +65,7 @@ impl Session {
         ctx.spawn(search.into_actor(self).map(|(resume, start), session, ctx| {
             session.resuming = false;
             session.last_heard = Instant::now();
-            session.wire.listen(true);
+            session.wire.listen(session.hears());
             if session.closing {
                 return;
             }
@@ -62,15 +102,16 @@ impl Session {
             }
             session.wire.unblock();
             // Who is behind waits for his turn, so that many of them do not hold up what is live.
-            if session.closing || !session.seat.writable() {
+            if session.closing || !session.seat.writable() || session.full {
                 session.flush(ctx);
             }
+            session.drain(ctx);
         }));
     }
 
-    /// Ends a session that is behind and whose socket takes nothing for too long. A slow one that takes
-    /// what it can may stay: what it has to get waits in the log and in the store. So may one that does
-    /// not have to get everything.
+    /// Ends a session that is behind, or is not listened to before it has read, and whose socket takes
+    /// nothing for too long. A slow one that takes what it can may stay: what it has to get waits in the
+    /// log and in the store. So may one that does not have to get everything.
     fn watch(&mut self, ctx: &mut Context<Self>) {
         self.watched = true;
         let taken = self.wire.taken_bytes();
@@ -79,7 +120,8 @@ impl Session {
             if session.closing || !session.wire.is_awaited() {
                 return;
             }
-            if session.wire.taken_bytes() == taken && session.seat.needs_everything() {
+            let has_to_read = session.full || session.seat.needs_everything();
+            if has_to_read && session.wire.taken_bytes() == taken {
                 session.close(&CloseReason::SlowConsumer, ctx);
             } else {
                 session.watch(ctx);

@@ -1,5 +1,7 @@
 //! How a session ends: its farewell, and the wait for its client to close too.
 
+use std::mem;
+
 use actix::prelude::*;
 use slog::debug;
 
@@ -18,6 +20,9 @@ impl Session {
             return;
         }
         self.closing = true;
+        if mem::take(&mut self.full) {
+            self.wire.listen(self.hears());
+        }
         self.seat.leave();
         let stats = &self.casting.stats.sessions;
         reason.counter(&stats.endings).add(1);
