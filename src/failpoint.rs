@@ -1,10 +1,11 @@
-//! Named points at which a test kills, panics or fails the daemon.
+//! Named points at which a test kills, panics, holds up or fails the daemon.
 //!
 //! Compiled in only with the feature `failpoints`; without it a point is nothing. The environment
 //! variable `NODECAST_FAILPOINTS` arms points of a process: `NAME=ACTION[@COUNT]`, separated by
-//! commas. `ACTION` is `kill` (SIGKILL to itself), `panic`, `hang` (the thread never goes on) or
-//! `fail` (the point's error is returned); `COUNT` is the pass at which it acts, from 1, and it acts once. Before it kills, a
-//! point writes the number of bytes in flight to the file that `NODECAST_FAILPOINT_REPORT` names.
+//! commas. `ACTION` is `kill` (SIGKILL to itself), `panic`, `hang` (the thread never goes on), `delay`
+//! (what other threads do in 200 ms comes first) or `fail` (the point's error is returned); `COUNT` is
+//! the pass at which it acts, from 1, and it acts once. Before it kills, a point writes the number of
+//! bytes in flight to the file that `NODECAST_FAILPOINT_REPORT` names.
 
 /// Marks a point. `fail_point!("name")` can kill, panic or hang; `fail_point!("name", error)` can also
 /// return `Err(error)` from the function it stands in.
@@ -38,6 +39,9 @@ mod armed {
         time::Duration,
     };
 
+    /// How long a point holds its thread up.
+    const DELAY: Duration = Duration::from_millis(200);
+
     struct Point {
         action: Action,
         at: u64,
@@ -49,6 +53,7 @@ mod armed {
         Kill,
         Panic,
         Hang,
+        Delay,
         Fail,
     }
 
@@ -92,8 +97,9 @@ mod armed {
             "kill" => Action::Kill,
             "panic" => Action::Panic,
             "hang" => Action::Hang,
+            "delay" => Action::Delay,
             "fail" => Action::Fail,
-            other => panic!("{other} is not kill, panic, hang or fail"),
+            other => panic!("{other} is not kill, panic, hang, delay or fail"),
         };
         let at = at.parse().expect("the count of a fail point is a number");
         (name.to_owned(), Point { action, at, passes: AtomicU64::new(0) })
@@ -119,6 +125,10 @@ mod armed {
             Action::Hang => loop {
                 thread::park();
             },
+            Action::Delay => {
+                thread::sleep(DELAY);
+                false
+            }
             Action::Fail => true,
         }
     }

@@ -17,6 +17,7 @@ use std::{
 use common::{
     PATIENCE, Setup, TestDaemon, eventually,
     node::{ALICE, Kind, append, fill, fills_line, line},
+    raw::ask,
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -239,6 +240,10 @@ fn what_cannot_be_understood_is_refused_with_every_fault() {
         assert!(named.iter().all(|name| message.contains(name)), "{path}: {message}");
     }
     assert_eq!(daemon.get("/v1/stream?cursor=1.1.2.3.x").0, 400);
+    let request = "GET /v1/stream?topic=trades HTTP/1.1\r\nLast-Event-ID: 1.1.2\r\n";
+    let answer = ask(daemon.port, request);
+    assert_eq!(answer.code(), (400, "invalid_parameter"));
+    assert!(answer.body["message"].as_str().unwrap().contains("Last-Event-ID"), "{answer:?}");
     assert_eq!(daemon.status()["sessions"]["open"], 0);
 }
 
@@ -412,6 +417,28 @@ fn a_stop_says_farewell_to_streams_and_answers_polls() {
 }
 
 #[test]
+fn the_last_words_are_written_before_the_process_ends_however_soon_their_sessions_are_gone() {
+    for path in ["/v1/stream?topic=fills", "/v1/poll?topic=fills&timeout=60s"] {
+        let mut setup = Setup::new();
+        // The session is gone; HTTP has its last bytes, and has not written them.
+        setup.failpoints = "session.gone=delay".to_owned();
+        let mut daemon = setup.start();
+        let mut socket = TcpStream::connect(("127.0.0.1", daemon.port)).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(socket, "GET {path} HTTP/1.1\r\nHost: n\r\n\r\n").unwrap();
+        eventually("it waits", || daemon.status()["sessions"]["subscriptions"] == 1);
+
+        daemon.signal(Signal::TERM);
+
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        let last = if path.contains("poll") { "],\"cursor\":" } else { "event: bye" };
+        assert!(answer.contains(last), "{answer}");
+        assert_eq!(daemon.wait_exit().unwrap().code(), Some(0));
+    }
+}
+
+#[test]
 fn all_topics_are_resumed_together() {
     let mut setup = Setup::new();
     setup.config = QUIET.to_owned();
@@ -438,7 +465,19 @@ fn all_topics_are_resumed_together() {
     assert_eq!(topics(&events), (4, 4));
     let seqs: Vec<_> = events.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
     assert!(seqs.is_sorted());
-    // However short the time is, what has been is the answer.
-    let (_, answer) = daemon.get("/v1/poll?cursor=oldest&timeout=0s");
-    assert_eq!(answer["events"].as_array().unwrap().len(), 8);
+    // Where they begin at different places, all go on behind the first of them.
+    let mut stream = Stream::open(&daemon, "cursor=1.1.2.3.fills-19", "");
+    let ack = stream.message().unwrap();
+    assert!(ack["data"].contains("\"recovered\":false"), "{ack:?}");
+    let (_, answer) = daemon.get(&format!("/v1/poll?cursor={}", ack["id"]));
+    assert_eq!(topics(answer["events"].as_array().unwrap()).1, 4);
+    // However short the time is, what has been is the answer, also where it has to be read.
+    let all = |daemon: &TestDaemon| {
+        let (_, answer) = daemon.get("/v1/poll?cursor=oldest&timeout=0s");
+        answer["events"].as_array().unwrap().len()
+    };
+    assert_eq!(all(&daemon), 8);
+    drop(stream);
+    assert_eq!(daemon.stop().code(), Some(0));
+    assert_eq!(all(&setup.start()), 8);
 }

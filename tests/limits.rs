@@ -324,4 +324,24 @@ fn connections_that_are_no_sessions_are_limited_and_the_others_are_not_among_the
     eventually("their sessions are free", || daemon.status()["sessions"]["open"] == 3);
     let status: Value = daemon.status();
     assert_eq!(status["sessions"]["opened"], 6);
+    // The places of sessions are for those who may be about to become some.
+    let _more: Vec<_> = (0..3).map(|_| connect(daemon.port)).collect();
+    assert_eq!(ask(daemon.port, "GET /livez HTTP/1.1\r\n").status, 200);
+}
+
+#[test]
+fn a_connection_whose_poll_was_answered_is_one_of_the_others_again() {
+    let (_setup, daemon, metrics) = start("");
+    let mut socket = connect(daemon.port);
+    for _ in 0..2 {
+        let request = b"GET /v1/poll?topic=fills&timeout=0s HTTP/1.1\r\nHost: n\r\n\r\n";
+        socket.write_all(request).unwrap();
+        let (mut answer, mut chunk) = (Vec::new(), [0; 1_024]);
+        while !answer.ends_with(b"\"}") {
+            let read = socket.read(&mut chunk).unwrap();
+            assert!(read > 0, "the connection stays");
+            answer.extend_from_slice(&chunk[..read]);
+        }
+        eventually("it is counted", || sample(metrics, "nodecast_http_connections") == 1);
+    }
 }

@@ -56,8 +56,7 @@ async fn relieve(casting: &Casting) -> bool {
     if waiting <= limit {
         return false;
     }
-    let leaving = leaving(&answers, waiting);
-    let chosen = largest(&answers, waiting - limit, leaving);
+    let chosen = choose(&answers, waiting, limit);
     let count = chosen.iter().map(Vec::len).sum::<usize>();
     if count > 0 {
         warn!(casting.logger, "too much waits for clients: the largest are closed";
@@ -67,6 +66,11 @@ async fn relieve(casting: &Casting) -> bool {
     // A shard that is gone has no sessions.
     drop(join_all(told.map(|(shard, chosen)| shard.send(Evict(chosen)))).await);
     true
+}
+
+/// Who has to go, of each shard, so that of what waits no more is left than may wait.
+fn choose(shards: &[Waiting], waiting: usize, limit: usize) -> Vec<Vec<SessionId>> {
+    largest(shards, waiting - limit, leaving(shards, waiting))
 }
 
 /// Of what waits, what nobody else has to be closed for: that of those who were told, and of those who
@@ -134,5 +138,7 @@ mod tests {
         assert_eq!(leaving(&shards, 910), 500);
         assert_eq!(leaving(&shards, 1_000_410), 1_000_000);
         assert_eq!(leaving(&shards, 100), 500, "what is not counted yet");
+        assert_eq!(choose(&shards, 910, 410), [vec![], vec![]] as [Vec<SessionId>; 2]);
+        assert_eq!(choose(&shards, 910, 409), [vec![], vec![1]]);
     }
 }

@@ -24,6 +24,7 @@ use super::{
 use crate::{
     config::SessionConfig,
     event::Timestamp,
+    fail_point,
     roll_call::RollCall,
     stats::{Counter, Refusals, Stats},
 };
@@ -377,11 +378,15 @@ impl Drop for Permit {
         if places.open == 0 {
             set.gone.notify_waiters();
         }
+        drop(places);
+        fail_point!("session.gone");
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     fn of(address: u8, identity: Option<&str>) -> Client {
@@ -441,6 +446,8 @@ mod tests {
         assert_eq!(set.stats.sessions.identities.get(), 1);
         set.drain(Duration::ZERO).unwrap();
         assert_eq!(refused(of(9, None)), Some("draining"));
+        let waits: HashSet<_> = (0..100).map(|_| EnterError::Draining.retry_after_secs()).collect();
+        assert!(waits.len() > 1 && waits.iter().all(|wait| (5..=15).contains(wait)), "{waits:?}");
         assert!(set.cancel_drain() && !set.cancel_drain());
         drop(enter(of(9, None)).unwrap());
         set.shut();
@@ -459,6 +466,7 @@ mod tests {
         ] {
             assert_eq!(counter.get(), 1);
         }
+        assert!(set.places().addresses.is_empty(), "no address is remembered");
         assert_eq!((set.open(), stats.open.get(), stats.identities.get()), (0, 0, 0));
         assert_eq!((stats.opened.get(), stats.closed.get()), (6, 6), "who is refused never was in");
     }

@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
-use nodecast::{event::Timestamp, router::ledger::Gap};
+use nodecast::{
+    event::Timestamp,
+    router::{ledger::Gap, log::Notice},
+};
 use serde_json::{Value, json};
+use tungstenite::Message;
 
 use crate::harness::{ALICE, BOB, Client, FILLS, MISC, Server, event, fill, misc};
 
 /// Everything that follows up to `live`, and what that frame says.
-fn replay(client: &mut Client) -> (Vec<u64>, Value) {
+pub fn replay(client: &mut Client) -> (Vec<u64>, Value) {
     let mut blocks = Vec::new();
     loop {
         let frame = client.json();
@@ -23,7 +27,7 @@ fn replay(client: &mut Client) -> (Vec<u64>, Value) {
     }
 }
 
-fn subscribe(client: &mut Client, from: Value) -> Value {
+pub fn subscribe(client: &mut Client, from: Value) -> Value {
     client.ask(&json!({"type":"subscribe","id":"a","topic":"fills","from":from}).to_string())
 }
 
@@ -147,6 +151,22 @@ fn gaps_of_what_is_replayed_from_the_store_are_told_before_live() {
 }
 
 #[test]
+fn gaps_of_what_is_replayed_from_memory_are_told_where_they_were_found() {
+    let server = with_ten_blocks();
+    let gap = |topic| Gap { topic, first: 5, last: 6, opened: Timestamp(1), closed: None };
+    server.append_with(vec![fill(11, ALICE, "BTC")], vec![Notice::GapOpened(gap(FILLS))]);
+    server.append_with(vec![fill(12, ALICE, "BTC")], vec![Notice::GapOpened(gap(MISC))]);
+    let mut client = server.native();
+
+    subscribe(&mut client, json!({"block": 10}));
+
+    assert_eq!(client.json()["block"], 10);
+    let told = client.json();
+    assert_eq!((&told["type"], &told["topic"]), (&json!("gap"), &json!("fills")));
+    assert_eq!(replay(&mut client).0, [11, 12]);
+}
+
+#[test]
 fn only_what_a_subscription_wants_is_replayed() {
     let server = Server::start_with_log(0, |_| {});
     for block in 1..=40 {
@@ -184,7 +204,7 @@ fn cursors_of_other_runs_and_stores_are_understood() {
         assert!(blocks.iter().copied().eq(first..=10), "{cursor}: {blocks:?}");
     }
     // A store or a run that is not known: by the block, and some before it again.
-    for cursor in ["1.1.2.3.fills-12", "1.e.1.ffff.fills-12"] {
+    for cursor in ["1.1.2.3.fills-12", "1.e.1.ffff.fills-12", "1.7.f.66.fills-12"] {
         let mut client = server.native();
         let ack = subscribe(&mut client, json!(cursor));
         assert_eq!((&ack["from"], &ack["recovered"]), (&json!("position"), &json!(false)));
@@ -282,6 +302,8 @@ fn subscriptions_that_begin_at_different_places_get_each_its_own_and_nothing_twi
 fn a_shard_that_the_log_has_left_behind_goes_on_from_the_store() {
     for (path, subscribe) in [
         ("/v1/ws", r#"{"type":"subscribe","id":"a","topic":"fills"}"#),
+        // That it is behind is no fault of its client.
+        ("/v1/ws", r#"{"type":"subscribe","id":"a","topic":"fills","policy":"skip"}"#),
         ("/ws", r#"{"action":"subscribe","event":"fill"}"#),
     ] {
         let server = Server::start_with_log(0, |_| {});
@@ -375,25 +397,6 @@ fn what_was_old_when_it_came_takes_nothing_younger_with_it() {
 }
 
 #[test]
-fn those_who_wait_for_a_place_at_the_store_all_get_one() {
-    let server = Server::start_with_log(0, |session| session.max_replays = 1);
-    server.append_unseen((1..=5).map(|block| fill(block, ALICE, "BTC")).collect(), vec![]);
-    server.commit();
-    let mut clients: Vec<_> = (0..20).map(|_| server.native()).collect();
-
-    for client in &mut clients {
-        client.say(r#"{"type":"subscribe","id":"a","topic":"fills","from":"oldest"}"#);
-    }
-
-    for client in &mut clients {
-        assert_eq!(client.json()["type"], "ack");
-        assert_eq!(replay(client).0, [1, 2, 3, 4, 5]);
-    }
-    assert_eq!(server.stats.sessions.replays.get(), 0);
-    assert_eq!(server.stats.sessions.behind.get(), 0);
-}
-
-#[test]
 fn who_takes_a_subscription_back_at_once_can_have_another() {
     let server = with_ten_blocks();
     let mut client = server.native();
@@ -449,4 +452,22 @@ fn what_a_subscription_has_had_does_not_come_again_for_one_that_begins_earlier()
     assert_eq!(replay(&mut client).0, [11], "and none of the fills");
     server.append(vec![fill(12, ALICE, "BTC")]);
     assert_eq!(next_block(&mut client), 12);
+}
+
+#[test]
+fn who_asks_for_more_that_begins_now_is_told_all_the_same_when_it_has_the_past() {
+    let server = with_ten_blocks();
+    let mut client = server.native();
+
+    // They come together, so that the past of the one waits until the other has begun.
+    for text in [
+        r#"{"type":"subscribe","id":"a","topic":"fills","from":"oldest"}"#,
+        r#"{"type":"subscribe","id":"b","topic":"misc"}"#,
+    ] {
+        client.socket.write(Message::text(text)).unwrap();
+    }
+    client.socket.flush().unwrap();
+
+    assert_eq!((client.json()["id"].take(), client.json()["id"].take()), (json!("a"), json!("b")));
+    assert!(replay(&mut client).0.into_iter().eq(1..=10));
 }

@@ -1,5 +1,9 @@
+mod behind;
+mod parting;
+
 use std::cell::{Cell, RefCell};
 
+use actix::Actor;
 use bytes::Bytes;
 use tempfile::TempDir;
 
@@ -10,14 +14,15 @@ use crate::{
         dialect::Door,
         outbox::Full,
         outlet::Flush,
-        replay::Pages,
+        replay::{Cause, Pages, Place},
         set::SessionSet,
         subscription::{Change, Users},
     },
-    event::{Event, EventId, Keys, SequencedEvent},
+    event::{Address, Event, EventId, Keys, SequencedEvent},
     router::{
-        log::{Heads, LogEvent, NewSegment},
-        readers::Readers,
+        ledger::Gap,
+        log::{Heads, LogEvent, NewSegment, Notice},
+        readers::{Purpose, Readers},
     },
     source::{BatchLost, Budget, Density, Form, Progress, Stream, StreamState},
     stats::Stats,
@@ -38,12 +43,16 @@ struct Pipe {
     number: usize,
     queued: Cell<usize>,
     blocked: Cell<bool>,
+    full: Cell<bool>,
     awaited: Cell<bool>,
     flushed: Flushed,
 }
 
 impl Outlet for Pipe {
     fn push(&self, frame: Bytes) -> Result<(), Full> {
+        if self.full.get() {
+            return Err(Full);
+        }
         self.force(frame);
         Ok(())
     }
@@ -126,7 +135,8 @@ impl Scene {
     fn join(&mut self, blocked: bool, begins: Option<u64>) {
         let (flushed, number) = (self.flushed.clone(), self.pipes.len());
         let (blocked, awaited, queued) = (Cell::new(blocked), Cell::new(false), Cell::new(0));
-        let pipe = Rc::new(Pipe { number, queued, blocked, awaited, flushed });
+        let full = Cell::default();
+        let pipe = Rc::new(Pipe { number, queued, blocked, full, awaited, flushed });
         let dialect = Door::Native.dialect();
         let id = self.members.join(self.told.recipient(), pipe.clone(), dialect, usize::MAX);
         self.pipes.push(pipe);
@@ -139,6 +149,10 @@ impl Scene {
     }
 
     fn append(&mut self) {
+        self.append_with(Vec::new());
+    }
+
+    fn append_with(&mut self, notices: Vec<Notice>) {
         self.seq += 1;
         let id = EventId { topic: FILLS, position: self.seq, index: 0, part: 0 };
         let body = Bytes::from_static(b"{}");
@@ -155,7 +169,7 @@ impl Scene {
         self.log.append(NewSegment {
             generation: 1,
             events: vec![LogEvent::new(sequenced, Arc::default())],
-            notices: Vec::new(),
+            notices,
             seen: Vec::new(),
             heads: Arc::default(),
             progress: Progress {
@@ -166,6 +180,16 @@ impl Scene {
             read_at: Timestamp::now(),
             credit: self.budget.take(1, 0),
         });
+    }
+
+    /// Gives the members a bell, which nobody has rung.
+    fn hang_a_bell(&mut self) {
+        let casting = self.members.casting.clone();
+        let others = Rc::new(RefCell::new(Members::new(casting.clone())));
+        let shard = Shard::new(casting.clone(), others).start();
+        let reader = casting.readers.register(shard.clone().recipient(), Purpose::Delivery);
+        self.members.hang(reader, shard);
+        self.members.answer_line();
     }
 
     /// Takes a turn. Gives whether more is to do, and who was flushed with how many frames.
@@ -245,7 +269,9 @@ async fn who_leaves_waits_for_no_place_at_the_store() {
 
     scene.members.leave(2, Subscriptions::default());
     assert_eq!(scene.members.unadmitted, [1, 3]);
+    scene.hang_a_bell();
     scene.members.leave(0, Subscriptions::default());
+    assert!(scene.members.rung, "there is a place for the next one");
     scene.turn();
     assert_eq!(scene.members.unadmitted, [3]);
     let asked: Vec<_> = scene.members.take_fetches().iter().map(|fetch| fetch.session).collect();
@@ -286,4 +312,65 @@ async fn who_is_told_to_close_gets_what_his_last_cursor_says() {
 
     assert_eq!(flushed, [(0, 1)]);
     assert_eq!(scene.members.cursor_of(0).seq, scene.seq);
+}
+
+#[actix_rt::test]
+async fn what_waits_for_who_is_told_to_go_is_about_to_leave_and_he_is_told_once() {
+    let mut scene = Scene::new().await;
+    (0..3).for_each(|_| scene.join(false, None));
+    (0..5).for_each(|_| scene.pipes[0].force(Bytes::new()));
+    scene.pipes[1].force(Bytes::new());
+    // What is kept for a slow one waits, too.
+    let stats = scene.members.casting.stats.clone();
+    let mut behind = Behind::new(Place::Seq(1), scene.members.cursor(), 0, Cause::Slow);
+    let (cursor, slots) = (scene.members.cursor(), vec![(0, "BTC".into())]);
+    behind.keep(1, Bytes::from_static(&[0; 70]), cursor, slots, &stats);
+    scene.members.members.get_mut(&2).unwrap().behind = Some(Box::new(behind));
+
+    let sorted = |mut waiting: Waiting| {
+        waiting.outboxes.sort_unstable();
+        (waiting.outboxes, waiting.leaving_bytes)
+    };
+    assert_eq!(sorted(scene.members.waiting()), (vec![(1, 1), (5, 0), (70, 2)], 0));
+    (0..2).for_each(|_| scene.members.evict(&[0]));
+
+    assert_eq!(sorted(scene.members.waiting()), (vec![(1, 1), (70, 2)], 5));
+    let told = scene.told.take().await;
+    assert!(matches!(told[..], [Told::Close(CloseReason::Evicted)]), "{told:?}");
+}
+
+#[actix_rt::test]
+async fn a_burst_that_one_turn_cannot_queue_for_all_still_goes_out_in_one_piece() {
+    let mut scene = Scene::new().await;
+    (0..5_000).for_each(|_| scene.join(false, None));
+    (0..16).for_each(|_| scene.append());
+
+    assert_eq!(scene.turn(), (true, vec![]), "the rest is queued first");
+
+    let (more, flushed) = scene.turn();
+    assert!(more);
+    assert!(flushed.iter().copied().eq((0..512).map(|number| (number, 16))));
+}
+
+#[actix_rt::test]
+async fn who_leaves_with_many_users_is_forgotten_by_turns_of_their_own() {
+    let mut scene = Scene::new().await;
+    scene.join(false, None);
+    scene.join(false, None);
+    let mut all = Subscriptions::default();
+    let users = |number: u32| {
+        let mut bytes = [0; 20];
+        bytes[..4].copy_from_slice(&number.to_be_bytes());
+        Address(bytes)
+    };
+    let users = Users::Listed((0..3 * FORGOTTEN_USERS as u32).map(users).collect());
+    let change = all.subscribe("b", FILLS, users, None, &SessionConfig::default()).unwrap();
+    scene.members.change(0, &[change], &all);
+    scene.hang_a_bell();
+
+    scene.members.leave(0, all);
+
+    assert!(scene.members.rung && scene.members.index.is_leaving());
+    while scene.turn().0 {}
+    assert!(!scene.members.index.is_leaving());
 }

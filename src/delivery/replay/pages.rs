@@ -255,3 +255,6 @@ impl fmt::Debug for Page {
         write!(f, "Page({}..={}, {} events)", self.after, self.through, self.events.len())
     }
 }
+
+#[cfg(test)]
+mod tests;

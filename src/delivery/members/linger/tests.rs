@@ -4,6 +4,7 @@ use std::{
     sync::Arc,
 };
 
+use actix::Actor;
 use slog::{Discard, Logger, o};
 
 use super::*;
@@ -16,10 +17,15 @@ use crate::{
         policy::Policy,
         replay::{Pages, Wanted},
         session::Told,
-        subscription::{Subscriptions, Users},
+        shard::Shard,
+        subscription::{Change, Subscriptions, Users},
     },
     event::{Address, Event, EventId, Keys, SequencedEvent, Timestamp, Topic},
-    router::log::{Heads, Log, LogEvent, NewSegment},
+    roll_call::RollCall,
+    router::{
+        log::{Heads, Log, LogEvent, NewSegment},
+        readers::{Appended, Purpose},
+    },
     source::{BatchLost, Budget, Density, Form, Progress, Stream, node},
     stats::Stats,
     store,
@@ -123,6 +129,11 @@ impl Scene {
 
     /// An event of a user comes, in a turn of its own.
     fn event(&mut self, user: u8, bytes: usize) {
+        self.append(user, bytes);
+        assert!(!self.members.turn());
+    }
+
+    fn append(&mut self, user: u8, bytes: usize) {
         self.seq += 1;
         let id = EventId { topic: FILLS, position: self.seq, index: 0, part: 0 };
         let body = format!("{{\"x\":\"{}\"}}", "x".repeat(bytes)).into();
@@ -151,7 +162,16 @@ impl Scene {
             read_at: Timestamp::now(),
             credit: self.budget.take(1, 0),
         });
-        assert!(!self.members.turn());
+    }
+
+    /// Gives the members a bell, which nobody has rung.
+    fn hang_a_bell(&mut self) {
+        let casting = self.members.casting.clone();
+        let others = Rc::new(RefCell::new(Members::new(casting.clone())));
+        let shard = Shard::new(casting.clone(), others).start();
+        let reader = casting.readers.register(shard.clone().recipient(), Purpose::Delivery);
+        self.members.hang(reader, shard);
+        self.members.answer_line();
     }
 
     /// Time goes by; the alarm rings if it is due.
@@ -220,4 +240,73 @@ async fn a_long_queue_does_not_wait_and_one_that_has_left_is_forgotten() {
     let id = *scene.members.members.keys().next().unwrap();
     scene.members.leave(id, Subscriptions::default());
     assert_eq!(scene.members.next_due(), None);
+}
+
+#[actix_rt::test]
+async fn the_alarm_rings_for_who_may_wait_least_and_again_for_the_others() {
+    let mut scene = Scene::new().await;
+    let patient = scene.join(&[(1, 1_000)]);
+    let hasty = scene.join(&[(2, 10)]);
+    scene.event(1, 10);
+    let casting = scene.members.casting.clone();
+    let members = mem::replace(&mut scene.members, Members::new(casting.clone()));
+    let shard = Shard::new(casting, Rc::new(RefCell::new(members))).start();
+    shard.send(RollCall).await.unwrap();
+
+    // Its time is over long before that for which the alarm is set.
+    scene.append(2, 10);
+    shard.send(Appended).await.unwrap();
+    let pass = async |ms| {
+        tokio::time::advance(Duration::from_millis(ms)).await;
+        // What the alarm does is done behind the first answer.
+        shard.send(RollCall).await.unwrap();
+        shard.send(RollCall).await.unwrap();
+    };
+    // Timers ring in the millisecond that follows.
+    pass(11).await;
+    assert_eq!((&**hasty.flushes.borrow(), &**patient.flushes.borrow()), (&[1][..], &[][..]));
+
+    pass(990).await;
+    assert_eq!(*patient.flushes.borrow(), [1]);
+}
+
+#[actix_rt::test]
+async fn more_than_one_portion_that_is_due_at_once_goes_without_waiting_for_an_event() {
+    let mut scene = Scene::new().await;
+    let wires: Vec<_> = (0..600).map(|_| scene.join(&[(1, 100)])).collect();
+    let flushed = || wires.iter().filter(|wire| *wire.flushes.borrow() == [1]).count();
+    scene.event(1, 10);
+    scene.hang_a_bell();
+
+    scene.pass(100).await;
+
+    assert_eq!(flushed(), 512);
+    assert_eq!(scene.members.next_due(), None, "no alarm comes for the others");
+    assert!(scene.members.rung, "but a turn does");
+    assert!(!scene.members.turn());
+    assert_eq!(flushed(), 600);
+}
+
+#[actix_rt::test]
+async fn who_is_held_back_while_his_time_ends_is_moved_on_when_he_is_let_go() {
+    let mut scene = Scene::new().await;
+    let wire = scene.join(&[(1, 100)]);
+    scene.event(1, 10);
+    let id = *scene.members.members.keys().next().unwrap();
+    // He asks for what has been, and goes on talking.
+    scene.members.hold(id, true);
+    let mut all = Subscriptions::default();
+    let limits = SessionConfig::default();
+    let change = all.subscribe("past", FILLS, Users::All, None, &limits).unwrap();
+    scene.members.change(id, &[Change { begins: Some(0), ..change }], &all);
+    assert!(!scene.members.turn(), "he is passed over");
+    scene.hang_a_bell();
+
+    scene.pass(100).await;
+    assert_eq!(*wire.flushes.borrow(), [1], "what was live before");
+    scene.members.hold(id, false);
+
+    assert!(scene.members.rung, "there is somebody to be moved on");
+    while scene.members.turn() {}
+    assert_eq!(scene.members.casting.stats.sessions.behind.get(), 0, "he is live");
 }

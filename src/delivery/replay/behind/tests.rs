@@ -101,6 +101,51 @@ fn only_who_skips_and_is_slow_and_has_not_asked_for_it_passes_over_what_it_misse
 }
 
 #[test]
+fn nobody_is_told_that_he_has_passed_over_nothing() {
+    let (mut slow, _) = behind(&[Policy::Skip], Cause::Slow);
+
+    assert!(slow.skip_to(100).is_empty() && slow.skip_to(99).is_empty());
+    assert_eq!(slow.skip_to(101).len(), 1);
+}
+
+#[test]
+fn what_begins_later_still_does_when_another_one_goes_back() {
+    let (mut behind, all) = behind(&[Policy::Disconnect], Cause::Past);
+    let (_, first) = all.iter().next().unwrap();
+    behind.begin(&first.change(ChangeKind::Follow), 500, &all);
+    behind.begins.get_mut(&first.key).unwrap().begins = 500;
+
+    behind.go_back(50, &[(7, 50)], &all);
+
+    assert!(behind.begins_above(499) && !behind.begins_above(500));
+}
+
+#[test]
+fn what_was_kept_goes_with_its_subscription_and_is_wanted_until_then() {
+    let (mut slow, mut all) = behind(&[Policy::Conflate(Key::Coin), Policy::Skip], Cause::Slow);
+    keep(&mut slow, 105);
+    slow.begins.values_mut().for_each(|want| want.begins = 200);
+    assert!(!slow.wants_nothing_up_to(200));
+
+    let gone = all.unsubscribe("0").unwrap();
+    slow.apply(&gone, &all);
+
+    assert!(slow.kept.is_none() && slow.wants_nothing_up_to(200));
+}
+
+#[test]
+fn who_has_asked_for_the_past_needs_all_of_it_whatever_the_policy() {
+    let (mut slow, all) = behind(&[Policy::Skip], Cause::Slow);
+    assert!(!slow.needs_everything());
+
+    let (_, first) = all.iter().next().unwrap();
+    slow.begins.clear();
+    slow.begin(&Change { begins: Some(50), ..first.change(ChangeKind::Follow) }, 50, &all);
+
+    assert!(slow.needs_everything());
+}
+
+#[test]
 fn a_session_that_only_skips_and_conflates_needs_nothing_it_has_missed() {
     let (mut slow, mut all) = behind(&[Policy::Skip, Policy::Disconnect], Cause::Slow);
     assert!(slow.needs_everything());

@@ -97,3 +97,28 @@ async fn a_read_in_the_order_of_arrival_looks_through_its_window_and_not_the_day
     // Those of the last batch are not summarized, and half a MiB around the window is looked through.
     assert!((batch..3 * batch).contains(&removed), "{plan:#?}");
 }
+
+#[actix_rt::test]
+async fn what_is_committed_while_a_page_is_read_is_left_to_the_next_one() {
+    let database = Database::new().await;
+    let store = database.open().await.unwrap();
+    let (mut writer, _) = store.open_writer().await.unwrap();
+    let seqs = async |after| {
+        let arrivals = store.arrivals(after, 10).await.unwrap();
+        arrivals.events.iter().map(|row| row.seq).collect::<Vec<_>>()
+    };
+    Content::of(vec![event(FILLS, 1, 0, 1), event(FILLS, 2, 0, 5_000)])
+        .commit(1, &mut *writer)
+        .await
+        .unwrap();
+    Content::of(vec![event(FILLS, 3, 0, 9_000_000)]).commit(2, &mut *writer).await.unwrap();
+
+    // As a read sees it that began between the two: the second one may have rows in a window that
+    // was read already, and where some of it follow, those would be missing for ever.
+    database.run("UPDATE nodecast.store_state SET last_seq = 5000").await;
+    assert_eq!(seqs(0).await, [1, 5_000]);
+    assert_eq!(seqs(5_000).await, [0; 0]);
+
+    database.run("UPDATE nodecast.store_state SET last_seq = 9000000").await;
+    assert_eq!(seqs(5_000).await, [9_000_000]);
+}

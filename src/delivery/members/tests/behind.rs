@@ -1,0 +1,62 @@
+//! Sessions that are behind: what they must neither lose nor get twice, and what they may cost.
+
+use super::*;
+
+#[actix_rt::test]
+async fn who_is_before_his_shard_gets_nothing_twice_that_it_has_yet_to_cast() {
+    let mut scene = Scene::new().await;
+    scene.join(false, None);
+    // More than one turn casts.
+    (0..600).for_each(|_| scene.append());
+    scene.join(false, Some(scene.seq));
+    scene.append();
+
+    let mut frames = 0;
+    while {
+        let (more, flushed) = scene.turn();
+        frames +=
+            flushed.iter().filter(|(number, _)| *number == 1).map(|(_, one)| one).sum::<usize>();
+        more
+    } {}
+
+    assert_eq!(frames, 2, "`live`, and the last event");
+}
+
+#[actix_rt::test]
+async fn who_has_no_room_loses_nothing_not_even_before_he_knows_that_he_is_behind() {
+    let mut scene = Scene::new().await;
+    scene.join(false, None);
+    scene.pipes[0].full.set(true);
+    let gap = Gap { topic: FILLS, first: 5, last: 6, opened: Timestamp(1), closed: None };
+    scene.append_with(vec![Notice::GapOpened(gap)]);
+    while scene.turn().0 {}
+    assert_eq!(scene.members.casting.stats.sessions.behind.get(), 1);
+
+    // Its socket takes all at once.
+    scene.pipes[0].full.set(false);
+    assert!(scene.members.writable(0));
+    scene.members.room(0);
+    while scene.turn().0 {}
+    assert_eq!(scene.members.casting.stats.sessions.behind.get(), 1, "what he wants is not known");
+
+    let mut all = Subscriptions::default();
+    all.subscribe("a", FILLS, Users::All, None, &SessionConfig::default()).unwrap();
+    scene.members.learn(0, &all);
+    scene.members.room(0);
+    assert_eq!(scene.turn().1, [(0, 2)], "the gap, and the event");
+    assert_eq!(scene.members.casting.stats.sessions.behind.get(), 0);
+}
+
+#[actix_rt::test]
+async fn a_turn_moves_only_so_many_on_who_are_behind() {
+    let mut scene = Scene::new().await;
+    scene.join(false, None);
+    (0..512).for_each(|_| scene.append());
+    while scene.turn().0 {}
+
+    (0..40).for_each(|_| scene.join(false, Some(FIRST_SEQ)));
+    let (more, flushed) = scene.turn();
+
+    assert!(more);
+    assert_eq!(flushed.len(), 16, "of 512 events each");
+}
