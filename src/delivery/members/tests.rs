@@ -363,7 +363,7 @@ async fn who_leaves_with_many_users_is_forgotten_by_turns_of_their_own() {
         bytes[..4].copy_from_slice(&number.to_be_bytes());
         Address(bytes)
     };
-    let users = Users::Listed((0..3 * FORGOTTEN_USERS as u32).map(users).collect());
+    let users = Users::Listed((0..3 * FORGOTTEN_PLACES as u32).map(users).collect());
     let change = all.subscribe("b", FILLS, users, None, &SessionConfig::default()).unwrap();
     scene.members.change(0, &[change], &all);
     scene.hang_a_bell();

@@ -298,7 +298,8 @@ async fn who_is_held_back_while_his_time_ends_is_moved_on_when_he_is_let_go() {
     let mut all = Subscriptions::default();
     let limits = SessionConfig::default();
     let change = all.subscribe("past", FILLS, Users::All, None, &limits).unwrap();
-    scene.members.change(id, &[Change { begins: Some(0), ..change }], &all);
+    let begins = Some(crate::event::Cursor { epoch: 0, run: 0, seq: 0, positions: Vec::new() });
+    scene.members.change(id, &[Change { begins, ..change }], &all);
     assert!(!scene.members.turn(), "he is passed over");
     scene.hang_a_bell();
 

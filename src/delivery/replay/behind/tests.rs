@@ -115,7 +115,8 @@ fn what_begins_later_still_does_when_another_one_goes_back() {
     behind.begin(&first.change(ChangeKind::Follow), 500, &all);
     behind.begins.get_mut(&first.key).unwrap().begins = 500;
 
-    behind.go_back(50, &[(7, 50)], &all);
+    let another = Change { key: 7, ..first.change(ChangeKind::Follow) };
+    behind.go_back(50, [&another].into_iter(), &all);
 
     assert!(behind.begins_above(499) && !behind.begins_above(500));
 }
@@ -140,7 +141,7 @@ fn who_has_asked_for_the_past_needs_all_of_it_whatever_the_policy() {
 
     let (_, first) = all.iter().next().unwrap();
     slow.begins.clear();
-    slow.begin(&Change { begins: Some(50), ..first.change(ChangeKind::Follow) }, 50, &all);
+    slow.begin(&Change { begins: Some(cursor(50)), ..first.change(ChangeKind::Follow) }, 50, &all);
 
     assert!(slow.needs_everything());
 }
