@@ -16,6 +16,8 @@ mod outboxes;
 #[cfg(feature = "failpoints")]
 #[path = "sessions/panics.rs"]
 mod panics;
+#[path = "sessions/pings.rs"]
+mod pings;
 #[path = "sessions/policies.rs"]
 mod policies;
 #[path = "sessions/resume.rs"]

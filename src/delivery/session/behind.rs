@@ -73,13 +73,13 @@ impl Session {
     /// not have to get everything.
     fn watch(&mut self, ctx: &mut Context<Self>) {
         self.watched = true;
-        let taken = self.wire.taken_bytes();
+        let taken = self.wire.received_bytes();
         ctx.run_later(self.config.session.stall_timeout, move |session, ctx| {
             session.watched = false;
             if session.closing || !session.wire.is_awaited() {
                 return;
             }
-            if session.wire.taken_bytes() == taken && session.seat.needs_everything() {
+            if session.wire.received_bytes() == taken && session.seat.needs_everything() {
                 session.close(&CloseReason::SlowConsumer, ctx);
             } else {
                 session.watch(ctx);
