@@ -10,7 +10,7 @@ use std::{fs::File, time::Instant};
 use common::{
     Client, PATIENCE, Setup, TestDaemon, database, eventually,
     node::{ALICE, Kind, append, fills_line, line},
-    receive, send,
+    receive, receive_type, send,
 };
 use serde_json::{Value, json};
 
@@ -162,6 +162,74 @@ fn a_hole_that_came_while_we_were_down_is_found() {
     let daemon = setup.start();
 
     eventually("it is found", || open_gaps(&daemon) == [(3, 19)]);
+}
+
+/// Resumes a subscription; gives what it is told before it is live, and the cursor of that.
+fn resume(client: &mut Client, id: &str, from: &str) -> (Vec<(u64, u64)>, String) {
+    send(client, &json!({"type": "subscribe", "id": id, "topic": "fills", "from": from}));
+    receive_type(client, "ack");
+    let mut gaps = Vec::new();
+    loop {
+        let frame = receive(client);
+        match frame["type"].as_str().unwrap() {
+            "gap" => gaps.push((frame["from"].as_u64().unwrap(), frame["to"].as_u64().unwrap())),
+            "live" => return (gaps, frame["cursor"].as_str().unwrap().to_owned()),
+            other => assert_eq!(other, "heartbeat", "{frame}"),
+        }
+    }
+}
+
+// The block behind the hole has nothing for anybody who is listed: no event stands behind the notice.
+#[test]
+fn a_gap_behind_a_cursor_is_told_once_though_no_event_follows() {
+    let mut setup = Setup::new();
+    setup.whitelist = format!("{ALICE}\n");
+    let mut file = Kind::fills(setup.node()).open(DAY, 9);
+    let daemon = setup.start();
+    let mut client = daemon.subscribe("fills");
+    write(&mut file, [1]);
+    let event = receive_type(&mut client, "event");
+    let at_event = event["cursor"].as_str().unwrap();
+    let poll = |cursor: &str| {
+        let path = format!("/v1/poll?topic=fills&timeout=0s&cursor={cursor}");
+        let (_, mut answer) = daemon.get(&path);
+        let cursor = answer["cursor"].as_str().unwrap().to_owned();
+        (std::mem::take(answer["events"].as_array_mut().unwrap()), cursor)
+    };
+    let (nothing, before) = poll(at_event);
+    assert!(nothing.is_empty(), "{nothing:?}");
+    drop(client);
+
+    append(&mut file, &(fills_line(5, "0x1e37a337ed460039d1b15bd3bc489de789768d5e", 1) + "\n"));
+    eventually("it is cast", || {
+        let answer = daemon.get("/v1/poll?topic=fills&timeout=0s").1;
+        answer["cursor"].as_str().unwrap().ends_with(".fills-5")
+    });
+
+    let mut client = daemon.connect("/v1/ws");
+    receive_type(&mut client, "hello");
+    let (gaps, live) = resume(&mut client, "a", at_event);
+    assert_eq!(gaps, [(2, 4)]);
+    let (gaps, _) = resume(&mut client, "b", at_event);
+    assert_eq!(gaps, [], "once for all subscriptions of a session");
+    let mut client = daemon.connect("/v1/ws");
+    receive_type(&mut client, "hello");
+    assert_eq!(resume(&mut client, "a", &live).0, [], "it knows");
+    // The hole has come between two polls, and the third does not find it again.
+    let (told, after) = poll(&before);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(
+        (&told[0]["type"], &told[0]["from"], &told[0]["to"]),
+        (&json!("gap"), &json!(2), &json!(4))
+    );
+    assert_eq!(poll(&after).0.len(), 0);
+    // Where an event follows, nothing is told twice either.
+    write(&mut file, [8]);
+    eventually("it is stored", || database::rows(&setup.database()).len() == 2);
+    let (told, after) = poll(&after);
+    let kinds: Vec<_> = told.iter().map(|one| one["type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["gap", "event"]);
+    assert_eq!(poll(&after).0.len(), 0);
 }
 
 // Files that were pruned before they were read.

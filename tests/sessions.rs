@@ -16,6 +16,8 @@ mod outboxes;
 #[cfg(feature = "failpoints")]
 #[path = "sessions/panics.rs"]
 mod panics;
+#[path = "sessions/pings.rs"]
+mod pings;
 #[path = "sessions/places.rs"]
 mod places;
 #[path = "sessions/policies.rs"]

@@ -125,6 +125,7 @@ impl Feeds {
             let mut change =
                 change.inspect_err(|error| error.count(&self.casting.stats.sessions))?;
             change.begins = (request.from != Since::Now).then(|| start.place());
+            change.heard = start.heard(&request.from, change.topic);
             changes.push(change);
         }
         // Before any event can be queued. Several topics begin where the first of them does.

@@ -62,6 +62,8 @@ struct Member {
     dialect: &'static dyn Dialect,
     /// Topics of its subscriptions.
     topics: Vec<Topic>,
+    /// From which position on its client has been told the gaps of topics whose past it has asked for.
+    heard: Vec<(Topic, u64)>,
     /// In a line of outboxes to flush.
     touched: bool,
     /// By when it has to be flushed, if something waits in it that may.
@@ -87,6 +89,8 @@ pub struct Members {
     /// The segment that is cast now or next, and how many of its events are done.
     position: u64,
     done: usize,
+    /// How many of its notices are told.
+    told: usize,
     /// That segment, once it has begun.
     current: Option<Arc<Segment>>,
     /// Those behind it that were read from the log in the same slice.
@@ -133,6 +137,7 @@ impl Members {
             next_id: 0,
             position,
             done: 0,
+            told: 0,
             pending: Vec::new().into_iter(),
             current: None,
             delivered,
@@ -189,6 +194,7 @@ impl Members {
             wire,
             dialect,
             topics: Vec::new(),
+            heard: Vec::new(),
             touched: false,
             due: None,
             closing: false,
@@ -242,6 +248,8 @@ impl Members {
             member.topics = subscriptions.iter().map(|(_, one)| one.topic).collect();
             member.topics.sort_unstable();
             member.topics.dedup();
+            let Member { topics, heard, .. } = member;
+            heard.retain(|(topic, _)| topics.contains(topic));
         }
     }
 
@@ -276,6 +284,9 @@ impl Members {
                 break true;
             }
             let Some(segment) = self.segment() else { break false };
+            if !self.tell_notices(&segment, &mut events, &mut frames) {
+                break true;
+            }
             let from = self.done;
             for event in &segment.events[from..] {
                 if events >= TURN_EVENTS || frames >= TURN_FRAMES {
@@ -295,8 +306,9 @@ impl Members {
                 let took = Timestamp::now().since(segment.read_at);
                 self.casting.stats.sessions.cast_durations.observe(took);
             }
+            self.delivered = segment.cursor();
             self.current = None;
-            self.done = 0;
+            (self.done, self.told) = (0, 0);
             self.position += 1;
             // An empty segment is work, too.
             events += 1;
@@ -348,11 +360,11 @@ impl Members {
     fn skip(&mut self) {
         self.current = None;
         self.pending = Vec::new().into_iter();
-        self.done = 0;
+        (self.done, self.told) = (0, 0);
         (self.position, self.delivered) = end_of(&self.casting.log);
     }
 
-    /// Gives the segment to go on with; its notices are told when it begins.
+    /// Gives the segment to go on with.
     fn segment(&mut self) -> Option<Arc<Segment>> {
         if let Some(current) = &self.current {
             return Some(current.clone());
@@ -366,10 +378,6 @@ impl Members {
             self.pending = slice.segments.into_iter();
         }
         let segment = self.pending.next()?;
-        for notice in &segment.notices {
-            let (gap, closed) = notice.gap();
-            self.tell(gap.topic, |dialect| dialect.gap(gap, closed));
-        }
         self.current = Some(segment.clone());
         Some(segment)
     }

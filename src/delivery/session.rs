@@ -8,6 +8,7 @@
 
 mod behind;
 mod ending;
+mod ping;
 
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
@@ -81,6 +82,8 @@ pub struct Session {
     casting: Arc<Casting>,
     config: Arc<Config>,
     last_heard: Instant,
+    /// When it was last asked for a sign of life.
+    asked: Option<Instant>,
     /// Set when the close frame is queued: what the client says is only read to find its end.
     closing: bool,
     /// What the client may still send in this minute.
@@ -123,6 +126,7 @@ impl Session {
             casting,
             config,
             last_heard: Instant::now(),
+            asked: None,
             closing: false,
             allowances,
             resuming: false,
@@ -292,23 +296,6 @@ impl Session {
             }
             Flush::Broken => ctx.stop(),
         }
-    }
-
-    /// Asks for a sign of life, and ends the session when none comes.
-    fn ping(&mut self, ctx: &mut Context<Self>) {
-        // Who is not listened to cannot answer.
-        if self.closing || !self.hears() {
-            return;
-        }
-        let asked = Instant::now();
-        // It is no answer: events that wait are no reason not to listen.
-        self.wire.force(frame::ping());
-        self.flush(ctx);
-        ctx.run_later(self.config.session.pong_timeout, move |session, ctx| {
-            if session.last_heard < asked && session.hears() {
-                session.close(&CloseReason::PingTimeout, ctx);
-            }
-        });
     }
 
     fn heartbeat(&mut self, ctx: &mut Context<Self>) {

@@ -9,6 +9,7 @@ use std::{
     future::poll_fn,
     io,
     net::Shutdown,
+    os::fd::AsRawFd,
     sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
@@ -83,6 +84,18 @@ impl Wire {
     /// Bytes that the socket took in all.
     pub fn taken_bytes(&self) -> u64 {
         self.taken.get()
+    }
+
+    /// Those of them that have reached the client's machine. A kernel tells that its send buffer has room
+    /// when a third of it is free only, which for a slow client takes long; this shows each step.
+    pub fn received_bytes(&self) -> u64 {
+        let mut under_way: libc::c_int = 0;
+        // SAFETY: the descriptor is open as long as the socket, and the answer is an `int`.
+        let asked =
+            unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut under_way) };
+        // A socket that does not tell is gone: nothing is under way.
+        let under_way = if asked == 0 { u64::try_from(under_way).unwrap_or(0) } else { 0 };
+        self.taken.get().saturating_sub(under_way)
     }
 
     /// The socket has become writable: what waits can be flushed.

@@ -120,6 +120,8 @@ pub struct Change {
     pub linger_ms: u16,
     /// It begins behind this place in the order of arrival; none: behind what is delivered now.
     pub begins: Option<Cursor>,
+    /// Its client knows of the gaps of the topic up to this position; none: it asks for none of the past.
+    pub heard: Option<u64>,
 }
 
 impl Change {
@@ -157,9 +159,9 @@ impl Change {
                 (Users::All, Some(Arc::new(Conditions([(INDEXED, first)].into()))))
             }
         };
-        let Self { kind, key, topic, policy, linger_ms, .. } = *self;
+        let Self { kind, key, topic, policy, linger_ms, heard, .. } = *self;
         let begins = self.begins.clone();
-        Some(Self { kind, key, topic, users, conditions, policy, linger_ms, begins })
+        Some(Self { kind, key, topic, users, conditions, policy, linger_ms, begins, heard })
     }
 }
 
@@ -334,7 +336,17 @@ impl Subscriptions {
         self.by_id.into_values().map(|one| {
             let Subscription { key, topic, users, conditions, policy, linger_ms } = one;
             let kind = ChangeKind::Unfollow;
-            Change { kind, key, topic, users, conditions, policy, linger_ms, begins: None }
+            Change {
+                kind,
+                key,
+                topic,
+                users,
+                conditions,
+                policy,
+                linger_ms,
+                begins: None,
+                heard: None,
+            }
         })
     }
 
@@ -364,7 +376,7 @@ impl Subscription {
     fn change_of(&self, kind: ChangeKind, users: Users) -> Change {
         let Self { key, topic, policy, linger_ms, .. } = *self;
         let conditions = self.conditions.clone();
-        Change { kind, key, topic, users, conditions, policy, linger_ms, begins: None }
+        Change { kind, key, topic, users, conditions, policy, linger_ms, begins: None, heard: None }
     }
 }
 

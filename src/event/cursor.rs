@@ -47,6 +47,16 @@ impl Cursor {
         }
         Ok(Self { epoch, run, seq, positions })
     }
+
+    /// How far a topic had come; `None` when it had not begun.
+    pub fn position(&self, topic: Topic) -> Option<u64> {
+        position_of(&self.positions, topic)
+    }
+}
+
+/// The position of one topic among those of several.
+pub fn position_of(positions: &[(Topic, u64)], topic: Topic) -> Option<u64> {
+    positions.iter().find(|(known, _)| *known == topic).map(|(_, position)| *position)
 }
 
 fn hex(text: &str) -> Result<u64, CursorError> {

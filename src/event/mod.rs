@@ -20,7 +20,7 @@ use serde::{Serialize, Serializer};
 
 pub use self::{
     address::{Address, AddressError},
-    cursor::{Cursor, CursorError},
+    cursor::{Cursor, CursorError, position_of},
     time::{TimeError, Timestamp},
 };
 

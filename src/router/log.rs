@@ -58,6 +58,8 @@ struct Ring {
     heads: Arc<Heads>,
     /// How far each topic has come in the store.
     committed_heads: Arc<Heads>,
+    /// How far each topic had come with what has left.
+    left_heads: Arc<Heads>,
 }
 
 impl Log {
@@ -70,8 +72,13 @@ impl Log {
             ..LogState::default()
         };
         let heads = Arc::new(heads);
-        let ring =
-            Ring { segments: VecDeque::new(), state, heads: heads.clone(), committed_heads: heads };
+        let ring = Ring {
+            segments: VecDeque::new(),
+            state,
+            heads: heads.clone(),
+            committed_heads: heads.clone(),
+            left_heads: heads,
+        };
         Arc::new(Self { max_bytes, ring: Mutex::new(ring) })
     }
 
@@ -114,6 +121,16 @@ impl Log {
         let is_done = |segment: &Arc<Segment>| segment.last_seq <= after;
         (after >= ring.state.left_seq)
             .then(|| ring.state.first + ring.segments.partition_point(is_done) as u64)
+    }
+
+    /// How far each topic had come before a segment, which may be the next one; `None` when it has left.
+    pub fn heads_before(&self, segment: u64) -> Option<Arc<Heads>> {
+        let ring = self.ring();
+        let ahead = segment.checked_sub(ring.state.first)? as usize;
+        Some(match ahead.checked_sub(1).and_then(|last| ring.segments.get(last)) {
+            Some(last) => last.heads().clone(),
+            None => ring.left_heads.clone(),
+        })
     }
 
     /// Everything below `next` is in the store: credits go back, old segments leave.
@@ -196,6 +213,7 @@ impl Ring {
             self.state.first += 1;
             self.state.bytes -= segment.cost_bytes();
             self.state.left_seq = segment.last_seq;
+            self.left_heads = segment.heads().clone();
             left.push(segment);
         }
     }

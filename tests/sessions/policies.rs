@@ -98,7 +98,7 @@ fn skip_goes_on_at_the_head_and_says_what_is_missing() {
         (&json!("gap"), &json!("fills"), &json!("mine"))
     );
     assert_eq!((&gap["skipped"], &gap["closed"]), (&json!(true), &json!(false)));
-    assert_eq!(gap["cursor"], had.last().unwrap()["cursor"]);
+    assert_eq!(seq(&gap["cursor"]), seq(&had.last().unwrap()["cursor"]));
     assert_eq!(seq(&gap["until"]), 300);
     server.wait_until("it is live", |stats| stats.sessions.behind.get() == 0);
     server.append(vec![long(200, ALICE, "BTC")]);
@@ -164,6 +164,7 @@ fn conflate_sends_the_newest_of_each_value_in_order_and_goes_on_live() {
     server.wait_until("it is live", |stats| stats.sessions.behind.get() == 0);
     let stats = &server.stats.sessions;
     assert_eq!(stats.conflated.get(), 197 - first);
+    // Its client may read before what was written is counted.
     server.wait_until("nothing is kept", |stats| stats.sessions.outbox_bytes.get() == 0);
     for block in 200..202 {
         server.append(vec![of_block(block)]);

@@ -86,6 +86,7 @@ impl Native {
         let Wanted { policy, linger_ms, .. } = wanted;
         let mut change = desk.subscriptions.begin(id.get(), wanted, desk.limits)?;
         change.begins = past.map(|(start, _)| start.place());
+        change.heard = past.and_then(|(start, from)| start.heard(from, change.topic));
         desk.changes.push(change);
         let cursor = match past {
             None => (desk.cursor)().to_string(),

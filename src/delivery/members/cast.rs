@@ -5,18 +5,17 @@ use std::{collections::VecDeque, time::Duration};
 use bytes::Bytes;
 use slog::warn;
 
-use super::{Member, Members};
+use super::{Member, Members, TURN_EVENTS, TURN_FRAMES};
 use crate::{
     delivery::{
         deflate,
-        dialect::Dialect,
         index::SessionId,
         outbox::Full,
         replay::{Behind, Cause, Place, Waits},
         session::Told,
     },
-    event::{Cursor, Topic},
-    router::log::{ENCODINGS, LogEvent},
+    event::Cursor,
+    router::log::{ENCODINGS, LogEvent, Notice, Segment},
     stats::Stats,
 };
 
@@ -71,14 +70,41 @@ impl Members {
         }
     }
 
-    /// Tells subscribers of a topic what their dialect has for it.
-    pub(super) fn tell(&mut self, topic: Topic, frame: impl Fn(&dyn Dialect) -> Option<Bytes>) {
+    /// Tells what is not told yet of a segment's notices, as much as fits into the turn. Gives whether that
+    /// is all of them.
+    pub(super) fn tell_notices(
+        &mut self,
+        segment: &Segment,
+        events: &mut usize,
+        frames: &mut usize,
+    ) -> bool {
+        while let Some(notice) = segment.notices.get(self.told) {
+            if *events >= TURN_EVENTS || *frames >= TURN_FRAMES {
+                return false;
+            }
+            *frames += self.tell(notice);
+            *events += 1;
+            self.told += 1;
+        }
+        true
+    }
+
+    /// Whether notices of a segment are told and no event of it is done: whoever joined here would miss
+    /// some.
+    pub(super) fn is_telling(&self) -> bool {
+        self.done == 0 && self.told > 0
+    }
+
+    /// Tells subscribers of its topic what their dialect has for a notice. Gives how many sessions were
+    /// looked at: that is the work.
+    fn tell(&mut self, notice: &Notice) -> usize {
+        let (gap, closed) = notice.gap();
         let mut frames: [Option<Option<Bytes>>; ENCODINGS] = Default::default();
         for (&id, member) in &mut self.members {
             if member.is_live()
-                && member.topics.contains(&topic)
+                && member.topics.contains(&gap.topic)
                 && let Some(frame) = frames[member.dialect.encoding()]
-                    .get_or_insert_with(|| frame(member.dialect))
+                    .get_or_insert_with(|| member.dialect.gap(gap, closed))
                     .clone()
                 && member.put(id, frame, &mut self.touched) == Err(Full)
             {
@@ -92,6 +118,7 @@ impl Members {
                 self.casting.stats.sessions.behind.add(1);
             }
         }
+        self.members.len()
     }
 }
 

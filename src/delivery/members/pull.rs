@@ -25,8 +25,8 @@ const TURN_EVENTS: usize = 8_192;
 /// What an event costs that may have to be compressed for its session alone, in events that need not.
 const PACKED_COST: usize = 8;
 
-/// Open gaps that a session is told which has read from the store: 100 KB.
-const TOLD_GAPS: usize = 1_000;
+/// Open gaps that a session is told at most before it is live: 100 KB.
+pub(super) const TOLD_GAPS: usize = 1_000;
 
 /// A page that a session waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +99,16 @@ impl Members {
             Some(behind) => behind,
         };
         behind.announces |= of_past;
+        for (topic, position) in follows().filter_map(|one| Some((one.topic, one.heard?))) {
+            // Once for all subscriptions that begin there.
+            let heard = member.heard.iter_mut().find(|(known, _)| *known == topic);
+            match heard {
+                Some((_, lowest)) if *lowest <= position => continue,
+                Some((_, lowest)) => *lowest = position,
+                None => member.heard.push((topic, position)),
+            }
+            behind.unheard.push((topic, position));
+        }
         if lowest < behind.cursor.seq {
             behind.go_back(lowest, follows(), all);
         }
@@ -260,6 +270,8 @@ impl Members {
             // Pages in use are bounded by the places.
             behind.page = None;
         }
+        let has_to_hear = matches!(ended, Ended::Joined) && !behind.unheard.is_empty();
+        let heads = if has_to_hear { self.cursor().positions } else { Vec::new() };
         let Some(member) = self.members.get_mut(&id) else { return looked_at };
         match ended {
             Ended::Slice => {}
@@ -270,6 +282,8 @@ impl Members {
                     let gaps = self.casting.stats.router.gaps.newest(&member.topics, TOLD_GAPS);
                     let frames = gaps.iter().filter_map(|gap| member.dialect.gap(gap, false));
                     frames.for_each(|frame| member.wire.force(frame));
+                } else {
+                    member.tell_unheard(&mut behind, &heads, &self.casting.stats);
                 }
                 if behind.announces
                     && let Some(frame) = member.dialect.live(&behind.cursor)

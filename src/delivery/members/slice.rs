@@ -1,16 +1,17 @@
 //! What one session that is behind gets at one time, and by what that ends.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
-use super::{Member, Members};
+use super::{Member, Members, pull::TOLD_GAPS};
 use crate::{
     delivery::{
         Casting,
         index::SessionId,
         replay::{Behind, Page, Place, Waits},
     },
-    event::Topic,
+    event::{Topic, position_of},
     router::log::Notice,
+    stats::Stats,
 };
 
 /// Most events that are looked at for one session before the next has its turn.
@@ -51,6 +52,11 @@ impl Members {
                             // It has left between the two questions.
                             continue;
                         }
+                        let Some(heads) = log.heads_before(segment) else { continue };
+                        if !behind.from_store {
+                            member.tell_unheard(behind, &heads.positions, stats);
+                            behind.cursor.positions.clone_from(&heads.positions);
+                        }
                         let events = slice.segments.first().map_or(&[][..], |one| &one.events);
                         let done = events.partition_point(|event| event.sequenced.seq <= seq);
                         behind.place = Place::Log { segment, done };
@@ -87,7 +93,9 @@ impl Members {
                     }
                 }
                 Place::Log { segment, done }
-                    if (segment, done) == here && !behind.begins_above(behind.cursor.seq) =>
+                    if (segment, done) == here
+                        && !self.is_telling()
+                        && !behind.begins_above(behind.cursor.seq) =>
                 {
                     let is_all = member.send_kept(behind);
                     return (looked_at, if is_all { Ended::Joined } else { Ended::Slice });
@@ -117,7 +125,11 @@ impl Members {
                     }
                     behind.place = match done < found.events.len() || is_here {
                         true => Place::Log { segment, done },
-                        false => Place::Log { segment: segment + 1, done: 0 },
+                        false => {
+                            // How far topics came in it is known at its end.
+                            behind.cursor = found.cursor();
+                            Place::Log { segment: segment + 1, done: 0 }
+                        }
                     };
                     if cast < most {
                         return (looked_at, Ended::Slice);
@@ -129,6 +141,23 @@ impl Members {
 }
 
 impl Member {
+    /// Queues the gaps that are open, that its client does not know of, and that had been noticed when
+    /// topics had come this far.
+    pub(super) fn tell_unheard(&self, behind: &mut Behind, heads: &[(Topic, u64)], stats: &Stats) {
+        let unheard = mem::take(&mut behind.unheard);
+        if unheard.is_empty() {
+            return;
+        }
+        let topics: Vec<_> = unheard.iter().map(|(topic, _)| *topic).collect();
+        for gap in stats.router.gaps.newest(&topics, TOLD_GAPS) {
+            let is_new = position_of(&unheard, gap.topic).is_some_and(|heard| gap.last > heard)
+                && position_of(heads, gap.topic).is_some_and(|head| gap.last <= head);
+            if is_new && let Some(frame) = self.dialect.gap(&gap, false) {
+                self.wire.force(frame);
+            }
+        }
+    }
+
     /// Queues what its dialect has for these notices, of the topics it follows.
     fn tell_past(&self, notices: &[Notice]) {
         for notice in notices {

@@ -152,6 +152,7 @@ impl Scene {
         self.append_with(Vec::new());
     }
 
+    /// Appends an event behind these notices.
     fn append_with(&mut self, notices: Vec<Notice>) {
         self.seq += 1;
         let id = EventId { topic: FILLS, position: self.seq, index: 0, part: 0 };
@@ -258,6 +259,44 @@ async fn what_is_live_does_not_wait_for_the_sockets_of_those_who_are_behind() {
     }
     // Two events and `live`.
     assert!(sent[1..].iter().all(|frames| *frames == 3), "{sent:?}");
+}
+
+#[actix_rt::test]
+async fn a_turn_tells_a_portion_of_many_notices_and_nobody_joins_between_them() {
+    const MEMBERS: usize = 256;
+    const GAPS: usize = 600;
+    let mut scene = Scene::new().await;
+    (0..MEMBERS).for_each(|_| scene.join(false, None));
+    let gaps = (0..GAPS as u64).map(|number| {
+        let (first, opened) = (2 * number, Timestamp(0));
+        Notice::GapOpened(Gap { topic: FILLS, first, last: first, opened, closed: None })
+    });
+    scene.append_with(gaps.collect());
+
+    let (more, mut flushed) = scene.turn();
+    flushed.sort_unstable();
+
+    assert!(more);
+    let portion = TURN_FRAMES / MEMBERS;
+    assert!(flushed.iter().copied().eq((0..MEMBERS).map(|number| (number, portion))));
+    // Who begins before all that has to be told all of it, though the next turn ends between them too.
+    scene.join(false, Some(FIRST_SEQ));
+    let mut sent = [portion, 0];
+    loop {
+        let (more, flushed) = scene.turn();
+        for (number, frames) in flushed {
+            match number {
+                0 => sent[0] += frames,
+                MEMBERS => sent[1] += frames,
+                _ => {}
+            }
+        }
+        if !more {
+            break;
+        }
+    }
+    // The event too, and for one of them that it is live.
+    assert_eq!(sent, [GAPS + 1, GAPS + 2]);
 }
 
 #[actix_rt::test]

@@ -103,6 +103,9 @@ pub struct Behind {
     pub admitted: bool,
     /// Some of what it got came from the store, which gives events only: of gaps it knows nothing.
     pub from_store: bool,
+    /// Topics of whose gaps its client knows up to this position only: what was noticed behind it, and
+    /// stands before the place from which it goes on in the log, is told first.
+    pub unheard: Vec<(Topic, u64)>,
     /// The page it reads from.
     pub page: Option<Arc<Page>>,
     /// Reads of the store that have failed since one succeeded.
@@ -130,6 +133,7 @@ impl Behind {
             announces: false,
             admitted: false,
             from_store: false,
+            unheard: Vec::new(),
             page: None,
             failures: 0,
             wants: None,

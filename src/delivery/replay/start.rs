@@ -270,6 +270,14 @@ impl Pages {
     }
 }
 
+impl Start {
+    /// Up to which position of a topic a client knows of the gaps that begins here; `None` where it has
+    /// not been before, and asks for no gaps.
+    pub fn heard(&self, from: &Since, topic: Topic) -> Option<u64> {
+        matches!(from, Since::Cursor(_)).then(|| self.cursor.position(topic).unwrap_or(0))
+    }
+}
+
 impl Wanted {
     fn matches(&self, event: &Event) -> bool {
         let of_user = match &self.users {

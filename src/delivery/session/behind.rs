@@ -114,14 +114,14 @@ impl Session {
     /// log and in the store. So may one that does not have to get everything.
     fn watch(&mut self, ctx: &mut Context<Self>) {
         self.watched = true;
-        let taken = self.wire.taken_bytes();
+        let taken = self.wire.received_bytes();
         ctx.run_later(self.config.session.stall_timeout, move |session, ctx| {
             session.watched = false;
             if session.closing || !session.wire.is_awaited() {
                 return;
             }
             let has_to_read = session.full || session.seat.needs_everything();
-            if has_to_read && session.wire.taken_bytes() == taken {
+            if has_to_read && session.wire.received_bytes() == taken {
                 session.close(&CloseReason::SlowConsumer, ctx);
             } else {
                 session.watch(ctx);

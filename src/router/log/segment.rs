@@ -144,6 +144,11 @@ impl Segment {
         }
     }
 
+    /// "Delivered up to the end of this batch."
+    pub fn cursor(&self) -> Cursor {
+        self.heads.cursor(self.last_seq)
+    }
+
     /// Takes the credit out, once: to give it back with the commit or to report the batch as lost.
     pub(super) fn take_credit(&self) -> Option<Credit> {
         self.credit.lock().unwrap_or_else(PoisonError::into_inner).take()

@@ -99,6 +99,22 @@ async fn a_committed_event_stays_for_readers_while_there_is_room() {
 }
 
 #[actix_rt::test]
+async fn how_far_topics_came_before_a_segment_is_known_though_the_one_before_has_left() {
+    let lost = Probe::<BatchLost>::start();
+    let budget = Budget::new(1_000, lost.recipient());
+    let at = |position| Heads { positions: vec![(FILLS, position)], ..Heads::default() };
+    let log = Log::new(0, 0, at(5));
+    for position in 6..=8 {
+        log.append(NewSegment { heads: Arc::new(at(position)), ..segment(&budget, &[position]) });
+    }
+    let before = |number| log.heads_before(number).map(|heads| heads.positions[0].1);
+
+    assert_eq!([0, 1, 2, 3].map(before), [5, 6, 7, 8].map(Some));
+    log.commit(2);
+    assert_eq!([0, 1, 2, 3].map(before), [None, None, Some(7), Some(8)]);
+}
+
+#[actix_rt::test]
 async fn abandoned_batches_are_reported_as_lost_and_readers_go_on() {
     let lost = Probe::<BatchLost>::start();
     let budget = Budget::new(1_000, lost.recipient());
