@@ -95,6 +95,7 @@ fn clients_of_every_kind_are_sent_away_and_refused_while_all_else_goes_on_until_
 
     assert_eq!(code, Some(0), "{said}");
     assert!(said.ends_with("drained: no session is left\n"), "{said}");
+    eventually("the log tells", || daemon.log().contains("clients are sent away and none let in"));
     let polled: Value = serde_json::from_str(&poll.join().unwrap()).unwrap();
     assert_eq!(polled["events"], json!([]));
     assert!(polled["cursor"].is_string());

@@ -236,6 +236,11 @@ fn a_client_that_never_wakes_up_is_cut_off() {
 
     eventually("its session is closed", || session_figure(&daemon, "closed") == 1);
     assert_eq!(session_figure(&daemon, "slow_consumers"), 1);
+    eventually("its operator is told which", || {
+        let log = daemon.log();
+        let mut lines = log.lines().filter(|line| line.contains("client is sent away"));
+        lines.any(|line| line.contains("slow consumer") && line.contains("127.0.0.1"))
+    });
     assert_eq!(session_figure(&daemon, "subscriptions"), 0);
     assert_eq!(session_figure(&daemon, "outbox_bytes"), 0);
     // Though it reads nothing: the kernel holds nothing for it any more.

@@ -97,13 +97,13 @@ impl Common {
 pub struct Fanout {
     #[command(flatten)]
     pub common: Common,
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub sessions: u32,
     /// Events in one block, which a server may send by one write; a list is measured one by one
     #[arg(long, default_value = "1,16", value_delimiter = ',')]
     pub merge: Vec<u32>,
     /// What sessions ask for, such as all=1,user=7,coin=1,where=1. The raw writer knows only
-    /// everybody, and is left out for others
+    /// everybody, by WebSocket, and is left out for others
     #[arg(long, value_name = "MIX")]
     pub mix: Option<crate::traffic::Mix>,
     /// Daemon and raw writer take turns so often
@@ -128,7 +128,7 @@ pub struct Scale {
 pub struct Isolation {
     #[command(flatten)]
     pub common: Common,
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub sessions: u32,
     /// Clients besides those, in per cent of them, that stop reading
     #[arg(long, default_value_t = 1.0, value_parser = positive)]
@@ -162,7 +162,7 @@ pub struct Soak {
     pub common: Common,
     #[arg(long, default_value_t = 30.0, value_parser = positive)]
     pub minutes: f64,
-    #[arg(long, default_value_t = 5_000)]
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub sessions: u32,
     /// Clients that go and come in a second
     #[arg(long, default_value_t = 500.0, value_parser = positive)]

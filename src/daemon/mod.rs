@@ -219,7 +219,10 @@ impl Daemon {
                 store: described,
                 writer: pipeline.writer.clone().recipient(),
             }),
-            Box::new(DrainCommand { sessions: sessions.clone() }),
+            Box::new(DrainCommand {
+                sessions: sessions.clone(),
+                logger: logger.new(o!("component" => "delivery")),
+            }),
         ];
         let control = listen_for_commands(&state_dir, commands, &mut threads, &stats, logger);
         let Pipeline {

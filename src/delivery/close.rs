@@ -4,6 +4,9 @@
 
 use std::time::Duration;
 
+use slog::{Logger, debug, info};
+
+use super::client::Client;
 use crate::stats::{Counter, Endings};
 
 /// Why a session ends.
@@ -77,6 +80,19 @@ impl CloseReason {
             Self::Missed => "events were missed",
             Self::TooMany => "too many messages or bytes in a minute",
             Self::Client(_) => "",
+        }
+    }
+
+    /// Says that a session ends, and whose it is. What is done to one client is what its operator will ask
+    /// for; what clients do, or what is done to all, is for the search of faults.
+    pub fn log(&self, client: &Client, logger: &Logger) {
+        match self {
+            Self::SlowConsumer | Self::Evicted | Self::PingTimeout | Self::TooMany => {
+                info!(logger, "client is sent away";
+                    "client" => %client, "reason" => self.text(), "code" => self.code());
+            }
+            _ => debug!(logger, "session closes";
+                "client" => %client, "reason" => self.text(), "code" => self.code()),
         }
     }
 

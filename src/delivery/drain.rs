@@ -11,6 +11,7 @@ use actix_rt::time::sleep;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use slog::{Logger, info};
 use tokio::time::Instant;
 
 use super::{session::LINGER, set::SessionSet};
@@ -48,6 +49,7 @@ pub struct Drained {
 /// Has the sessions drained.
 pub struct DrainCommand {
     pub sessions: Arc<SessionSet>,
+    pub logger: Logger,
 }
 
 impl DrainCommand {
@@ -58,6 +60,8 @@ impl DrainCommand {
 
     async fn drain(&self, over: Duration, told: &Told) -> Result<Drained, Refusal> {
         self.sessions.drain(over).map_err(|_| Refusal::new("stopping", "the daemon stops"))?;
+        info!(self.logger, "clients are sent away and none let in, until this is cancelled";
+            "sessions" => self.sessions.open(), "over_ms" => over.as_millis());
         // The last one is told at the end of the time, and may take its farewell late.
         let deadline = Instant::now() + over + 2 * LINGER;
         loop {
@@ -91,6 +95,9 @@ impl Command for DrainCommand {
             }
             DrainOrder::Cancel => {
                 let draining = self.sessions.cancel_drain();
+                if draining {
+                    info!(self.logger, "clients are let in again"; "sessions" => self.sessions.open());
+                }
                 Drained { draining, ..self.drained() }
             }
         };

@@ -216,7 +216,7 @@ impl Feed {
         if std::mem::replace(&mut self.closing, true) {
             return;
         }
-        debug!(self.casting.logger, "feed ends"; "reason" => reason.text());
+        reason.log(&self.request.client, &self.casting.logger);
         let stats = &self.casting.stats.sessions;
         reason.counter(&stats.endings).add(1);
         if matches!(reason, CloseReason::SlowConsumer) {

@@ -4,9 +4,9 @@
 //! Invariants: a session is counted from its entry until its socket or body is dropped; nobody has a
 //! place who entered after the gate was shut; every refusal is counted by its reason.
 
+mod places;
+
 use std::{
-    collections::HashMap,
-    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
@@ -15,81 +15,17 @@ use actix::Addr;
 use futures_util::future::join_all;
 use tokio::{sync::Notify, time::Instant};
 
+pub use self::places::EnterError;
+use self::places::{Gate, Places};
 use super::{
     client::Client,
     close::CloseReason,
-    rate::{Allowances, Recovering, SharedAllowances},
+    rate::SharedAllowances,
     shard::{LetStay, SendAway, Shard},
 };
 use crate::{
-    config::SessionConfig,
-    event::Timestamp,
-    fail_point,
-    roll_call::RollCall,
-    stats::{Counter, Refusals, Stats},
+    config::SessionConfig, event::Timestamp, fail_point, roll_call::RollCall, stats::Stats,
 };
-
-/// Why a client may not have a session now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum EnterError {
-    #[error("as many sessions are open as are allowed")]
-    Full,
-    #[error("as many sessions of this address are open as are allowed")]
-    CrowdedAddress,
-    #[error("as many sessions of this identity are open as are allowed")]
-    CrowdedIdentity,
-    #[error("the server is draining: it takes no new sessions")]
-    Draining,
-    #[error("the server is shutting down")]
-    Closing,
-}
-
-impl EnterError {
-    /// The name that programs compare; it never changes.
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::Full => "too_many_sessions",
-            Self::CrowdedAddress => "too_many_of_address",
-            Self::CrowdedIdentity => "too_many_of_identity",
-            Self::Draining => "draining",
-            Self::Closing => "shutting_down",
-        }
-    }
-
-    /// Whether it is this client's own number that is too high.
-    pub fn is_own(self) -> bool {
-        matches!(self, Self::CrowdedAddress | Self::CrowdedIdentity)
-    }
-
-    /// `Retry-After`, seconds.
-    pub fn retry_after_secs(self) -> u64 {
-        match self {
-            // All who were sent away at once ask again: not all in the same second.
-            Self::Draining => fastrand::u64(5..=15),
-            Self::Full | Self::CrowdedAddress | Self::CrowdedIdentity | Self::Closing => 5,
-        }
-    }
-
-    fn counter(self, refusals: &Refusals) -> &Counter {
-        match self {
-            Self::Full => &refusals.too_many_sessions,
-            Self::CrowdedAddress => &refusals.too_many_of_address,
-            Self::CrowdedIdentity => &refusals.too_many_of_identity,
-            Self::Draining => &refusals.draining,
-            Self::Closing => &refusals.shutting_down,
-        }
-    }
-}
-
-/// Whether clients are let in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Gate {
-    #[default]
-    Open,
-    Draining,
-    /// For good.
-    Closing,
-}
 
 /// All sessions of the daemon, of every HTTP worker: who may have one, and their common end.
 pub struct SessionSet {
@@ -102,24 +38,6 @@ pub struct SessionSet {
     /// Somebody sees to it that less waits for all clients together.
     pub(super) relieving: AtomicBool,
     stats: Arc<Stats>,
-}
-
-/// Who is in.
-#[derive(Default)]
-struct Places {
-    open: usize,
-    /// How many each address has open.
-    addresses: HashMap<IpAddr, usize>,
-    identities: HashMap<Arc<str>, OfIdentity>,
-    /// Those that have none open and have not all of their allowance.
-    recovering: Recovering,
-    gate: Gate,
-}
-
-/// What the sessions of one identity share while any of them is open.
-struct OfIdentity {
-    open: usize,
-    allowances: SharedAllowances,
 }
 
 /// The place of one session.
@@ -148,31 +66,13 @@ impl SessionSet {
         limits: &SessionConfig,
     ) -> Result<Permit, EnterError> {
         let mut places = self.places();
-        let places = &mut *places;
-        if let Err(error) = places.has_room(&client, limits) {
-            error.counter(&self.stats.sessions.refusals).add(1);
-            return Err(error);
-        }
-        let now = Instant::now();
-        places.open += 1;
-        if let Some(address) = client.address {
-            *places.addresses.entry(address).or_default() += 1;
-        }
-        let allowances = match &client.identity {
-            None => Allowances::shared(limits, now),
-            Some(identity) => {
-                let Places { identities, recovering, .. } = places;
-                let of_identity = identities.entry(identity.clone()).or_insert_with(|| {
-                    OfIdentity { open: 0, allowances: recovering.take(identity, limits, now) }
-                });
-                of_identity.open += 1;
-                of_identity.allowances.clone()
-            }
-        };
+        let entered = places.enter(&client, limits, Instant::now());
+        let allowances =
+            entered.inspect_err(|error| error.counter(&self.stats.sessions.refusals).add(1))?;
         let stats = &self.stats.sessions;
         stats.open.add(1);
         stats.opened.add(1);
-        stats.identities.set(places.identities.len() as i64);
+        stats.identities.set(places.identities() as i64);
         Ok(Permit { set: self.clone(), client, allowances })
     }
 
@@ -181,7 +81,7 @@ impl SessionSet {
     }
 
     pub fn open(&self) -> usize {
-        self.places().open
+        self.places().open()
     }
 
     /// Lets nobody in any more and sends away whoever has a session, spread evenly over a time; those
@@ -310,51 +210,6 @@ impl SessionSet {
     }
 }
 
-impl Places {
-    fn has_room(&self, client: &Client, limits: &SessionConfig) -> Result<(), EnterError> {
-        let is_below = |open: usize, most: usize| most == 0 || open < most;
-        match self.gate {
-            Gate::Open => {}
-            Gate::Draining => return Err(EnterError::Draining),
-            Gate::Closing => return Err(EnterError::Closing),
-        }
-        if self.open >= limits.max_sessions {
-            return Err(EnterError::Full);
-        }
-        let of_address = client.address.and_then(|address| self.addresses.get(&address));
-        if !is_below(of_address.copied().unwrap_or(0), limits.max_per_address) {
-            return Err(EnterError::CrowdedAddress);
-        }
-        let of_identity = client.identity.as_ref().and_then(|one| self.identities.get(one));
-        if !is_below(of_identity.map_or(0, |one| one.open), limits.max_per_identity) {
-            return Err(EnterError::CrowdedIdentity);
-        }
-        Ok(())
-    }
-
-    fn leave(&mut self, client: &Client) {
-        self.open -= 1;
-        if let Some(address) = client.address
-            && let Some(open) = self.addresses.get_mut(&address)
-        {
-            *open -= 1;
-            if *open == 0 {
-                self.addresses.remove(&address);
-            }
-        }
-        if let Some(identity) = &client.identity
-            && let Some(of_identity) = self.identities.get_mut(identity)
-        {
-            of_identity.open -= 1;
-            if of_identity.open == 0
-                && let Some(gone) = self.identities.remove(identity)
-            {
-                self.recovering.keep(identity.clone(), gone.allowances, Instant::now());
-            }
-        }
-    }
-}
-
 impl Permit {
     /// What this client may send; shared by all sessions of its identity.
     pub fn allowances(&self) -> SharedAllowances {
@@ -371,11 +226,11 @@ impl Drop for Permit {
         let set = &self.set;
         let stats = &set.stats.sessions;
         let mut places = set.places();
-        places.leave(&self.client);
+        let open = places.leave(&self.client, Instant::now());
         stats.open.add(-1);
         stats.closed.add(1);
-        stats.identities.set(places.identities.len() as i64);
-        if places.open == 0 {
+        stats.identities.set(places.identities() as i64);
+        if open == 0 {
             set.gone.notify_waiters();
         }
         drop(places);
@@ -466,7 +321,7 @@ mod tests {
         ] {
             assert_eq!(counter.get(), 1);
         }
-        assert!(set.places().addresses.is_empty(), "no address is remembered");
+        assert!(set.places().addresses() == 0, "no address is remembered");
         assert_eq!((set.open(), stats.open.get(), stats.identities.get()), (0, 0, 0));
         assert_eq!((stats.opened.get(), stats.closed.get()), (6, 6), "who is refused never was in");
     }

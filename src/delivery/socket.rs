@@ -20,6 +20,7 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::{
+    client::Client,
     outbox::{Full, Outbox},
     outlet::{Flush, Outlet},
     set::Permit,
@@ -46,7 +47,7 @@ pub struct Wire {
     packs_from: usize,
     stats: Arc<Stats>,
     /// Given back last: whoever sees no session open also sees all of their frames counted.
-    _permit: Permit,
+    permit: Permit,
 }
 
 impl Wire {
@@ -77,8 +78,12 @@ impl Wire {
             resting: Cell::new(false),
             packs_from,
             stats,
-            _permit: permit,
+            permit,
         })
+    }
+
+    pub fn client(&self) -> &Client {
+        self.permit.client()
     }
 
     /// Bytes that the socket took in all.

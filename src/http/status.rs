@@ -14,7 +14,7 @@ use crate::{
     config::Reload,
     event::{Timestamp, Topic},
     router::ledger::Gap,
-    stats::{Gauge, StreamStats},
+    stats::{Gauge, Refusals, StreamStats},
     store::{StoreError, StoreSize},
     whitelist::{SourceKind, SourceState},
 };
@@ -246,6 +246,7 @@ struct SessionsStatus {
     identities: i64,
     opened: u64,
     closed: u64,
+    refused: RefusedStatus,
     subscriptions: i64,
     frames_queued: u64,
     frames_sent: u64,
@@ -261,6 +262,28 @@ struct SessionsStatus {
     ping_timeouts: u64,
     bad_frames: u64,
     panics: u64,
+}
+
+/// Clients that were not let in, by the code that they were told.
+#[derive(Debug, Serialize)]
+struct RefusedStatus {
+    too_many_sessions: u64,
+    too_many_of_address: u64,
+    too_many_of_identity: u64,
+    draining: u64,
+    shutting_down: u64,
+}
+
+impl RefusedStatus {
+    fn of(refusals: &Refusals) -> Self {
+        Self {
+            too_many_sessions: refusals.too_many_sessions.get(),
+            too_many_of_address: refusals.too_many_of_address.get(),
+            too_many_of_identity: refusals.too_many_of_identity.get(),
+            draining: refusals.draining.get(),
+            shutting_down: refusals.shutting_down.get(),
+        }
+    }
 }
 
 pub async fn status(state: State) -> HttpResponse {
@@ -516,6 +539,7 @@ fn sessions(state: &ApiState) -> SessionsStatus {
         identities: stats.identities.get(),
         opened: stats.opened.get(),
         closed: stats.closed.get(),
+        refused: RefusedStatus::of(&stats.refusals),
         subscriptions: stats.subscriptions.get(),
         frames_queued: stats.frames_queued.get(),
         frames_sent: stats.frames_sent.get(),

@@ -3,7 +3,6 @@
 use std::mem;
 
 use actix::prelude::*;
-use slog::debug;
 
 use super::{LINGER, Session};
 use crate::delivery::{
@@ -43,8 +42,7 @@ impl Session {
             | CloseReason::TooMany
             | CloseReason::Client(_) => {}
         }
-        debug!(self.casting.logger, "session closes";
-            "reason" => reason.text(), "code" => reason.code());
+        reason.log(self.wire.client(), &self.casting.logger);
         if reason.drops_queue() {
             self.wire.abandon();
         }
