@@ -15,19 +15,14 @@ mod pull;
 mod slice;
 mod slow;
 
-use std::{
-    collections::{HashMap, VecDeque},
-    mem,
-    rc::Rc,
-    sync::Arc,
-};
+use std::{collections::HashMap, mem, rc::Rc, sync::Arc};
 
 use actix::{Addr, Recipient};
 use ahash::RandomState;
 use tokio::time::Instant;
 
 pub use self::pull::Fetch;
-use self::{linger::Lingering, parting::Parting};
+use self::{flush::Flushing, linger::Lingering, parting::Parting, pull::CatchUp};
 use super::{
     Casting,
     close::CloseReason,
@@ -100,24 +95,8 @@ pub struct Members {
     /// Reused from event to event.
     interested: Vec<Interest>,
     lingering: Lingering,
-    /// In whose outboxes something was put, and how many of them, from the front, may be flushed now.
-    touched: VecDeque<SessionId>,
-    due: usize,
-    /// The same of sessions that are behind: their outboxes are flushed as they are filled.
-    late: VecDeque<SessionId>,
-    /// Events that were cast since outboxes were last released.
-    unflushed: usize,
-    /// Sessions that are behind and can be moved on.
-    line: VecDeque<SessionId>,
-    /// Those that are before us: what they have of another worker we have not cast yet.
-    ahead: Vec<SessionId>,
-    /// Pages to be read.
-    fetches: Vec<Fetch>,
-    /// How many use the store, and who waits for a place there.
-    admitted: usize,
-    unadmitted: VecDeque<SessionId>,
-    /// The last page that was asked for could not be read.
-    unread: bool,
+    flushing: Flushing,
+    catch_up: CatchUp,
     /// Our shard, and whether it was told that there is something to do.
     bell: Option<Addr<Shard>>,
     rung: bool,
@@ -142,17 +121,9 @@ impl Members {
             current: None,
             delivered,
             interested: Vec::new(),
-            touched: VecDeque::new(),
-            due: 0,
-            late: VecDeque::new(),
+            flushing: Flushing::default(),
+            catch_up: CatchUp::default(),
             lingering: Lingering::default(),
-            unflushed: 0,
-            line: VecDeque::new(),
-            ahead: Vec::new(),
-            fetches: Vec::new(),
-            admitted: 0,
-            unadmitted: VecDeque::new(),
-            unread: false,
             bell: None,
             rung: false,
             parting: None,
@@ -314,13 +285,13 @@ impl Members {
             events += 1;
         };
         self.pull();
-        self.unflushed += events;
-        if !more || self.unflushed >= MERGED_EVENTS {
+        self.flushing.unflushed += events;
+        if !more || self.flushing.unflushed >= MERGED_EVENTS {
             self.release();
         }
         self.flush();
         more || self.has_due()
-            || !self.line.is_empty()
+            || !self.catch_up.line.is_empty()
             || self.can_admit()
             || self.index.is_leaving()
     }

@@ -8,7 +8,7 @@ use slog::warn;
 use super::{Member, Members, TURN_EVENTS, TURN_FRAMES};
 use crate::{
     delivery::{
-        deflate,
+        Casting, deflate,
         index::SessionId,
         outbox::Full,
         replay::{Behind, Cause, Place, Waits},
@@ -29,23 +29,23 @@ impl Members {
             if let Some(member) = self.members.get_mut(&id).filter(|member| member.is_live()) {
                 let frame = member.frame(event, false, &self.casting.stats);
                 let put = match interest.linger_ms() {
-                    0 => member.put(id, frame, &mut self.touched),
+                    0 => member.put(id, frame, &mut self.flushing.touched),
                     ms => {
                         let linger = Duration::from_millis(ms);
-                        member.put_by(id, frame, linger, &mut self.touched, &mut self.lingering)
+                        member.put_by(
+                            id,
+                            frame,
+                            linger,
+                            &mut self.flushing.touched,
+                            &mut self.lingering,
+                        )
                     }
                 };
                 if put == Err(Full) {
                     let place = Place::Log { segment: self.position, done: self.done };
                     let seq = event.sequenced.seq - 1;
                     let cursor = Cursor { seq, ..self.delivered.clone() };
-                    member.fall_behind(
-                        place,
-                        cursor,
-                        self.casting.pages.deleted_seq(),
-                        Cause::Slow,
-                    );
-                    self.casting.stats.sessions.behind.add(1);
+                    member.fall_behind(place, cursor, Cause::Slow, &self.casting);
                 }
             }
         }
@@ -64,9 +64,8 @@ impl Members {
             if member.topics.is_empty() || member.behind.is_some() {
                 continue;
             }
-            let deleted = self.casting.pages.deleted_seq();
-            member.fall_behind(Place::Seq(delivered.seq), delivered.clone(), deleted, Cause::Past);
-            self.casting.stats.sessions.behind.add(1);
+            let place = Place::Seq(delivered.seq);
+            member.fall_behind(place, delivered.clone(), Cause::Past, &self.casting);
         }
     }
 
@@ -106,16 +105,11 @@ impl Members {
                 && let Some(frame) = frames[member.dialect.encoding()]
                     .get_or_insert_with(|| member.dialect.gap(gap, closed))
                     .clone()
-                && member.put(id, frame, &mut self.touched) == Err(Full)
+                && member.put(id, frame, &mut self.flushing.touched) == Err(Full)
             {
                 let place = Place::Log { segment: self.position, done: 0 };
-                member.fall_behind(
-                    place,
-                    self.delivered.clone(),
-                    self.casting.pages.deleted_seq(),
-                    Cause::Slow,
-                );
-                self.casting.stats.sessions.behind.add(1);
+                let cursor = self.delivered.clone();
+                member.fall_behind(place, cursor, Cause::Slow, &self.casting);
             }
         }
         self.members.len()
@@ -152,10 +146,22 @@ impl Member {
     }
 
     /// Is live no more, and goes on from `place` when its socket has room.
-    fn fall_behind(&mut self, place: Place, cursor: Cursor, deleted: u64, cause: Cause) {
-        let mut behind = Behind::new(place, cursor, deleted, cause);
+    fn fall_behind(&mut self, place: Place, cursor: Cursor, cause: Cause, casting: &Casting) {
+        let behind = self.begin_behind(place, cursor, cause, casting);
         behind.waits = Waits::Room;
-        self.behind = Some(Box::new(behind));
         self.session.do_send(Told::Behind);
+    }
+
+    /// Is not live, from here on.
+    pub(super) fn begin_behind(
+        &mut self,
+        place: Place,
+        cursor: Cursor,
+        cause: Cause,
+        casting: &Casting,
+    ) -> &mut Behind {
+        casting.stats.sessions.behind.add(1);
+        let deleted = casting.pages.deleted_seq();
+        self.behind.insert(Box::new(Behind::new(place, cursor, deleted, cause)))
     }
 }

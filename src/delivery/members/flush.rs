@@ -19,30 +19,42 @@ const FLUSHES: usize = 512;
 /// The same of sessions that are behind, each of up to 256 KiB: the same time.
 const FLUSHES_BEHIND: usize = 32;
 
+/// Outboxes that have something to flush.
+#[derive(Debug, Default)]
+pub(super) struct Flushing {
+    /// In whose outboxes something was put, and how many of them, from the front, may be flushed now.
+    pub touched: VecDeque<SessionId>,
+    pub due: usize,
+    /// The same of sessions that are behind: their outboxes are flushed as they are filled.
+    pub late: VecDeque<SessionId>,
+    /// Events that were cast since outboxes were last released.
+    pub unflushed: usize,
+}
+
 impl Members {
     /// All that is queued may leave: what is cast from now on waits for the next time.
     pub(super) fn release(&mut self) {
-        self.unflushed = 0;
-        self.due = self.touched.len();
+        self.flushing.unflushed = 0;
+        self.flushing.due = self.flushing.touched.len();
     }
 
     /// Flushes a portion of what may leave: those first who have waited longest, the live ones before
     /// those who are behind.
     pub(super) fn flush(&mut self) {
-        for _ in 0..self.due.min(FLUSHES) {
-            let Some(id) = self.touched.pop_front() else { break };
-            self.due -= 1;
+        for _ in 0..self.flushing.due.min(FLUSHES) {
+            let Some(id) = self.flushing.touched.pop_front() else { break };
+            self.flushing.due -= 1;
             self.flush_one(id);
         }
-        for _ in 0..self.late.len().min(FLUSHES_BEHIND) {
-            let Some(id) = self.late.pop_front() else { break };
+        for _ in 0..self.flushing.late.len().min(FLUSHES_BEHIND) {
+            let Some(id) = self.flushing.late.pop_front() else { break };
             self.flush_one(id);
         }
     }
 
     /// Whether something may leave and has not.
     pub(super) fn has_due(&self) -> bool {
-        self.due > 0 || !self.late.is_empty()
+        self.flushing.due > 0 || !self.flushing.late.is_empty()
     }
 
     /// The socket of a session takes more. Gives whether it is written to in a turn: for who is live the
@@ -50,7 +62,7 @@ impl Members {
     pub fn writable(&mut self, id: SessionId) -> bool {
         let member = self.members.get_mut(&id);
         let Some(member) = member.filter(|member| member.behind.is_some()) else { return false };
-        member.touch(id, &mut self.late);
+        member.touch(id, &mut self.flushing.late);
         self.ring();
         true
     }
@@ -62,13 +74,10 @@ impl Members {
         match member.wire.flush() {
             Flush::Drained => {
                 if let Some(behind) = &mut member.behind {
-                    if behind.waits == Waits::Room && behind.is_ready() {
-                        behind.waits = Waits::No;
-                        behind.has_room = true;
-                    }
+                    behind.note_room();
                     if behind.waits == Waits::No && !mem::replace(&mut behind.in_line, true) {
                         // Without ringing: the turn sees that somebody is there.
-                        self.line.push_back(id);
+                        self.catch_up.line.push_back(id);
                     }
                 }
             }

@@ -36,13 +36,13 @@ impl Members {
             self.lingering.0.pop_first();
             if let Some(member) = self.members.get_mut(&id) {
                 member.due = None;
-                member.touch(id, &mut self.touched);
+                member.touch(id, &mut self.flushing.touched);
             }
         }
         // A portion now; turns see to the rest.
         self.release();
         self.flush();
-        if self.has_due() || !self.line.is_empty() {
+        if self.has_due() || !self.catch_up.line.is_empty() {
             self.ring();
         }
     }

@@ -1,6 +1,6 @@
 //! Moves sessions on that are behind, a slice each in turn, until they are where the others are.
 
-use std::{mem, sync::Arc};
+use std::{collections::VecDeque, mem, sync::Arc};
 
 use slog::{debug, info, warn};
 
@@ -35,12 +35,30 @@ pub struct Fetch {
     pub after: u64,
 }
 
+/// How sessions that are behind are moved on.
+#[derive(Debug, Default)]
+pub(super) struct CatchUp {
+    /// Those that can be.
+    pub line: VecDeque<SessionId>,
+    /// Those that are before us: what they have of another worker we have not cast yet.
+    ahead: Vec<SessionId>,
+    /// Pages to be read.
+    fetches: Vec<Fetch>,
+    /// How many use the store, and who waits for a place there.
+    admitted: usize,
+    pub unadmitted: VecDeque<SessionId>,
+    /// The last page that was asked for could not be read.
+    unread: bool,
+}
+
 impl Members {
+    fn behind_mut(&mut self, id: SessionId) -> Option<&mut Behind> {
+        self.members.get_mut(&id)?.behind.as_deref_mut()
+    }
+
     /// A session that has fallen behind says what it wants.
     pub fn learn(&mut self, id: SessionId, subscriptions: &Subscriptions) {
-        if let Some(behind) = self.members.get_mut(&id).and_then(|one| one.behind.as_mut())
-            && !behind.is_ready()
-        {
+        if let Some(behind) = self.behind_mut(id).filter(|behind| !behind.is_ready()) {
             behind.learn(subscriptions);
         }
     }
@@ -58,12 +76,7 @@ impl Members {
 
     /// The socket of a session has taken all that was queued: it is moved on.
     pub fn room(&mut self, id: SessionId) {
-        if let Some(behind) = self.members.get_mut(&id).and_then(|one| one.behind.as_mut())
-            && behind.waits == Waits::Room
-            && behind.is_ready()
-        {
-            behind.waits = Waits::No;
-            behind.has_room = true;
+        if self.behind_mut(id).is_some_and(Behind::note_room) {
             self.enqueue(id);
         }
     }
@@ -86,18 +99,14 @@ impl Members {
         let begins = |change: &Change| change.begins.as_ref().map_or(now, |cursor| cursor.seq);
         let Some(lowest) = follows().map(begins).min() else { return };
         let of_past = follows().any(|change| change.begins.is_some());
-        let behind = match &mut member.behind {
-            // Live from here on.
-            None if !of_past => return,
-            None => {
-                self.casting.stats.sessions.behind.add(1);
-                let deleted = self.casting.pages.deleted_seq();
-                let behind =
-                    Behind::new(Place::Seq(delivered.seq), delivered, deleted, Cause::Past);
-                member.behind.insert(Box::new(behind))
+        if member.behind.is_none() {
+            if !of_past {
+                // Live from here on.
+                return;
             }
-            Some(behind) => behind,
-        };
+            member.begin_behind(Place::Seq(now), delivered, Cause::Past, &self.casting);
+        }
+        let Some(behind) = &mut member.behind else { return };
         behind.announces |= of_past;
         for (topic, position) in follows().filter_map(|one| Some((one.topic, one.heard?))) {
             // Once for all subscriptions that begin there.
@@ -129,7 +138,7 @@ impl Members {
             Ok(page) => {
                 behind.page = Some(page);
                 behind.failures = 0;
-                if mem::take(&mut self.unread) {
+                if mem::take(&mut self.catch_up.unread) {
                     info!(self.casting.logger, "what has been is read again from the store");
                 }
                 self.retry(id);
@@ -139,7 +148,7 @@ impl Members {
                 behind.failures += 1;
                 self.casting.stats.sessions.replay_failures.add(1);
                 let failures = behind.failures;
-                if mem::replace(&mut self.unread, true) {
+                if mem::replace(&mut self.catch_up.unread, true) {
                     debug!(self.casting.logger, "page not read"; "error" => %error);
                 } else {
                     warn!(self.casting.logger, "what has been cannot be read from the store: sessions wait";
@@ -152,10 +161,8 @@ impl Members {
 
     /// Moves a session on that waited for the store, if it still does.
     pub fn retry(&mut self, id: SessionId) -> bool {
-        let behind = self.members.get_mut(&id).and_then(|member| member.behind.as_mut());
-        let Some(behind) = behind.filter(|behind| behind.waits == Waits::Page) else {
-            return false;
-        };
+        let behind = self.behind_mut(id).filter(|behind| behind.waits == Waits::Page);
+        let Some(behind) = behind else { return false };
         behind.waits = Waits::No;
         self.enqueue(id);
         true
@@ -163,26 +170,25 @@ impl Members {
 
     /// The pages to be read since this was last asked.
     pub fn take_fetches(&mut self) -> Vec<Fetch> {
-        mem::take(&mut self.fetches)
+        mem::take(&mut self.catch_up.fetches)
     }
 
     /// Moves those on who are in the line, a bounded amount. They come back into it when their
     /// sockets have taken what is queued.
     pub(super) fn pull(&mut self) {
-        for id in mem::take(&mut self.ahead) {
-            if let Some(behind) = self.members.get_mut(&id).and_then(|one| one.behind.as_mut())
-                && behind.waits == Waits::Shard
-            {
+        for id in mem::take(&mut self.catch_up.ahead) {
+            let behind = self.behind_mut(id).filter(|behind| behind.waits == Waits::Shard);
+            if let Some(behind) = behind {
                 behind.waits = Waits::No;
                 behind.in_line = true;
                 // Without ringing: this turn looks at it, and the next one when more was cast.
-                self.line.push_back(id);
+                self.catch_up.line.push_back(id);
             }
         }
         self.admit();
         let mut looked_at = 0;
         while looked_at < TURN_EVENTS {
-            let Some(id) = self.line.pop_front() else { break };
+            let Some(id) = self.catch_up.line.pop_front() else { break };
             looked_at += self.advance(id).max(1);
         }
     }
@@ -192,7 +198,7 @@ impl Members {
         let member = self.members.get_mut(&id);
         if let Some(mut behind) = member.and_then(|member| member.behind.take()) {
             if behind.waits == Waits::Page && !behind.admitted {
-                self.unadmitted.retain(|waiting| *waiting != id);
+                self.catch_up.unadmitted.retain(|waiting| *waiting != id);
             }
             self.give_back(&mut behind);
             self.casting.stats.sessions.behind.add(-1);
@@ -203,9 +209,9 @@ impl Members {
     pub(super) fn give_back(&mut self, behind: &mut Behind) {
         behind.page = None;
         if mem::take(&mut behind.admitted) {
-            self.admitted -= 1;
+            self.catch_up.admitted -= 1;
             self.casting.stats.sessions.replays.add(-1);
-            if !self.unadmitted.is_empty() {
+            if !self.catch_up.unadmitted.is_empty() {
                 self.ring();
             }
         }
@@ -214,27 +220,24 @@ impl Members {
     /// Moves those on for whom there is a place at the store now. Some of them will need none any more,
     /// so this is asked in each turn.
     fn admit(&mut self) {
-        let mut free = max_admitted(&self.casting).saturating_sub(self.admitted);
+        let mut free = max_admitted(&self.casting).saturating_sub(self.catch_up.admitted);
         while free > 0 {
-            let Some(next) = self.unadmitted.pop_front() else { return };
+            let Some(next) = self.catch_up.unadmitted.pop_front() else { return };
             free -= usize::from(self.retry(next));
         }
     }
 
     /// Whether somebody waits for a place at the store and one is free.
     pub(super) fn can_admit(&self) -> bool {
-        !self.unadmitted.is_empty() && self.admitted < max_admitted(&self.casting)
+        !self.catch_up.unadmitted.is_empty() && self.catch_up.admitted < max_admitted(&self.casting)
     }
 
     pub(super) fn enqueue(&mut self, id: SessionId) {
-        let Some(behind) = self.members.get_mut(&id).and_then(|member| member.behind.as_mut())
-        else {
-            return;
-        };
+        let Some(behind) = self.behind_mut(id) else { return };
         if mem::replace(&mut behind.in_line, true) {
             return;
         }
-        self.line.push_back(id);
+        self.catch_up.line.push_back(id);
         self.ring();
     }
 
@@ -291,25 +294,25 @@ impl Members {
                     // It finds room: little is queued for who has just caught up, or it waits.
                     member.wire.force(frame);
                 }
-                member.touch(id, &mut self.touched);
+                member.touch(id, &mut self.flushing.touched);
                 return looked_at;
             }
             Ended::Waits(waits) => {
                 behind.waits = waits;
                 if waits == Waits::Shard {
-                    self.ahead.push(id);
+                    self.catch_up.ahead.push(id);
                 }
             }
             Ended::Needs(after) => {
                 behind.waits = Waits::Page;
-                if behind.admitted || self.admitted < max_admitted(&self.casting) {
+                if behind.admitted || self.catch_up.admitted < max_admitted(&self.casting) {
                     if !mem::replace(&mut behind.admitted, true) {
-                        self.admitted += 1;
+                        self.catch_up.admitted += 1;
                         self.casting.stats.sessions.replays.add(1);
                     }
-                    self.fetches.push(Fetch { session: id, after });
+                    self.catch_up.fetches.push(Fetch { session: id, after });
                 } else {
-                    self.unadmitted.push_back(id);
+                    self.catch_up.unadmitted.push_back(id);
                 }
             }
             Ended::Lost => match member.dialect.missed(&behind.cursor) {
@@ -321,7 +324,7 @@ impl Members {
             },
         }
         member.behind = Some(behind);
-        member.touch(id, &mut self.late);
+        member.touch(id, &mut self.flushing.late);
         looked_at
     }
 }

@@ -304,15 +304,15 @@ async fn who_leaves_waits_for_no_place_at_the_store() {
     let mut scene = Scene::new().await;
     (0..4).for_each(|_| scene.join(false, Some(0)));
     scene.turn();
-    assert_eq!(scene.members.unadmitted, [1, 2, 3]);
+    assert_eq!(scene.members.catch_up.unadmitted, [1, 2, 3]);
 
     scene.members.leave(2, Subscriptions::default());
-    assert_eq!(scene.members.unadmitted, [1, 3]);
+    assert_eq!(scene.members.catch_up.unadmitted, [1, 3]);
     scene.hang_a_bell();
     scene.members.leave(0, Subscriptions::default());
     assert!(scene.members.rung, "there is a place for the next one");
     scene.turn();
-    assert_eq!(scene.members.unadmitted, [3]);
+    assert_eq!(scene.members.catch_up.unadmitted, [3]);
     let asked: Vec<_> = scene.members.take_fetches().iter().map(|fetch| fetch.session).collect();
     assert_eq!(asked, [0, 1]);
 }

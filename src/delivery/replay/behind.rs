@@ -202,6 +202,16 @@ impl Behind {
         self.wants.is_some()
     }
 
+    /// Its socket takes something again. Gives whether that is what it has waited for.
+    pub fn note_room(&mut self) -> bool {
+        let has_waited = self.waits == Waits::Room && self.is_ready();
+        if has_waited {
+            self.waits = Waits::No;
+            self.has_room = true;
+        }
+        has_waited
+    }
+
     pub fn learn(&mut self, subscriptions: &Subscriptions) {
         let wants = self.wants.get_or_insert_default();
         for (id, subscription) in subscriptions.iter() {
