@@ -3,7 +3,8 @@
 //!
 //! A simulated node writes while clients connect, read a little, lose their connections and come
 //! back with the cursor they have seen last, and while the daemon is killed or stopped and started
-//! anew, its clock stepping back. In the end each client must have what the manifest has for it.
+//! anew, its clock stepping back. Half of the times they come back by one list of subscriptions, and else by
+//! one message for each. In the end each client must have what the manifest has for it.
 //! `NODECAST_RESUMES` sets the number of such scripts, `NODECAST_SEED` the first of them.
 
 #![cfg(feature = "failpoints")]
@@ -41,8 +42,10 @@ struct Wish {
 struct Follower<'w> {
     wish: &'w Wish,
     connection: Option<Client>,
+    /// It has asked for all of its subscriptions by one list.
+    by_list: bool,
     /// The last that it has received of those that hold for all of its subscriptions: a cursor says nothing
-    /// of one that was not acknowledged before it.
+    /// of one that was not acknowledged before it. Of a list all are, before any event.
     cursor: Option<String>,
     /// How many of them are acknowledged in this connection.
     acknowledged: usize,
@@ -59,6 +62,7 @@ impl<'w> Follower<'w> {
         Self {
             wish,
             connection: None,
+            by_list: false,
             cursor: None,
             acknowledged: 0,
             got: BTreeMap::new(),
@@ -67,18 +71,20 @@ impl<'w> Follower<'w> {
         }
     }
 
-    fn connect(&mut self, daemon: &TestDaemon) {
+    fn connect(&mut self, daemon: &TestDaemon, by_list: bool) {
         let mut client = daemon.connect("/v1/ws");
         let from = self.cursor.clone().unwrap_or_else(|| "oldest".to_owned());
-        for subscription in &self.wish.subscriptions {
-            let mut subscription = subscription.clone();
-            subscription["from"] = json!(from);
-            send(&mut client, &subscription);
+        let mut subscriptions = self.wish.subscriptions.clone();
+        subscriptions.iter_mut().for_each(|subscription| subscription["from"] = json!(from));
+        match by_list {
+            true => send(&mut client, &json!(subscriptions)),
+            false => subscriptions.iter().for_each(|one| send(&mut client, one)),
         }
         if let MaybeTlsStream::Plain(stream) = client.get_ref() {
             stream.set_read_timeout(Some(GLANCE)).unwrap();
         }
         self.connection = Some(client);
+        self.by_list = by_list;
         self.acknowledged = 0;
         self.last_seq.clear();
     }
@@ -110,10 +116,12 @@ impl<'w> Follower<'w> {
                     index: number("index") as u32,
                     part: number("part") as u32,
                 };
+                let newest = self.last_seq.values().max().copied();
                 let before = self.last_seq.insert(id.topic, number("seq"));
+                let before = if self.by_list { newest } else { before };
                 assert!(before < Some(number("seq")), "out of order: {frame}");
                 // What came before the last acknowledgement comes again when that one was lost.
-                let is_new = !self.is_acknowledged() || self.since_death.insert(id);
+                let is_new = !self.is_complete() || self.since_death.insert(id);
                 assert!(is_new, "again, and the daemon has not died: {frame}");
                 // What comes again after a crash is the same.
                 let data = frame["data"].to_string();
@@ -127,13 +135,14 @@ impl<'w> Follower<'w> {
             "error" => panic!("{frame}"),
             _ => return,
         }
-        if self.is_acknowledged() {
+        if self.is_complete() {
             self.cursor = Some(frame["cursor"].as_str().unwrap().to_owned());
         }
     }
 
-    fn is_acknowledged(&self) -> bool {
-        self.acknowledged == self.wish.subscriptions.len()
+    /// Whether what comes now tells of all subscriptions. Who asks by a list needs not to count.
+    fn is_complete(&self) -> bool {
+        self.by_list || self.acknowledged == self.wish.subscriptions.len()
     }
 }
 
@@ -214,7 +223,7 @@ fn script(seed: u64) {
                     follower.since_death.clear();
                 }
             }
-            _ if follower.connection.is_none() => follower.connect(&daemon),
+            _ if follower.connection.is_none() => follower.connect(&daemon, rng.bool()),
             _ => follower.read(rng.usize(1..200)),
         }
     }
@@ -231,7 +240,7 @@ fn script(seed: u64) {
         let start = Instant::now();
         while follower.got != wanted {
             if follower.connection.is_none() {
-                follower.connect(&daemon);
+                follower.connect(&daemon, rng.bool());
             }
             follower.read(1_000);
             let missing = wanted.keys().find(|id| !follower.got.contains_key(id));

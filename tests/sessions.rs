@@ -9,6 +9,8 @@ mod drain;
 mod harness;
 #[path = "sessions/hyper.rs"]
 mod hyper;
+#[path = "sessions/lists.rs"]
+mod lists;
 #[path = "sessions/native.rs"]
 mod native;
 #[path = "sessions/outboxes.rs"]

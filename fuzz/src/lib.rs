@@ -12,7 +12,7 @@ use nodecast::{
     config::SessionConfig,
     delivery::{
         CloseReason,
-        dialect::{Desk, Door},
+        dialect::{Desk, Door, Found},
         frame::{Assembler, Inbound},
         replay::Start,
         subscription::Subscriptions,
@@ -234,17 +234,13 @@ pub fn client(input: &[u8]) {
                 Err(reason) => return said(&door.dialect().farewell(&reason)),
             };
             assert!(text.len() <= limits.max_frame_bytes);
-            let (replies, changes) =
-                hear(door, &text, &mut subscriptions, &limits, &topics, &stats);
-            said(&replies);
-            assert!(replies.len() <= 1);
-            assert!(changes <= 2);
+            said(&hear(door, &text, &mut subscriptions, &limits, &topics, &stats));
             assert!(subscriptions.len() <= limits.max_subscriptions);
         }
     }
 }
 
-/// A dialect's answer to one text, and how many changes it makes.
+/// A dialect's answer to one text.
 fn hear(
     door: Door,
     text: &str,
@@ -252,7 +248,7 @@ fn hear(
     limits: &SessionConfig,
     topics: &[Topic],
     stats: &Stats,
-) -> (Vec<Bytes>, usize) {
+) -> Vec<Bytes> {
     let cursor = || Cursor { epoch: 1, run: 2, seq: 3, positions: Vec::new() };
     let mut desk = Desk {
         subscriptions,
@@ -267,11 +263,16 @@ fn hear(
     };
     let dialect = door.settle(text);
     dialect.receive(text, &mut desk);
+    let mut requests = 1;
     if let Some(resume) = desk.resume.take() {
-        assert!(desk.replies.is_empty() && desk.changes.is_empty(), "its place is not known yet");
-        dialect.resume(resume, Ok(Start { seq: 3, cursor: cursor(), exact: true }), &mut desk);
+        assert!(desk.replies.is_empty() && desk.changes.is_empty(), "it is put off");
+        requests = resume.requests;
+        let start = || Ok(Start { seq: 3, cursor: cursor(), exact: true });
+        let found = resume.pasts.into_iter().map(|past| Found { past, start: start() }).collect();
+        (resume.answer)(found, &mut desk);
     }
-    (desk.replies, desk.changes.len())
+    assert!(desk.replies.len() as u64 <= requests && desk.changes.len() as u64 <= 2 * requests);
+    desk.replies
 }
 
 /// What we say is a whole unmasked frame, and a text is JSON.

@@ -58,9 +58,9 @@ impl SharedAllowances {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether one more message may come.
-    pub fn take_message(&self, now: Instant) -> bool {
-        self.lock().messages.take(1, now)
+    /// Whether so many more messages may come.
+    pub fn take_messages(&self, messages: u64, now: Instant) -> bool {
+        self.lock().messages.take(messages, now)
     }
 
     /// Whether so many more bytes may come.
@@ -194,20 +194,20 @@ mod tests {
         };
         let leave = |recovering: &mut Recovering, number: usize, now| {
             let allowances = take(recovering, number, now);
-            while allowances.take_message(now) {}
+            while allowances.take_messages(1, now) {}
             recovering.keep(number.to_string().into(), allowances, now);
         };
 
         leave(&mut recovering, 0, start);
         let later = start + Duration::from_secs(3);
         let back = take(&mut recovering, 0, later);
-        let left = (0..60).take_while(|_| back.take_message(later)).count();
+        let left = (0..60).take_while(|_| back.take_messages(1, later)).count();
         assert_eq!(left, 2, "three came back, one was owed");
         let raised = SessionConfig { max_messages_per_minute: 120, ..limits.clone() };
         recovering.keep("0".into(), back, later);
         let later = later + Duration::from_secs(30);
         let back = recovering.take(&"0".into(), &raised, later);
-        let left = (0..120).take_while(|_| back.take_message(later)).count();
+        let left = (0..120).take_while(|_| back.take_messages(1, later)).count();
         assert!((1..60).contains(&left), "{left} of a limit that was raised meanwhile");
 
         // Who said nothing needs not to be remembered, nor who has recovered.

@@ -88,7 +88,7 @@ pub struct Session {
     closing: bool,
     /// What the client may still send in this minute.
     allowances: SharedAllowances,
-    /// The place of a subscription is looked for; what the client says waits.
+    /// Places of subscriptions are looked for; what the client says waits.
     resuming: bool,
     /// Bytes of answers that were queued while as much waited as may.
     unread: usize,
@@ -204,7 +204,7 @@ impl Session {
         fail_point!("session.frame");
         // Pongs answer our own pings: bytes are their bound.
         let counts = !matches!(message, Inbound::Close(_) | Inbound::Pong);
-        if counts && !self.allowances.take_message(Instant::now()) {
+        if counts && !self.allowances.take_messages(1, Instant::now()) {
             return Step::Close(CloseReason::TooMany);
         }
         match message {
@@ -223,7 +223,13 @@ impl Session {
             self.seat.speaks(self.dialect);
         }
         let dialect = self.dialect;
-        self.at_desk(|desk| dialect.receive(text, desk))
+        let step = self.at_desk(|desk| dialect.receive(text, desk));
+        if let Step::Answer { resume: Some(resume), .. } = &step
+            && !self.allowances.take_messages(resume.requests.saturating_sub(1), Instant::now())
+        {
+            return Step::Close(CloseReason::TooMany);
+        }
+        step
     }
 
     fn hear_binary(&mut self, content: &[u8]) -> Step {

@@ -23,6 +23,7 @@ fn hello_says_where_the_stream_stands_and_what_is_allowed() {
     assert_eq!(hello["cursor"], "1.e.f.64");
     assert_eq!(hello["topics"], json!(["fills", "misc"]));
     assert_eq!(hello["limits"]["max_users"], 12);
+    assert_eq!(hello["limits"]["max_requests"], 100);
     assert!(hello["server"].as_str().unwrap().starts_with("nodecast/"));
 }
 
@@ -154,7 +155,7 @@ fn every_mistake_has_its_code_and_the_connection_stays() {
     for (mistake, code, id) in [
         ("{", "invalid_json", None),
         ("", "invalid_json", None),
-        (r#"["list",1]"#, "invalid_frame", None),
+        (r#"["list"]"#, "invalid_frame", None),
         (r#""list""#, "invalid_frame", None),
         ("null", "invalid_frame", None),
         (r#"{"id":"q"}"#, "invalid_frame", None),
@@ -193,7 +194,11 @@ fn every_mistake_has_its_code_and_the_connection_stays() {
         ),
         (r#"{"type":"subscribe","id":"a","topic":"misc"}"#, "duplicate_id", Some("a")),
         (r#"{"type":"subscribe","id":"","topic":"misc"}"#, "invalid_id", None),
-        (&format!(r#"{{"type":"subscribe","id":"{long_id}","topic":"misc"}}"#), "invalid_id", None),
+        (
+            &format!(r#"{{"type":"subscribe","id":"{}","topic":"misc"}}"#, &long_id[2..]),
+            "invalid_id",
+            None,
+        ),
         (
             &format!(
                 r#"{{"type":"subscribe","id":"q","topic":"fills","users":["{ALICE}","{BOB}"]}}"#
@@ -202,6 +207,12 @@ fn every_mistake_has_its_code_and_the_connection_stays() {
             Some("q"),
         ),
         (r#"{"type":"unsubscribe","id":"q"}"#, "unknown_id", Some("q")),
+        // With its quotes it is as long as may be.
+        (
+            &format!(r#"{{"type":"unsubscribe","id":"{}"}}"#, &long_id[3..]),
+            "unknown_id",
+            Some(&long_id[3..]),
+        ),
         (r#"{"type":"list","more":1}"#, "invalid_frame", None),
     ] {
         let error = client.ask(mistake);

@@ -62,8 +62,8 @@ pub trait Dialect: Sync {
     /// What a client is told when it has connected.
     fn greet(&self, desk: &mut Desk<'_>);
 
-    /// Does what a client says. Where a subscription begins in the past, it puts a [`Resume`] on the
-    /// desk, and is asked again when that place is found.
+    /// Does what a client says. Where a subscription begins in the past, or several requests have come in
+    /// one message, it puts a [`Resume`] on the desk instead, and nothing is done yet.
     fn receive(&self, text: &str, desk: &mut Desk<'_>);
 
     /// Does what a client says in a binary message.
@@ -73,9 +73,6 @@ pub trait Dialect: Sync {
     fn receive_binary(&self, _content: &[u8], _desk: &mut Desk<'_>) -> Result<(), CloseReason> {
         Err(CloseReason::NotText)
     }
-
-    /// Begins what [`receive`](Self::receive) has put off, at the place that was found.
-    fn resume(&self, _resume: Resume, _start: Result<Start, ResumeError>, _desk: &mut Desk<'_>) {}
 
     /// What a client that subscribes by its request is told first: where it begins.
     fn begins(&self, _start: &Start) -> Option<Bytes> {
@@ -135,16 +132,34 @@ pub struct Desk<'a> {
     pub replies: Vec<Bytes>,
     /// What the index has to learn, in order.
     pub changes: Vec<Change>,
-    /// What has to wait for its place. Nothing else of this client is heard before that is found.
+    /// What is put off. Nothing else of this client is heard before it is done.
     pub resume: Option<Resume>,
 }
 
-/// A subscription that begins in the past, before that place is found.
-#[derive(Debug)]
+/// A message that is answered as a whole, when every place in the past is found that it asks for: so no
+/// event of one of its subscriptions comes before the answer to another one.
 pub struct Resume {
-    pub id: Box<str>,
+    /// As how many messages it counts.
+    pub requests: u64,
+    pub pasts: Vec<Past>,
+    pub answer: Answer,
+}
+
+/// Does what was put off, with what was found for each of the places, in their order.
+pub type Answer = Box<dyn FnOnce(Vec<Found>, &mut Desk<'_>)>;
+
+/// A subscription that begins in the past.
+#[derive(Debug)]
+pub struct Past {
     pub from: Since,
     pub wanted: Wanted,
+}
+
+/// What was found for one.
+#[derive(Debug)]
+pub struct Found {
+    pub past: Past,
+    pub start: Result<Start, ResumeError>,
 }
 
 impl Desk<'_> {

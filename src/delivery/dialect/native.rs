@@ -8,10 +8,10 @@ use serde_json::value::RawValue;
 
 pub use self::say::{bye, skipped};
 use self::{
-    request::{FrameError, Head, MAX_ID_BYTES, Plain, Subscribe, Unsubscribe, check_id},
+    request::{Asked, FrameError, Request},
     say::{Limits, Listed, Say, lag_ms},
 };
-use super::{Desk, Dialect, Resume, Skipped, encode, object};
+use super::{Desk, Dialect, Found, Resume, Skipped, encode};
 use crate::{
     delivery::{
         close::CloseReason,
@@ -35,42 +35,48 @@ const SERVER: &str = concat!("nodecast/", env!("CARGO_PKG_VERSION"));
 pub struct Native;
 
 impl Native {
-    fn answer(kind: &str, text: &str, desk: &mut Desk<'_>) -> Result<(), FrameError> {
-        match kind {
-            "subscribe" => Self::subscribe(object::read(text.as_bytes())?, desk),
-            "unsubscribe" => {
-                let request: Unsubscribe = object::read(text.as_bytes())?;
-                let gone = desk.subscriptions.unsubscribe(request.id.get());
-                desk.changes.push(gone.ok_or(FrameError::UnknownId)?);
-                let cursor = (desk.delivered)().to_string();
-                let (id, policy, linger_ms) = (&*request.id, Policy::default(), 0);
-                desk.say(&Say::Ack { id, cursor, from: None, recovered: None, policy, linger_ms });
-                Ok(())
+    /// Does what is asked for, in order, with what was found of the past.
+    fn answer(asked: Vec<Asked>, found: Vec<Found>, desk: &mut Desk<'_>) {
+        let mut found = found.into_iter();
+        for Asked { id, request } in asked {
+            let done = request.and_then(|request| Self::perform(request, &mut found, desk));
+            if let Err(error) = done {
+                Self::refuse(id.as_deref(), &error, desk);
             }
-            "list" => {
-                let request: Plain = object::read(text.as_bytes())?;
-                let id = request.id()?;
-                let subscriptions = desk.subscriptions.iter().map(Listed::from).collect();
-                let reply = Say::Subscriptions { id, subscriptions }.frame();
-                desk.replies.push(reply);
-                Ok(())
-            }
-            "ping" => {
-                let request: Plain = object::read(text.as_bytes())?;
-                desk.say(&Say::Pong { id: request.id()? });
-                Ok(())
-            }
-            other => Err(FrameError::UnknownType(other.chars().take(MAX_ID_BYTES).collect())),
         }
     }
 
-    fn subscribe(request: Subscribe, desk: &mut Desk<'_>) -> Result<(), FrameError> {
-        let (id, from, wanted) = request.read(desk.topics)?;
-        match from {
-            Since::Now => Self::begin(&id, wanted, None, desk),
-            from => {
-                let id = id.get().into();
-                desk.resume = Some(Resume { id, from, wanted });
+    fn perform(
+        request: Request,
+        found: &mut impl Iterator<Item = Found>,
+        desk: &mut Desk<'_>,
+    ) -> Result<(), FrameError> {
+        match request {
+            Request::Subscribe { id, wanted } => Self::begin(&id, wanted, None, desk),
+            Request::Resume { id } => {
+                let Found { past, start } = found.next().expect("each place is looked for");
+                Self::begin(&id, past.wanted, Some((&start?, &past.from)), desk)
+            }
+            Request::Unsubscribe { id } => {
+                let gone = desk.subscriptions.unsubscribe(id.get()).ok_or(FrameError::UnknownId)?;
+                // What the same message has begun never was.
+                match desk.changes.iter().position(|change| change.key == gone.key) {
+                    Some(begun) => drop(desk.changes.remove(begun)),
+                    None => desk.changes.push(gone),
+                }
+                let cursor = (desk.delivered)().to_string();
+                let (id, policy, linger_ms) = (&*id, Policy::default(), 0);
+                desk.say(&Say::Ack { id, cursor, from: None, recovered: None, policy, linger_ms });
+                Ok(())
+            }
+            Request::List { id } => {
+                let subscriptions = desk.subscriptions.iter().map(Listed::from).collect();
+                let reply = Say::Subscriptions { id: id.as_deref(), subscriptions }.frame();
+                desk.replies.push(reply);
+                Ok(())
+            }
+            Request::Ping { id } => {
+                desk.say(&Say::Pong { id: id.as_deref() });
                 Ok(())
             }
         }
@@ -156,25 +162,16 @@ impl Dialect for Native {
     }
 
     fn receive(&self, text: &str, desk: &mut Desk<'_>) {
-        let head: Result<Head, _> = object::read(text.as_bytes());
-        let (id, outcome) = match head {
-            Ok(head) => (head.id, Self::answer(&head.kind, text, desk)),
-            Err(error) => (None, Err(error.into())),
+        let (asked, pasts) = match request::read(text, desk.topics) {
+            Ok(read) => read,
+            Err(error) => return Self::refuse(None, &error, desk),
         };
-        if let Err(error) = outcome {
-            Self::refuse(id.as_deref().filter(|id| check_id(id).is_ok()), &error, desk);
+        if asked.len() == 1 && pasts.is_empty() {
+            return Self::answer(asked, Vec::new(), desk);
         }
-    }
-
-    fn resume(&self, resume: Resume, start: Result<Start, ResumeError>, desk: &mut Desk<'_>) {
-        let Resume { id, from, wanted } = resume;
-        let id: Box<RawValue> = serde_json::from_str(&id).expect("an id was JSON when it came");
-        let outcome = start
-            .map_err(FrameError::from)
-            .and_then(|start| Self::begin(&id, wanted, Some((&start, &from)), desk));
-        if let Err(error) = outcome {
-            Self::refuse(Some(&id), &error, desk);
-        }
+        let requests = asked.len() as u64;
+        let answer = Box::new(|found, desk: &mut Desk<'_>| Self::answer(asked, found, desk));
+        desk.resume = Some(Resume { requests, pasts, answer });
     }
 
     fn live(&self, cursor: &Cursor) -> Option<Bytes> {

@@ -1,4 +1,4 @@
-//! What a session waits for: the place where a subscription begins, and room on its socket.
+//! What a session waits for: the places where subscriptions begin, and room on its socket.
 
 use std::future::poll_fn;
 
@@ -9,7 +9,7 @@ use super::{Session, Step};
 use crate::{
     delivery::{
         close::CloseReason,
-        dialect::Resume,
+        dialect::{Answer, Found, Resume},
         outlet::{Flush, Outlet},
     },
     essential::contained,
@@ -52,32 +52,33 @@ impl Session {
         self.converse(ctx);
     }
 
-    /// Looks for the place where a subscription begins. Until it is found the client is not heard.
+    /// Looks for the places where subscriptions begin, one after the other. Until all are found the client
+    /// is not heard.
     pub(super) fn resume(&mut self, resume: Resume, ctx: &mut Context<Self>) {
+        let Resume { pasts, answer, .. } = resume;
+        if pasts.is_empty() {
+            return self.found(answer, Vec::new(), ctx);
+        }
         self.resuming = true;
         self.seat.hold(true);
         self.wire.listen(false);
         let casting = self.casting.clone();
         let search = async move {
-            let start = casting.pages.start(resume.from.clone(), &resume.wanted).await;
-            (resume, start)
+            let mut found = Vec::with_capacity(pasts.len());
+            for past in pasts {
+                let start = casting.pages.start(past.from.clone(), &past.wanted).await;
+                found.push(Found { past, start });
+            }
+            found
         };
-        ctx.spawn(search.into_actor(self).map(|(resume, start), session, ctx| {
+        ctx.spawn(search.into_actor(self).map(|found, session, ctx| {
             session.resuming = false;
             session.last_heard = Instant::now();
             session.wire.listen(session.hears());
             if session.closing {
                 return;
             }
-            let dialect = session.dialect;
-            match contained(|| session.at_desk(|desk| dialect.resume(resume, start, desk))) {
-                Ok(Step::Answer { replies, changes, .. }) => session.answer(replies, &changes, ctx),
-                Ok(_) => {}
-                Err(_panicked) => {
-                    session.casting.stats.sessions.panics.add(1);
-                    session.close(&CloseReason::Internal, ctx);
-                }
-            }
+            session.found(answer, found, ctx);
             // What the client has said meanwhile.
             session.converse(ctx);
             if !session.resuming {
@@ -87,6 +88,18 @@ impl Session {
                 session.seat.hold(false);
             }
         }));
+    }
+
+    /// Does what was put off.
+    fn found(&mut self, answer: Answer, found: Vec<Found>, ctx: &mut Context<Self>) {
+        match contained(|| self.at_desk(|desk| answer(found, desk))) {
+            Ok(Step::Answer { replies, changes, .. }) => self.answer(replies, &changes, ctx),
+            Ok(_) => {}
+            Err(_panicked) => {
+                self.casting.stats.sessions.panics.add(1);
+                self.close(&CloseReason::Internal, ctx);
+            }
+        }
     }
 
     /// Goes on writing when the socket takes more. Only for who has claimed it.

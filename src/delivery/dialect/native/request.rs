@@ -10,7 +10,10 @@ use serde_json::value::RawValue;
 
 use crate::{
     delivery::{
-        dialect::object::{self, ObjectError},
+        dialect::{
+            Past,
+            object::{self, ObjectError},
+        },
         policy::Policy,
         replay::{ResumeError, Since, Wanted},
         subscription::{Conditions, KEYS, MAX_LINGER_MS, MAX_VALUE_BYTES, SubscribeError, Users},
@@ -21,20 +24,49 @@ use crate::{
 
 /// Most of the last events that a subscription may begin with.
 const MAX_LAST: usize = 10_000;
-/// Longest id of a subscription or a ping, in bytes: we send it back.
-pub const MAX_ID_BYTES: usize = 128;
+/// Longest id of a subscription or a ping, as JSON, in bytes: we send it back.
+const MAX_ID_BYTES: usize = 128;
+/// Most requests of one list: they are answered all at once.
+pub const MAX_REQUESTS: usize = 100;
+
+/// One request of a client, which is read and not done.
+pub struct Asked {
+    /// Whom an error concerns.
+    pub id: Option<Box<RawValue>>,
+    pub request: Result<Request, FrameError>,
+}
+
+pub enum Request {
+    Subscribe {
+        id: Box<RawValue>,
+        wanted: Wanted,
+    },
+    /// A subscription that begins in the past: what it wants is the next [`Past`].
+    Resume {
+        id: Box<RawValue>,
+    },
+    Unsubscribe {
+        id: Box<RawValue>,
+    },
+    List {
+        id: Option<Box<RawValue>>,
+    },
+    Ping {
+        id: Option<Box<RawValue>>,
+    },
+}
 
 /// What is looked at first: which frame it is, and whom an error concerns.
 #[derive(Deserialize)]
-pub struct Head {
+struct Head {
     #[serde(rename = "type")]
-    pub kind: String,
-    pub id: Option<Box<RawValue>>,
+    kind: String,
+    id: Option<Box<RawValue>>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Subscribe {
+struct Subscribe {
     #[serde(rename = "type")]
     _kind: IgnoredAny,
     id: Box<RawValue>,
@@ -50,7 +82,7 @@ pub struct Subscribe {
 /// Where a subscription begins, when that is no word and no cursor.
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
-enum Past {
+enum Place {
     Last(usize),
     Block(u64),
     Time(i64),
@@ -58,15 +90,15 @@ enum Past {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Unsubscribe {
+struct Unsubscribe {
     #[serde(rename = "type")]
     _kind: IgnoredAny,
-    pub id: Box<RawValue>,
+    id: Box<RawValue>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Plain {
+struct Plain {
     #[serde(rename = "type")]
     _kind: IgnoredAny,
     /// Sent back as it is.
@@ -91,8 +123,10 @@ pub enum FrameError {
     Empty(String),
     #[error("a value of where.{0} has at most {MAX_VALUE_BYTES} bytes")]
     LongValue(&'static str),
-    #[error("an id is a string or a whole number, of at most {MAX_ID_BYTES} bytes")]
+    #[error("an id is a string or a whole number, of at most {MAX_ID_BYTES} bytes with its quotes")]
     BadId,
+    #[error("a list has 1 to {MAX_REQUESTS} requests, of which one may be of type list")]
+    BadList,
     #[error("no subscription has this id")]
     UnknownId,
     #[error(
@@ -123,6 +157,7 @@ impl FrameError {
             Self::Empty(_) => "empty_list",
             Self::LongValue(_) => "value_too_long",
             Self::BadId => "invalid_id",
+            Self::BadList => "invalid_list",
             Self::UnknownId => "unknown_id",
             Self::BadFrom => "invalid_from",
             Self::BadPolicy => "invalid_policy",
@@ -141,6 +176,67 @@ impl FrameError {
     }
 }
 
+/// The requests of a message: one, or a list of them.
+///
+/// # Errors
+/// None of them is to be done then.
+pub fn read(text: &str, topics: &[Topic]) -> Result<(Vec<Asked>, Vec<Past>), FrameError> {
+    let mut pasts = Vec::new();
+    if !text.trim_ascii_start().starts_with('[') {
+        return Ok((vec![Asked::read(text, topics, &mut pasts)], pasts));
+    }
+    let texts: Vec<&RawValue> = serde_json::from_str(text).map_err(ObjectError::from)?;
+    if !(1..=MAX_REQUESTS).contains(&texts.len()) {
+        return Err(FrameError::BadList);
+    }
+    let asked: Vec<_> =
+        texts.into_iter().map(|text| Asked::read(text.get(), topics, &mut pasts)).collect();
+    // Its answer may be long, and all answers wait for their client at once.
+    let of_list = |asked: &&Asked| matches!(asked.request, Ok(Request::List { .. }));
+    if asked.iter().filter(of_list).count() > 1 {
+        return Err(FrameError::BadList);
+    }
+    Ok((asked, pasts))
+}
+
+impl Asked {
+    fn read(text: &str, topics: &[Topic], pasts: &mut Vec<Past>) -> Self {
+        let head: Head = match object::read(text.as_bytes()) {
+            Ok(head) => head,
+            Err(error) => return Self { id: None, request: Err(error.into()) },
+        };
+        let request = Request::read(&head.kind, text, topics, pasts);
+        Self { id: head.id.filter(|id| check_id(id).is_ok()), request }
+    }
+}
+
+impl Request {
+    fn read(
+        kind: &str,
+        text: &str,
+        topics: &[Topic],
+        pasts: &mut Vec<Past>,
+    ) -> Result<Self, FrameError> {
+        let text = text.as_bytes();
+        Ok(match kind {
+            "subscribe" => {
+                let (id, from, wanted) = object::read::<Subscribe>(text)?.read(topics)?;
+                if from == Since::Now {
+                    return Ok(Self::Subscribe { id, wanted });
+                }
+                pasts.push(Past { from, wanted });
+                Self::Resume { id }
+            }
+            "unsubscribe" => Self::Unsubscribe { id: object::read::<Unsubscribe>(text)?.id },
+            "list" => Self::List { id: object::read::<Plain>(text)?.id()? },
+            "ping" => Self::Ping { id: object::read::<Plain>(text)?.id()? },
+            other => {
+                return Err(FrameError::UnknownType(other.chars().take(MAX_ID_BYTES).collect()));
+            }
+        })
+    }
+}
+
 /// Reads where a subscription shall begin.
 fn from(asked: Option<&RawValue>, topics: &[Topic]) -> Result<Since, FrameError> {
     let Some(asked) = asked else { return Ok(Since::Now) };
@@ -154,10 +250,10 @@ fn from(asked: Option<&RawValue>, topics: &[Topic]) -> Result<Since, FrameError>
         };
     }
     match object::read(asked.get().as_bytes()) {
-        Ok(Past::Last(count)) if (1..=MAX_LAST).contains(&count) => Ok(Since::Last(count)),
-        Ok(Past::Block(block)) => Ok(Since::Block(block)),
-        Ok(Past::Time(time)) => Ok(Since::Time(Timestamp(time))),
-        Ok(Past::Last(_)) | Err(_) => Err(FrameError::BadFrom),
+        Ok(Place::Last(count)) if (1..=MAX_LAST).contains(&count) => Ok(Since::Last(count)),
+        Ok(Place::Block(block)) => Ok(Since::Block(block)),
+        Ok(Place::Time(time)) => Ok(Since::Time(Timestamp(time))),
+        Ok(Place::Last(_)) | Err(_) => Err(FrameError::BadFrom),
     }
 }
 
@@ -179,7 +275,7 @@ fn conditions(asked: BTreeMap<String, Values>) -> Result<Option<Arc<Conditions>>
 }
 
 /// An id is its JSON text to us: `"a"` and `1` are sent back as they came, and are told apart.
-pub fn check_id(id: &RawValue) -> Result<(), FrameError> {
+fn check_id(id: &RawValue) -> Result<(), FrameError> {
     let text = id.get().as_bytes();
     let fits = match text {
         [b'"', inner @ .., b'"'] => !inner.is_empty(),
@@ -189,9 +285,9 @@ pub fn check_id(id: &RawValue) -> Result<(), FrameError> {
 }
 
 impl Plain {
-    pub fn id(&self) -> Result<Option<&RawValue>, FrameError> {
+    fn id(self) -> Result<Option<Box<RawValue>>, FrameError> {
         self.id.as_deref().map(check_id).transpose()?;
-        Ok(self.id.as_deref())
+        Ok(self.id)
     }
 }
 
@@ -221,7 +317,7 @@ impl<'de> Deserialize<'de> for Values {
 
 impl Subscribe {
     /// What is subscribed to, by which id, and where it begins.
-    pub fn read(self, topics: &[Topic]) -> Result<(Box<RawValue>, Since, Wanted), FrameError> {
+    fn read(self, topics: &[Topic]) -> Result<(Box<RawValue>, Since, Wanted), FrameError> {
         check_id(&self.id)?;
         let topic = topics.iter().copied().find(|topic| topic.as_str() == self.topic);
         let topic = topic.ok_or_else(|| {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::request::MAX_REQUESTS;
 use crate::{
     config::SessionConfig,
     delivery::{
@@ -100,6 +101,7 @@ pub struct Limits {
     max_subscriptions: usize,
     max_users: usize,
     max_users_per_subscription: usize,
+    max_requests: usize,
     max_frame_bytes: usize,
     outbox_bytes: usize,
     ping_interval_ms: u128,
@@ -176,6 +178,7 @@ impl From<&SessionConfig> for Limits {
             max_subscriptions: limits.max_subscriptions,
             max_users: limits.max_users,
             max_users_per_subscription: limits.max_users_per_subscription,
+            max_requests: MAX_REQUESTS,
             max_frame_bytes: limits.max_frame_bytes,
             outbox_bytes: limits.outbox_bytes,
             ping_interval_ms: limits.ping_interval.as_millis(),
