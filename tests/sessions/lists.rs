@@ -119,9 +119,9 @@ fn a_list_is_done_in_order_and_a_mistake_in_it_harms_no_other_request() {
         {"type":"ping"},
     ]);
 
-    let answers = answers(&mut client, &list);
+    let heard = answers(&mut client, &list);
 
-    let said: Vec<_> = answers.iter().map(|(what, id)| format!("{what} {id}")).collect();
+    let said: Vec<_> = heard.iter().map(|(what, id)| format!("{what} {id}")).collect();
     assert_eq!(
         said,
         [
@@ -147,6 +147,14 @@ fn a_list_is_done_in_order_and_a_mistake_in_it_harms_no_other_request() {
     assert_eq!(server.stats.sessions.subscriptions.get(), 1);
     server.append(vec![misc(21, Some(ALICE)), fill(21, ALICE, "BTC")]);
     assert_eq!(client.json()["seq"], 142);
+
+    // It goes back for nobody.
+    let nothing =
+        json!([all_of("misc", "oldest"), {"type":"unsubscribe","id":"misc"}, {"type":"ping"}]);
+    assert_eq!(answers(&mut client, &nothing).last().unwrap().0, "pong");
+    server.append(vec![fill(22, ALICE, "BTC")]);
+    let event = client.json();
+    assert_eq!((&event["seq"], &event["replayed"]), (&json!(143), &json!(false)));
     drop(client);
     server.settle();
 }
