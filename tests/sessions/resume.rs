@@ -102,7 +102,7 @@ fn every_word_for_the_past_finds_its_place() {
         (json!({"last": 1}), "last", 10),
         (json!({"last": 4}), "last", 7),
         (json!({"last": 10_000}), "last", 1),
-        (json!("1.e.f.ffffffff"), "cursor", 11),
+        (json!("1.e.f.6e"), "cursor", 11),
     ] {
         let mut client = server.native();
 
@@ -235,6 +235,58 @@ fn a_cursor_whose_events_were_deleted_is_refused_with_the_oldest_there_is() {
     let mut client = server.native();
     assert_eq!(subscribe(&mut client, json!("1.e.f.65"))["type"], "ack");
     assert_eq!(replay(&mut client).0, [2]);
+}
+
+#[test]
+fn a_cursor_of_this_run_beyond_all_that_was_given_is_taken_by_its_blocks() {
+    let server = with_ten_blocks();
+    for (cursor, first) in [("1.e.f.6f.fills-12", 2), ("1.e.f.ffffffff", 1)] {
+        let mut client = server.native();
+
+        let ack = subscribe(&mut client, json!(cursor));
+
+        assert_eq!((&ack["from"], &ack["recovered"]), (&json!("position"), &json!(false)));
+        let (blocks, _) = replay(&mut client);
+        assert!(blocks.iter().copied().eq(first..=10), "{cursor}: {blocks:?}");
+    }
+}
+
+#[test]
+fn a_cursor_of_another_store_behind_which_events_may_be_deleted_is_refused_too() {
+    let server = Server::start_with_log(0, |_| {});
+    let mut old: Vec<_> = (20..=50).map(|block| fill(block, ALICE, "BTC")).collect();
+    for event in &mut old {
+        event.time = Timestamp(event.time.0 - 10_000_000);
+    }
+    server.append_unseen(old, vec![]);
+    server.append_unseen((51..=60).map(|block| fill(block, ALICE, "BTC")).collect(), vec![]);
+    server.commit();
+    let cursor = |block: u64| json!(format!("1.1.2.3.fills-{block:x}"));
+    // Nothing is deleted: who has seen less than is kept gets all of it.
+    for block in [0, 10, 40] {
+        let mut client = server.native();
+        assert_eq!(subscribe(&mut client, cursor(block))["recovered"], false, "{block}");
+        let first = block.saturating_sub(16).max(20);
+        assert!(replay(&mut client).0.into_iter().eq(first..=60), "{block}");
+    }
+
+    server.delete_before(Timestamp(1_773_532_799_000_000));
+
+    for block in [0, 1, 40, 51] {
+        let mut client = server.native();
+        let error = subscribe(&mut client, cursor(block));
+        assert_eq!(error["code"], "cursor_expired", "{block}: {error}");
+        let ack = subscribe(&mut client, error["oldest"].clone());
+        assert_eq!(ack["recovered"], true, "{ack}");
+        assert!(replay(&mut client).0.into_iter().eq(51..=60), "{block}");
+    }
+    // Behind this one all is there; and who names no block asks for what there is.
+    for cursor in [cursor(52), cursor(60), json!("1.1.2.3"), json!("1.1.2.3.misc-1")] {
+        let mut client = server.native();
+        let ack = subscribe(&mut client, cursor.clone());
+        assert_eq!((&ack["from"], &ack["recovered"]), (&json!("position"), &json!(false)));
+        assert!(replay(&mut client).0.into_iter().eq(51..=60), "{cursor}");
+    }
 }
 
 #[test]

@@ -64,8 +64,8 @@ pub struct Start {
     pub seq: u64,
     /// What a client is told of that place: all below it is deleted, or before what was asked for.
     pub cursor: Cursor,
-    /// It is exactly what was asked for; otherwise it is a cursor of another store, and some blocks
-    /// before it come again.
+    /// It is exactly what was asked for; otherwise it is a cursor that was not given by this store, and
+    /// some blocks before it come again.
     pub exact: bool,
 }
 
@@ -135,13 +135,13 @@ impl Pages {
     async fn resume(&self, mut cursor: Cursor, wanted: &Wanted) -> Result<Start, ResumeError> {
         let Heads { epoch, run, .. } = self.log().heads();
         let committed = match cursor.run == run {
-            // It may be ahead of the store, but never of what was given.
-            true => Some(self.log().state().last_seq),
+            // It may be ahead of the store, but never of what was given: one that is was not given here.
+            true => Some(self.log().state().last_seq).filter(|last| cursor.seq <= *last),
             false => self.earlier(cursor.run).map(|run| run.last_seq),
         };
         let Some(committed) = committed.filter(|_| cursor.epoch == epoch) else {
             let _place = self.search().await?;
-            let cursor = self.by_position(&cursor, wanted).await?;
+            let cursor = self.by_position(cursor, wanted).await?;
             return Ok(Start { seq: cursor.seq, cursor, exact: false });
         };
         // A crash may have lost what lies above, and its numbers were given to other events.
@@ -163,12 +163,29 @@ impl Pages {
     }
 
     /// Where another store's cursor stands in this one, by the block that it names for the topic.
-    async fn by_position(&self, cursor: &Cursor, wanted: &Wanted) -> Result<Cursor, StoreError> {
-        let named = cursor.positions.iter().find(|(topic, _)| *topic == wanted.topic);
-        // A cursor that does not know the topic stands before all of it.
-        let block = named.map_or(0, |(_, position)| position.saturating_sub(OVERLAP));
+    async fn by_position(&self, cursor: Cursor, wanted: &Wanted) -> Result<Cursor, ResumeError> {
+        let named = cursor.position(wanted.topic);
+        // A cursor that does not know the topic stands before all of it that there is.
+        let block = named.map_or(0, |block| block.saturating_sub(OVERLAP));
         let query = EventQuery { positions: Some(block..=u64::MAX), ..self.query(wanted) };
-        self.before_first(query).await
+        let place = self.before_first(query).await?;
+        let Some(block) = named else { return Ok(place) };
+        // Asked behind the search: what is there now was there then.
+        let deleted = self.ask_deleted().await?;
+        if deleted > 0 && !self.has_before(block, wanted).await? {
+            let oldest = self.cursor_at(deleted, cursor.positions);
+            return Err(ResumeError::Expired { oldest });
+        }
+        Ok(place)
+    }
+
+    /// Whether an event of the topic lies below a block: then retention has deleted none from there on.
+    /// One that was back-filled tells nothing, as it may have come after its neighbours had gone.
+    async fn has_before(&self, block: u64, wanted: &Wanted) -> Result<bool, StoreError> {
+        let Some(last) = block.checked_sub(1) else { return Ok(false) };
+        let query = EventQuery { positions: Some(0..=last), limit: 1, ..self.query(wanted) };
+        let query = EventQuery { in_order: true, descending: true, ..query };
+        Ok(!self.store().events(query).await?.is_empty())
     }
 
     /// The place before the first event of the order of arrival that a query has. The topic alone
