@@ -17,7 +17,7 @@ use std::{
 use common::{
     PATIENCE, Setup, TestDaemon, eventually,
     node::{ALICE, Kind, append, fill, fills_line, line},
-    raw::ask,
+    raw::{ask, connect},
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -98,7 +98,9 @@ impl Stream {
             }
         }
         assert!(head[0].contains("200"), "{head:?}");
-        assert!(head.iter().any(|line| line.contains("text/event-stream")), "{head:?}");
+        // Some take a text without a charset for Latin-1.
+        let kind = "content-type: text/event-stream; charset=utf-8";
+        assert!(head.iter().any(|line| line.eq_ignore_ascii_case(kind)), "{head:?}");
         assert!(head.iter().any(|line| line.eq_ignore_ascii_case("x-accel-buffering: no")));
         Self(BufReader::new(Chunked { socket, left: 0 }))
     }
@@ -170,6 +172,44 @@ fn a_stream_begins_where_it_is_told_and_goes_on_behind_the_last_id() {
     assert_eq!(next, [2, 4]);
     drop((stream, of_bob));
     eventually("their places are free", || daemon.status()["sessions"]["open"] == 0);
+}
+
+#[test]
+fn what_has_no_length_comes_without_chunks_by_http_1_0_and_ends_with_the_connection() {
+    let (_setup, _file, daemon) = with_blocks(QUIET, 300);
+    let ask = |path: &str, header: &str| {
+        let mut socket = connect(daemon.port);
+        let request = format!("GET {path} HTTP/1.0\r\nConnection: keep-alive\r\n{header}\r\n");
+        socket.write_all(request.as_bytes()).unwrap();
+        BufReader::new(socket)
+    };
+    let head = |answer: &mut BufReader<TcpStream>| {
+        let lines = answer.by_ref().lines().map(Result::unwrap);
+        let head: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();
+        assert!(head[0].contains("200"), "{head:?}");
+        let lower = head.join("\n").to_lowercase();
+        assert!(!lower.contains("transfer-encoding") && !lower.contains("keep-alive"), "{lower}");
+    };
+
+    let mut export = ask("/v1/events", "Accept: application/x-ndjson\r\n");
+    head(&mut export);
+    let lines: Vec<Value> =
+        export.lines().map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect();
+    assert_eq!((lines.len(), &lines[300]["type"]), (301, &json!("end")));
+
+    let mut stream = ask("/v1/stream?topic=fills&cursor=oldest", "");
+    head(&mut stream);
+    let mut lines = stream.lines().map(Result::unwrap);
+    let is_of_sse = |line: &String| {
+        line.is_empty() || ["id: ", "event: ", "data: "].iter().any(|name| line.starts_with(name))
+    };
+    let past: Vec<_> = lines.by_ref().take_while(|line| line != "event: live").collect();
+    assert!(past.iter().all(is_of_sse), "{past:?}");
+    let events = past.iter().filter(|line| line.starts_with("data: {\"type\":\"event\"")).count();
+    assert_eq!(events, 300);
+    daemon.signal(Signal::TERM);
+    assert!(lines.any(|line| line == "event: bye"));
+    assert!(lines.all(|line| is_of_sse(&line)), "and the end is that of the connection");
 }
 
 #[test]
@@ -250,8 +290,17 @@ fn what_cannot_be_understood_is_refused_with_every_fault() {
 #[test]
 fn a_stalled_stream_is_cut_off_and_delays_nobody() {
     // H33
+    // Whoever loses patience first, its feed or HTTP.
+    for config in [
+        "[session]\noutbox_bytes = \"256KiB\"\nstall_timeout = \"500ms\"\n",
+        "[http]\nwrite_timeout = \"500ms\"\n[session]\noutbox_bytes = \"256KiB\"\nstall_timeout = \"1h\"\n",
+    ] {
+        cut_off_who_stalls(config);
+    }
+}
+
+fn cut_off_who_stalls(config: &str) {
     const EVENT_BYTES: usize = 20_000;
-    let config = "[session]\noutbox_bytes = \"256KiB\"\nstall_timeout = \"500ms\"\n";
     let (_setup, mut file, daemon) = with_blocks(config, 0);
     let mut reader = Stream::open(&daemon, "topic=fills", "");
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -471,6 +520,9 @@ fn all_topics_are_resumed_together() {
     assert!(ack["data"].contains("\"recovered\":false"), "{ack:?}");
     let (_, answer) = daemon.get(&format!("/v1/poll?cursor={}", ack["id"]));
     assert_eq!(topics(answer["events"].as_array().unwrap()).1, 4);
+    assert_eq!(answer.get("recovered"), None, "it is exactly what was asked for");
+    let (_, answer) = daemon.get("/v1/poll?cursor=1.1.2.3.fills-19");
+    assert_eq!(answer["recovered"], false, "{answer}");
     // However short the time is, what has been is the answer, also where it has to be read.
     let all = |daemon: &TestDaemon| {
         let (_, answer) = daemon.get("/v1/poll?cursor=oldest&timeout=0s");

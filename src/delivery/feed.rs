@@ -62,6 +62,8 @@ pub enum FeedError {
 /// A feed's end that the request holds; the feed ends with it.
 pub struct Handle {
     pub body: Rc<Body>,
+    /// It begins exactly where its client asked; otherwise some events come again.
+    pub recovered: bool,
     feed: Addr<Feed>,
 }
 
@@ -90,6 +92,28 @@ struct Over;
 #[derive(Message)]
 #[rtype(result = "(Vec<Bytes>, Cursor)")]
 struct TakeAnswer;
+
+/// Looks at a client in each `session.stall_timeout`.
+const LOOKS: u32 = 4;
+
+/// Whether a client stalls, look by look.
+#[derive(Default)]
+struct Stall {
+    /// What it has taken in all, and at how many looks since it was no more; none while nothing waits.
+    waits: Option<(u64, u32)>,
+}
+
+impl Stall {
+    /// Notes what a client has taken for whom something waits. Gives whether that was no more for
+    /// `session.stall_timeout`.
+    fn look(&mut self, taken: Option<u64>) -> bool {
+        self.waits = taken.map(|taken| match self.waits {
+            Some((before, looks)) if before == taken => (taken, looks + 1),
+            _ => (taken, 0),
+        });
+        self.waits.is_some_and(|(_, looks)| looks >= LOOKS)
+    }
+}
 
 impl Request {
     /// Its answer goes on, and may wait for its client. That of a poll leaves as one.
@@ -146,7 +170,7 @@ impl Feeds {
             seat.apply(&changes);
             Feed { seat, body: body.clone(), request, casting, config, closing: false }
         });
-        Ok(Handle { body, feed })
+        Ok(Handle { body, recovered: exact, feed })
     }
 
     /// Where each of its topics begins.
@@ -190,23 +214,28 @@ impl Feed {
         self.body.flush();
     }
 
-    /// Cuts a client off for whom something has waited since the last look and that has taken nothing.
-    fn watch(&mut self, waited: Option<u64>, ctx: &mut Context<Self>) {
-        ctx.run_later(self.config.session.stall_timeout, move |feed, ctx| {
+    /// Cuts a client off that stalls.
+    fn watch(&self, ctx: &mut Context<Self>) {
+        let mut stall = Stall::default();
+        ctx.run_interval(self.config.session.stall_timeout / LOOKS, move |feed, ctx| {
             let waits = (feed.body.waiting_bytes() > 0).then(|| feed.body.taken_bytes());
-            if waits.is_some() && waits == waited {
+            if stall.look(waits) && !feed.closing {
                 feed.end(&CloseReason::SlowConsumer, ctx);
                 feed.request.peer.cut();
-            } else {
-                feed.watch(waits, ctx);
             }
         });
     }
 
-    /// The client has closed, or has its answer.
+    /// The client has closed, has its answer, or takes nothing of it for longer than HTTP waits.
     fn over(&mut self, ctx: &mut Context<Self>) {
         if !std::mem::replace(&mut self.closing, true) {
-            self.casting.stats.sessions.endings.client.add(1);
+            let stats = &self.casting.stats.sessions;
+            if self.request.peer.has_stalled() {
+                stats.endings.slow_consumer.add(1);
+                stats.slow_consumers.add(1);
+            } else {
+                stats.endings.client.add(1);
+            }
         }
         self.body.leave();
         ctx.stop();
@@ -254,7 +283,7 @@ impl Actor for Feed {
                 feed.send(feed.request.dialect.heartbeat(&delivered, &feed.casting.stats));
             }
         });
-        self.watch(None, ctx);
+        self.watch(ctx);
         let peer = self.request.peer.clone();
         let gone = async move { peer.gone().await };
         ctx.spawn(gone.into_actor(self).map(|(), feed, ctx| {
@@ -312,5 +341,25 @@ impl Handler<TakeAnswer> for Feed {
 
     fn handle(&mut self, _: TakeAnswer, _: &mut Self::Context) -> Self::Result {
         MessageResult((self.body.take_frames(), self.seat.delivered()()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_takes_nothing_of_what_waits_for_all_looks_of_a_timeout_stalls() {
+        let mut stall = Stall::default();
+        // It takes something each time, or nothing waits.
+        for taken in [Some(1), Some(2), None, Some(2), None, None, None, None, None] {
+            assert!(!stall.look(taken));
+        }
+        // The first look only sees that something waits.
+        for _ in 0..LOOKS {
+            assert!(!stall.look(Some(2)));
+        }
+        assert!(stall.look(Some(2)));
+        assert!(!stall.look(Some(3)), "it has taken something");
     }
 }

@@ -82,7 +82,7 @@ impl Lobby {
     pub async fn refuse(&self, mut socket: TcpStream) {
         let answer = format!(
             "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
-             content-length: {}\r\nretry-after: 5\r\nconnection: close\r\n\r\n{REFUSAL}",
+             cache-control: no-store\r\ncontent-length: {}\r\nretry-after: 5\r\nconnection: close\r\n\r\n{REFUSAL}",
             REFUSAL.len()
         );
         // Nobody waits for long who has to be told so often.

@@ -52,6 +52,8 @@ pub struct Peer {
 #[derive(Default)]
 struct End {
     is_seen: Cell<bool>,
+    /// It has taken nothing for too long.
+    is_stalled: Cell<bool>,
     /// Who waits for it: the one answer that is under way.
     waiting: Cell<Option<Waker>>,
 }
@@ -87,6 +89,11 @@ impl Peer {
             Poll::Pending
         })
         .await;
+    }
+
+    /// Whether the connection has ended as its client took nothing of an answer.
+    pub fn has_stalled(&self) -> bool {
+        self.end.is_stalled.get()
     }
 
     /// Bounds what the kernel keeps for a client that does not read: it would take megabytes before
@@ -215,6 +222,7 @@ impl Connection {
         let patience = self.patience;
         ready!(self.stalled.get_or_insert_with(|| Box::pin(sleep(patience))).as_mut().poll(cx));
         self.stats.write_timeouts.add(1);
+        self.end.is_stalled.set(true);
         // The kernel would otherwise keep what it took for minutes. A socket that takes no option is gone.
         drop(SockRef::from(&*self.socket).set_linger(Some(Duration::ZERO)));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
@@ -262,6 +270,7 @@ mod tests {
         let ended = write(&mut connection, 64 << 20).await;
 
         assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(connection.peer().has_stalled());
         assert_eq!(stats.write_timeouts.get(), 1);
     }
 
@@ -292,5 +301,6 @@ mod tests {
         }
 
         assert_eq!(stats.write_timeouts.get(), 0);
+        assert!(!connection.peer().has_stalled());
     }
 }

@@ -12,8 +12,8 @@ use std::{
 use actix::Actor;
 use actix_codec::Framed;
 use actix_http::{
-    HttpService, Protocol, Request, Response, StatusCode,
-    body::BodySize,
+    ConnectionType, HttpService, Protocol, Request, Response, StatusCode, Version,
+    body::{BodySize, MessageBody},
     error::DispatchError,
     h1,
     header::{self, HeaderValue},
@@ -23,7 +23,7 @@ use actix_server::Server;
 use actix_service::{IntoServiceFactory, Service, ServiceFactoryExt, fn_service, map_config};
 use actix_web::{
     App, HttpResponse,
-    dev::AppConfig,
+    dev::{AppConfig, ServiceResponse},
     web::{self, ServiceConfig},
 };
 use bytes::{Bytes, BytesMut};
@@ -90,7 +90,11 @@ where
                 .wrap_fn(|request, service| {
                     let served = request.conn_data::<Peer>().map(Peer::served);
                     let answer = service.call(request);
-                    async move { Ok(answer.await?.map_body(|_, body| Answer::new(body, served))) }
+                    async move {
+                        let mut answer = answer.await?;
+                        end_with_connection(&mut answer);
+                        Ok(answer.map_body(|_, body| Answer::new(body, served)))
+                    }
                 })
                 .configure(routes.clone())
                 .route("/ws", web::get().to(upgrade_required))
@@ -250,17 +254,31 @@ impl Refusal {
     }
 }
 
+/// HTTP/1.0 knows no chunks: there an answer without a length ends with its connection.
+fn end_with_connection(answer: &mut ServiceResponse) {
+    let is_old = answer.request().version() < Version::HTTP_11;
+    if is_old && answer.response().body().size() == BodySize::Stream {
+        let head = answer.response_mut().head_mut();
+        head.no_chunking(true);
+        head.set_connection_type(ConnectionType::Close);
+    }
+}
+
 /// Answers a request that is no handshake at a path of handshakes.
 async fn upgrade_required() -> HttpResponse {
     HttpResponse::UpgradeRequired()
         .insert_header((header::UPGRADE, "websocket"))
+        .insert_header((header::CACHE_CONTROL, "no-store"))
         .json(json!({ "code": "upgrade_required", "message": "this path speaks WebSocket" }))
 }
 
 async fn refuse(framed: &mut Upgraded, refusal: &Refusal) -> io::Result<()> {
     let body = json!({ "code": refusal.code(), "message": refusal.to_string() }).to_string();
     let mut response = Response::build(refusal.status());
-    response.insert_header((header::CONTENT_TYPE, "application/json")).force_close();
+    response
+        .insert_header((header::CONTENT_TYPE, "application/json"))
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .force_close();
     match refusal {
         Refusal::Handshake(HandshakeError::UnsupportedVersion) => {
             response.insert_header((header::SEC_WEBSOCKET_VERSION, "13"));

@@ -37,6 +37,7 @@ fn handshakes_that_cannot_succeed_are_answered_in_http() {
     ] {
         let answer = server.raw(&request);
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request}\n{answer}");
+        assert!(answer.contains("cache-control: no-store"), "{answer}");
         let body = answer.split("\r\n\r\n").nth(1).unwrap();
         let body: serde_json::Value = serde_json::from_str(body).unwrap();
         assert_eq!(body["code"], code, "{request}");

@@ -67,15 +67,15 @@ pub async fn poll(state: State, http: HttpRequest) -> Answer {
     let until = Instant::now() + wait.unwrap_or(DEFAULT_WAIT);
     drop(timeout_at(until.min(latest), queued).await);
     let Some((frames, cursor)) = handle.take().await else { return Err(ApiError::ShuttingDown) };
-    let pieces = pieces(frames, &cursor);
+    let pieces = pieces(frames, &cursor, handle.recovered);
     let length = pieces.iter().map(Bytes::len).sum::<usize>() as u64;
     Ok(response
         .body(SizedStream::new(length, stream::iter(pieces.into_iter().map(Ok::<_, Infallible>)))))
 }
 
 /// `{"events":[..],"cursor":".."}`: the next poll goes on behind the cursor. In pieces, since a
-/// connection copies what it is given, and keeps that room.
-fn pieces(frames: Vec<Bytes>, cursor: &Cursor) -> Vec<Bytes> {
+/// connection copies what it is given, and keeps that room. Who may get events again is told so.
+fn pieces(frames: Vec<Bytes>, cursor: &Cursor, recovered: bool) -> Vec<Bytes> {
     let mut pieces = vec![Bytes::from_static(b"{\"events\":[")];
     for frame in frames {
         if pieces.len() > 1 {
@@ -83,6 +83,7 @@ fn pieces(frames: Vec<Bytes>, cursor: &Cursor) -> Vec<Bytes> {
         }
         pieces.push(frame);
     }
-    pieces.push(format!("],\"cursor\":\"{cursor}\"}}").into());
+    let again = if recovered { "" } else { ",\"recovered\":false" };
+    pieces.push(format!("],\"cursor\":\"{cursor}\"{again}}}").into());
     pieces
 }

@@ -50,7 +50,7 @@ pub async fn stream(state: State, http: HttpRequest) -> Answer {
     }
     params.finish()?;
     let mut response = HttpResponse::Ok();
-    response.insert_header((header::CONTENT_TYPE, "text/event-stream"));
+    response.insert_header((header::CONTENT_TYPE, "text/event-stream; charset=utf-8"));
     unbuffered(&mut response);
     if http.method() == Method::HEAD {
         return Ok(response.finish());
