@@ -37,6 +37,9 @@ pub fn run(options: &Isolation) -> anyhow::Result<ExitCode> {
 
         run.open(vec![stall.clone(); stalling as usize])?;
         wait_until_behind(&mut run, stalling)?;
+        // That they have come is no part of it.
+        run.feed(1)?;
+        run.settle()?;
         let phase = run.measure(format!("{stalling} stalled"), 1, common.rate, common.seconds)?;
         add(&mut with, &phase, &mut report)?;
         run.clients.close(Group::Extra)?;
@@ -58,13 +61,13 @@ pub fn run(options: &Isolation) -> anyhow::Result<ExitCode> {
     report.end()
 }
 
-/// Waits until the daemon, too, sees them stalled.
+/// Waits until the daemon, too, sees all of them stalled.
 fn wait_until_behind(run: &mut Run, stalling: u32) -> anyhow::Result<()> {
     let begun = std::time::Instant::now();
     loop {
         let status = run.server.status()?.unwrap_or_default();
         let behind = status["sessions"]["behind"].as_u64().unwrap_or(0);
-        if behind >= u64::from(stalling) / 2 {
+        if behind >= u64::from(stalling) {
             return Ok(());
         }
         anyhow::ensure!(begun.elapsed() < PATIENCE, "{behind} of {stalling} clients are behind");
