@@ -291,7 +291,7 @@ fn a_request_that_comes_byte_by_byte_is_ended_be_it_the_first_a_later_one_or_its
 #[test]
 fn connections_that_are_no_sessions_are_limited_and_the_others_are_not_among_them() {
     let (_setup, daemon, metrics) =
-        start("max_connections = 3\nrequest_timeout = \"2s\"\n[session]\nmax_sessions = 6\n");
+        start("max_connections = 3\nrequest_timeout = \"60s\"\n[session]\nmax_sessions = 6\n");
     // Sessions of every kind, more than that.
     let _sessions: Vec<_> = (0..3).map(|_| daemon.subscribe("fills")).collect();
     let mut feeds: Vec<_> = (0..3).map(|_| connect(daemon.port)).collect();
