@@ -232,6 +232,75 @@ fn a_gap_behind_a_cursor_is_told_once_though_no_event_follows() {
     assert_eq!(poll(&after).0.len(), 0);
 }
 
+/// What polls from a cursor on find, one event or a few in each, until they find nothing: gaps and blocks.
+fn poll_all(daemon: &TestDaemon, mut cursor: String, limit: usize) -> Vec<(String, u64)> {
+    let mut found = Vec::new();
+    loop {
+        let path = format!("/v1/poll?topic=fills&timeout=0s&limit={limit}&cursor={cursor}");
+        let answer = daemon.get(&path).1;
+        let events = answer["events"].as_array().unwrap();
+        if events.is_empty() {
+            return found;
+        }
+        for event in events {
+            let kind = event["type"].as_str().unwrap().to_owned();
+            let block = event[if kind == "gap" { "from" } else { "block" }].as_u64().unwrap();
+            found.push((kind, block));
+        }
+        cursor = answer["cursor"].as_str().unwrap().to_owned();
+    }
+}
+
+// What lies in the store comes without its notices.
+#[test]
+fn small_polls_and_lists_through_the_store_are_told_each_gap() {
+    let setup = Setup::new();
+    let mut file = Kind::fills(setup.node()).open(DAY, 9);
+    write(&mut file, [1]);
+    let daemon = setup.start();
+    eventually("it is stored", || database::rows(&setup.database()).len() == 1);
+    let first = daemon.get("/v1/poll?topic=fills&timeout=0s").1["cursor"].clone();
+    let first = first.as_str().unwrap().to_owned();
+    write(&mut file, [2, 6, 7, 8]);
+    eventually("they are stored", || database::rows(&setup.database()).len() == 5);
+    let second = daemon.get("/v1/poll?topic=fills&timeout=0s").1["cursor"].clone();
+    let second = second.as_str().unwrap().to_owned();
+    write(&mut file, [12, 13]);
+    eventually("these, too", || database::rows(&setup.database()).len() == 7);
+    assert_eq!(daemon.stop().code(), Some(0));
+    let daemon = setup.start();
+
+    for limit in [1, 2, 100] {
+        let found = poll_all(&daemon, first.clone(), limit);
+
+        let of = |wanted: &str| {
+            let found = found.iter().filter(|(kind, _)| kind == wanted);
+            found.map(|(_, block)| *block).collect::<Vec<_>>()
+        };
+        assert_eq!(of("event"), [2, 6, 7, 8, 12, 13], "limit {limit}: {found:?}");
+        let mut gaps = of("gap");
+        gaps.dedup();
+        assert_eq!(gaps, [3, 9], "limit {limit}: {found:?}");
+    }
+
+    // The newer cursor first: what lies before it is told all the same.
+    let mut client = daemon.connect("/v1/ws");
+    receive_type(&mut client, "hello");
+    let subscribe = |id: &str, from: &str| json!({"type": "subscribe", "id": id, "topic": "fills", "from": from});
+    send(&mut client, &json!([subscribe("a", &second), subscribe("b", &first)]));
+    let mut gaps = Vec::new();
+    loop {
+        let frame = receive(&mut client);
+        match frame["type"].as_str().unwrap() {
+            "gap" => gaps.push(frame["from"].as_u64().unwrap()),
+            "live" => break,
+            _ => {}
+        }
+    }
+    gaps.sort_unstable();
+    assert_eq!(gaps, [3, 9]);
+}
+
 // Files that were pruned before they were read.
 #[test]
 fn a_file_that_vanished_unread_is_a_gap() {

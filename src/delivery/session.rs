@@ -265,7 +265,7 @@ impl Session {
 
     /// Queues a frame that answers its client; the caller flushes. Events may have filled the outbox, so
     /// answers have as much room again; who has used that up is not listened to before it has read, so
-    /// that one answer at most goes beyond it.
+    /// that the answers to one message at most go beyond it.
     fn send(&mut self, frame: Bytes, ctx: &mut Context<Self>) {
         if self.closing {
             return;

@@ -349,12 +349,18 @@ impl Stats {
 }
 
 impl OpenGaps {
-    /// Those of some topics that were noticed last, at most so many, in their order.
-    pub fn newest(&self, topics: &[Topic], most: usize) -> Vec<Gap> {
-        let mut gaps: Vec<_> =
-            self.lock().iter().filter(|gap| topics.contains(&gap.topic)).cloned().collect();
+    /// Those of the wanted ones that were noticed last, at most so many, in their order.
+    pub fn newest(&self, most: usize, is_wanted: impl Fn(&Gap) -> bool) -> Vec<Gap> {
+        let mut gaps: Vec<_> = self.lock().iter().filter(|gap| is_wanted(gap)).cloned().collect();
         gaps.sort_by_key(|gap| (gap.opened, gap.topic, gap.first));
         gaps.split_off(gaps.len().saturating_sub(most))
+    }
+
+    /// Where the first one of a topic ends that ends behind a position.
+    pub fn next_end(&self, topic: Topic, position: u64) -> Option<u64> {
+        let gaps = self.lock();
+        let behind = gaps.iter().filter(|gap| gap.topic == topic && gap.last > position);
+        behind.map(|gap| gap.last).min()
     }
 
     pub fn replace(&self, gaps: Vec<Gap>) {

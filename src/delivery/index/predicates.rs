@@ -17,6 +17,9 @@ pub struct Predicates {
     numbers: HashMap<Arc<Conditions>, PredicateId, RandomState>,
     slots: Vec<Slot>,
     free: Vec<PredicateId>,
+    /// Who was given a number last: the places of one subscription come one after the other, and to find
+    /// equal conditions takes reading all of them.
+    last: Option<(Arc<Conditions>, PredicateId)>,
     /// The event that is judged now: of an earlier one nothing is remembered.
     event: Cell<u64>,
 }
@@ -33,8 +36,10 @@ struct Slot {
 impl Predicates {
     /// Gives the number of conditions, which is theirs until it is given back as often.
     pub fn take(&mut self, conditions: &Arc<Conditions>) -> PredicateId {
-        let id = match self.numbers.get(conditions) {
-            Some(&id) => id,
+        let last = self.last.as_ref().filter(|(last, _)| Arc::ptr_eq(last, conditions));
+        let last = last.map(|(_, id)| *id);
+        let id = match last.or_else(|| self.numbers.get(conditions).copied()) {
+            Some(id) => id,
             None => {
                 let slot =
                     Slot { conditions: Some(conditions.clone()), uses: 0, judged: Cell::default() };
@@ -53,6 +58,9 @@ impl Predicates {
             }
         };
         self.slots[id.0 as usize].uses += 1;
+        if last.is_none() {
+            self.last = Some((conditions.clone(), id));
+        }
         id
     }
 
@@ -64,6 +72,7 @@ impl Predicates {
         {
             self.numbers.remove(&conditions);
             self.free.push(id);
+            self.last.take_if(|(_, last)| *last == id);
         }
     }
 
@@ -88,5 +97,28 @@ impl Predicates {
     #[cfg(test)]
     pub fn len(&self) -> usize {
         self.numbers.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn coin(name: &str) -> Arc<Conditions> {
+        Arc::new(Conditions::new([("coin", vec![name.to_owned()])]))
+    }
+
+    #[test]
+    fn a_number_that_is_given_anew_is_not_taken_for_the_last_one() {
+        let mut predicates = Predicates::default();
+        let (btc, eth) = (coin("BTC"), coin("ETH"));
+        let first = predicates.take(&btc);
+        assert_eq!([predicates.take(&btc), predicates.take(&coin("BTC"))], [first; 2]);
+        (0..3).for_each(|_| predicates.give_back(first));
+        assert_eq!(predicates.len(), 0);
+
+        assert_eq!(predicates.take(&eth), first, "the place is free");
+        assert_ne!(predicates.take(&btc), first);
+        assert_eq!(predicates.len(), 2);
     }
 }

@@ -15,6 +15,8 @@ use crate::{
         shard::Pull,
         subscription::{Change, ChangeKind, Subscriptions},
     },
+    event::position_of,
+    router::ledger::Gap,
     store::StoreError,
 };
 
@@ -116,7 +118,7 @@ impl Members {
                 Some((_, lowest)) => *lowest = position,
                 None => member.heard.push((topic, position)),
             }
-            behind.unheard.push((topic, position));
+            behind.will_hear(topic, position);
         }
         if lowest < behind.cursor.seq {
             behind.go_back(lowest, follows(), all);
@@ -256,7 +258,11 @@ impl Members {
         let Some(mut behind) = member.behind.take() else { return 0 };
         behind.in_line = false;
         if member.closing || member.held {
-            member.behind = Some(behind);
+            // Who is not moved on keeps no place at the store from the others.
+            self.give_back(&mut behind);
+            if let Some(member) = self.members.get_mut(&id) {
+                member.behind = Some(behind);
+            }
             return 0;
         }
         let Some(member) = self.members.get(&id) else { return 0 };
@@ -273,8 +279,6 @@ impl Members {
             // Pages in use are bounded by the places.
             behind.page = None;
         }
-        let has_to_hear = matches!(ended, Ended::Joined) && !behind.unheard.is_empty();
-        let heads = if has_to_hear { self.cursor().positions } else { Vec::new() };
         let Some(member) = self.members.get_mut(&id) else { return looked_at };
         match ended {
             Ended::Slice => {}
@@ -282,11 +286,14 @@ impl Members {
                 self.casting.stats.sessions.behind.add(-1);
                 member.wire.joined();
                 if behind.from_store {
-                    let gaps = self.casting.stats.router.gaps.newest(&member.topics, TOLD_GAPS);
+                    let is_untold = |gap: &Gap| {
+                        let heard = position_of(&behind.unheard, gap.topic);
+                        member.topics.contains(&gap.topic)
+                            && heard.is_none_or(|heard| gap.last > heard)
+                    };
+                    let gaps = self.casting.stats.router.gaps.newest(TOLD_GAPS, is_untold);
                     let frames = gaps.iter().filter_map(|gap| member.dialect.gap(gap, false));
                     frames.for_each(|frame| member.wire.force(frame));
-                } else {
-                    member.tell_unheard(&mut behind, &heads, &self.casting.stats);
                 }
                 if behind.announces
                     && let Some(frame) = member.dialect.live(&behind.cursor)

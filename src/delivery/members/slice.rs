@@ -1,6 +1,6 @@
 //! What one session that is behind gets at one time, and by what that ends.
 
-use std::{mem, sync::Arc};
+use std::sync::Arc;
 
 use super::{Member, Members, pull::TOLD_GAPS};
 use crate::{
@@ -10,7 +10,10 @@ use crate::{
         replay::{Behind, Page, Place, Waits},
     },
     event::{Topic, position_of},
-    router::log::Notice,
+    router::{
+        ledger::Gap,
+        log::{LogEvent, Notice},
+    },
     stats::Stats,
 };
 
@@ -40,8 +43,7 @@ impl Members {
         let Some(member) = self.members.get(&id) else { return (0, Ended::Waits(Waits::Room)) };
         let mut looked_at = 0;
         loop {
-            let queued = member.wire.waiting_bytes();
-            if looked_at >= SLICE_EVENTS || queued >= QUEUED_BYTES.min(member.max_queued) {
+            if looked_at >= SLICE_EVENTS || member.is_full() {
                 return (looked_at, Ended::Slice);
             }
             match behind.place {
@@ -53,8 +55,8 @@ impl Members {
                             continue;
                         }
                         let Some(heads) = log.heads_before(segment) else { continue };
+                        member.tell_unheard(behind, &heads.positions, stats);
                         if !behind.from_store {
-                            member.tell_unheard(behind, &heads.positions, stats);
                             behind.cursor.positions.clone_from(&heads.positions);
                         }
                         let events = slice.segments.first().map_or(&[][..], |one| &one.events);
@@ -76,6 +78,8 @@ impl Members {
                     }
                     let from = page.count_through(seq);
                     let most = (SLICE_EVENTS - looked_at).min(page.events.len() - from);
+                    let batch = &page.events[from..from + most];
+                    let most = member.tell_before(behind, batch, stats);
                     let cast = member.cast_past(behind, &page.events[from..from + most], stats);
                     looked_at += most;
                     let done = from + cast;
@@ -111,7 +115,13 @@ impl Members {
                         continue;
                     };
                     if done == 0 {
-                        member.tell_past(&found.notices);
+                        let most = SLICE_EVENTS - looked_at;
+                        let (told, is_all) =
+                            member.tell_past(behind, segment, &found.notices, most);
+                        looked_at += told;
+                        if !is_all {
+                            return (looked_at, Ended::Slice);
+                        }
                     }
                     let is_here = segment == here.0;
                     let end = if is_here { here.1 } else { found.events.len() };
@@ -143,31 +153,71 @@ impl Members {
 impl Member {
     /// Queues the gaps that are open, that its client does not know of, and that had been noticed when
     /// topics had come this far.
-    pub(super) fn tell_unheard(&self, behind: &mut Behind, heads: &[(Topic, u64)], stats: &Stats) {
-        let unheard = mem::take(&mut behind.unheard);
+    fn tell_unheard(&self, behind: &mut Behind, heads: &[(Topic, u64)], stats: &Stats) {
+        let unheard = &mut behind.unheard;
         if unheard.is_empty() {
             return;
         }
-        let topics: Vec<_> = unheard.iter().map(|(topic, _)| *topic).collect();
-        for gap in stats.router.gaps.newest(&topics, TOLD_GAPS) {
-            let is_new = position_of(&unheard, gap.topic).is_some_and(|heard| gap.last > heard)
-                && position_of(heads, gap.topic).is_some_and(|head| gap.last <= head);
-            if is_new && let Some(frame) = self.dialect.gap(&gap, false) {
-                self.wire.force(frame);
-            }
-        }
+        let is_new = |gap: &Gap| {
+            position_of(unheard, gap.topic).is_some_and(|heard| gap.last > heard)
+                && position_of(heads, gap.topic).is_some_and(|head| gap.last <= head)
+        };
+        let gaps = stats.router.gaps.newest(TOLD_GAPS, is_new);
+        let frames = gaps.iter().filter_map(|gap| self.dialect.gap(gap, false));
+        frames.for_each(|frame| self.wire.force(frame));
+        heads.iter().for_each(|&(topic, head)| behind.has_heard(topic, head));
     }
 
-    /// Queues what its dialect has for these notices, of the topics it follows.
-    fn tell_past(&self, notices: &[Notice]) {
-        for notice in notices {
+    /// Queues the gaps before the first of these events, which come from the store. Gives how many of them
+    /// come before the next gap: no cursor beyond one is sent without it.
+    fn tell_before(&self, behind: &mut Behind, events: &[LogEvent], stats: &Stats) -> usize {
+        let Some(first) = events.first().filter(|_| !behind.unheard.is_empty()) else {
+            return events.len();
+        };
+        self.tell_unheard(behind, &first.cursor().positions, stats);
+        let next = |&(topic, heard): &(Topic, u64)| {
+            stats.router.gaps.next_end(topic, heard).map(|end| (topic, end))
+        };
+        let next: Vec<_> = behind.unheard.iter().filter_map(next).collect();
+        let is_beyond = |event: &LogEvent| {
+            let id = &event.sequenced.event.id;
+            position_of(&next, id.topic).is_some_and(|end| id.position >= end)
+        };
+        events.iter().skip(1).position(is_beyond).map_or(events.len(), |before| before + 1)
+    }
+
+    /// Queues what its dialect has for the notices of a segment that it was not told, of the topics it
+    /// follows: so many at most, and as long as there is room. Gives how many that were, and whether no
+    /// more are left.
+    fn tell_past(
+        &self,
+        behind: &mut Behind,
+        segment: u64,
+        notices: &[Notice],
+        most: usize,
+    ) -> (usize, bool) {
+        if behind.told.0 != segment {
+            behind.told = (segment, 0);
+        }
+        let before = behind.told.1;
+        while let Some(notice) = notices.get(behind.told.1) {
+            if behind.told.1 - before >= most || self.is_full() {
+                return (behind.told.1 - before, false);
+            }
             let (gap, closed) = notice.gap();
-            let follows = |topic: &Topic| *topic == gap.topic;
-            if self.topics.iter().any(follows)
+            if self.topics.contains(&gap.topic)
                 && let Some(frame) = self.dialect.gap(gap, closed)
             {
                 self.wire.force(frame);
             }
+            behind.has_heard(gap.topic, gap.last);
+            behind.told.1 += 1;
         }
+        (behind.told.1 - before, true)
+    }
+
+    /// Whether as much waits as may for who is behind.
+    fn is_full(&self) -> bool {
+        self.wire.waiting_bytes() >= QUEUED_BYTES.min(self.max_queued)
     }
 }

@@ -300,6 +300,25 @@ async fn a_turn_tells_a_portion_of_many_notices_and_nobody_joins_between_them() 
 }
 
 #[actix_rt::test]
+async fn who_is_held_back_keeps_no_place_at_the_store() {
+    let mut scene = Scene::new().await;
+    (0..2).for_each(|_| scene.join(false, Some(0)));
+    scene.turn();
+    assert_eq!(scene.members.catch_up.unadmitted, [1]);
+
+    // It asks for more while its page is read.
+    scene.members.hold(0, true);
+    scene.members.retry(0);
+    scene.turn();
+    scene.turn();
+
+    assert_eq!(scene.members.catch_up.unadmitted, [0; 0], "the other one has it");
+    scene.members.hold(0, false);
+    scene.turn();
+    assert_eq!(scene.members.catch_up.unadmitted, [0], "it asks again");
+}
+
+#[actix_rt::test]
 async fn who_leaves_waits_for_no_place_at_the_store() {
     let mut scene = Scene::new().await;
     (0..4).for_each(|_| scene.join(false, Some(0)));

@@ -106,6 +106,8 @@ pub struct Behind {
     /// Topics of whose gaps its client knows up to this position only: what was noticed behind it, and
     /// stands before the place from which it goes on in the log, is told first.
     pub unheard: Vec<(Topic, u64)>,
+    /// How many notices of which segment it was told.
+    pub told: (u64, usize),
     /// The page it reads from.
     pub page: Option<Arc<Page>>,
     /// Reads of the store that have failed since one succeeded.
@@ -134,6 +136,7 @@ impl Behind {
             admitted: false,
             from_store: false,
             unheard: Vec::new(),
+            told: (0, 0),
             page: None,
             failures: 0,
             wants: None,
@@ -210,6 +213,23 @@ impl Behind {
             self.has_room = true;
         }
         has_waited
+    }
+
+    /// Its client knows of the gaps of a topic up to this position, and is to hear of the others as it
+    /// comes there.
+    pub fn will_hear(&mut self, topic: Topic, position: u64) {
+        self.unheard.retain(|(other, _)| *other != topic);
+        // What it got of the topic before may have come without them: then all are told at the end.
+        if !self.from_store {
+            self.unheard.push((topic, position));
+        }
+    }
+
+    /// Its client knows of the gaps of a topic up to this position now.
+    pub fn has_heard(&mut self, topic: Topic, position: u64) {
+        if let Some((_, heard)) = self.unheard.iter_mut().find(|(other, _)| *other == topic) {
+            *heard = position.max(*heard);
+        }
     }
 
     pub fn learn(&mut self, subscriptions: &Subscriptions) {

@@ -288,10 +288,10 @@ impl Pages {
 }
 
 impl Start {
-    /// Up to which position of a topic a client knows of the gaps that begins here; `None` where it has
-    /// not been before, and asks for no gaps.
+    /// Up to which position of a topic a client knows of the gaps that begins here, or asks for none of
+    /// them; `None` where it asks for nothing of the past.
     pub fn heard(&self, from: &Since, topic: Topic) -> Option<u64> {
-        matches!(from, Since::Cursor(_)).then(|| self.cursor.position(topic).unwrap_or(0))
+        (*from != Since::Now).then(|| self.cursor.position(topic).unwrap_or(0))
     }
 }
 

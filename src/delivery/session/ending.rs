@@ -1,7 +1,5 @@
 //! How a session ends: its farewell, and the wait for its client to close too.
 
-use std::mem;
-
 use actix::prelude::*;
 
 use super::{LINGER, Session};
@@ -19,9 +17,9 @@ impl Session {
             return;
         }
         self.closing = true;
-        if mem::take(&mut self.full) {
-            self.wire.listen(self.hears());
-        }
+        // Its own farewell is waited for, whatever kept us from listening.
+        (self.full, self.resuming) = (false, false);
+        self.wire.listen(true);
         self.seat.leave();
         let stats = &self.casting.stats.sessions;
         reason.counter(&stats.endings).add(1);
@@ -50,6 +48,7 @@ impl Session {
             self.wire.force(last);
         }
         self.flush(ctx);
+        self.find_end(ctx);
         // A client that answers no ping would not take the close frame later either, and one that
         // closed first waits for the end of our stream only.
         let gone = matches!(reason, CloseReason::PingTimeout)
