@@ -227,8 +227,9 @@ impl Drop for Permit {
         let stats = &set.stats.sessions;
         let mut places = set.places();
         let open = places.leave(&self.client, Instant::now());
-        stats.open.add(-1);
+        // Whoever sees no session open also sees all of them closed.
         stats.closed.add(1);
+        stats.open.add(-1);
         stats.identities.set(places.identities() as i64);
         if open == 0 {
             set.gone.notify_waiters();
