@@ -205,7 +205,8 @@ impl SubscribeError {
 /// All subscriptions of one session, by the id that its client gave.
 #[derive(Debug, Default)]
 pub struct Subscriptions {
-    by_id: BTreeMap<Box<str>, Subscription>,
+    /// Boxed, as a node of the map has room for eleven and most sessions have one.
+    by_id: BTreeMap<Box<str>, Box<Subscription>>,
     next_key: u32,
     /// Users named in all of them together; one that several name counts several times.
     users: usize,
@@ -228,7 +229,7 @@ impl Subscriptions {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Subscription)> {
-        self.by_id.iter().map(|(id, subscription)| (&**id, subscription))
+        self.by_id.iter().map(|(id, subscription)| (&**id, &**subscription))
     }
 
     /// Adds a subscription to everything that is wanted, however slow its client is.
@@ -283,7 +284,7 @@ impl Subscriptions {
         self.next_key += 1;
         let subscription = Subscription { key, topic, users, conditions, policy, linger_ms };
         let change = subscription.change(ChangeKind::Follow);
-        self.by_id.insert(id.into(), subscription);
+        self.by_id.insert(id.into(), Box::new(subscription));
         Ok(change)
     }
 
@@ -334,7 +335,7 @@ impl Subscriptions {
     /// Ends all of them.
     pub fn into_ends(self) -> impl Iterator<Item = Change> {
         self.by_id.into_values().map(|one| {
-            let Subscription { key, topic, users, conditions, policy, linger_ms } = one;
+            let Subscription { key, topic, users, conditions, policy, linger_ms } = *one;
             let kind = ChangeKind::Unfollow;
             Change {
                 kind,
