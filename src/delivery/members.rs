@@ -9,6 +9,7 @@
 
 mod cast;
 mod flush;
+mod gaps;
 mod linger;
 mod parting;
 mod pull;
@@ -29,7 +30,7 @@ use super::{
     dialect::Dialect,
     index::{FORGOTTEN_PLACES, Index, Interest, SessionId},
     outlet::Outlet,
-    replay::Behind,
+    replay::{Behind, Heard},
     session::Told,
     shard::{Shard, Waiting},
     subscription::{Change, Subscriptions},
@@ -58,7 +59,7 @@ struct Member {
     /// Topics of its subscriptions.
     topics: Vec<Topic>,
     /// From which position on its client has been told the gaps of topics whose past it has asked for.
-    heard: Vec<(Topic, u64)>,
+    heard: Heard,
     /// In a line of outboxes to flush.
     touched: bool,
     /// By when it has to be flushed, if something waits in it that may.
@@ -165,7 +166,7 @@ impl Members {
             wire,
             dialect,
             topics: Vec::new(),
-            heard: Vec::new(),
+            heard: Heard::default(),
             touched: false,
             due: None,
             closing: false,
@@ -219,8 +220,10 @@ impl Members {
             member.topics = subscriptions.iter().map(|(_, one)| one.topic).collect();
             member.topics.sort_unstable();
             member.topics.dedup();
-            let Member { topics, heard, .. } = member;
-            heard.retain(|(topic, _)| topics.contains(topic));
+            member.heard.keep(&member.topics);
+            if let Some(behind) = &mut member.behind {
+                behind.heard.keep(&member.topics);
+            }
         }
     }
 

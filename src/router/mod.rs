@@ -1,6 +1,7 @@
 //! Order: what was delivered already, which `seq` an event gets, and the log all readers share.
 
 mod actor;
+pub mod gaps;
 pub mod ledger;
 pub mod log;
 pub mod readers;

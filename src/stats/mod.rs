@@ -17,7 +17,7 @@ pub use self::{
     backfill::BackfillStats,
     histogram::{Histogram, Observed},
 };
-use crate::{event::Topic, router::ledger::Gap, source::Stream};
+use crate::{router::gaps::OpenGaps, source::Stream};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -147,16 +147,13 @@ pub struct RouterStats {
     pub stale: Counter,
     /// 1 while it waits for what the store says of old blocks.
     pub asking: Gauge,
+    /// The gaps that are open now, with their bounds. Kept by the Router, which knows them anyway.
     pub gaps: OpenGaps,
     /// What the ledger remembers, of the topic with the most: each memory is bounded by itself.
     pub ledger_runs: Gauge,
     pub ledger_pieces: Gauge,
     pub ledger_digests: Gauge,
 }
-
-/// The gaps that are open now, with their bounds. Kept by the Router, which knows them anyway.
-#[derive(Debug, Default)]
-pub struct OpenGaps(Mutex<Vec<Gap>>);
 
 /// Events that came from the log, by what became of them, and the state of the store.
 #[derive(Debug, Default)]
@@ -345,34 +342,6 @@ impl Stats {
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<StreamStats>>> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl OpenGaps {
-    /// Those of the wanted ones that were noticed last, at most so many, in their order.
-    pub fn newest(&self, most: usize, is_wanted: impl Fn(&Gap) -> bool) -> Vec<Gap> {
-        let mut gaps: Vec<_> = self.lock().iter().filter(|gap| is_wanted(gap)).cloned().collect();
-        gaps.sort_by_key(|gap| (gap.opened, gap.topic, gap.first));
-        gaps.split_off(gaps.len().saturating_sub(most))
-    }
-
-    /// Where the first one of a topic ends that ends behind a position.
-    pub fn next_end(&self, topic: Topic, position: u64) -> Option<u64> {
-        let gaps = self.lock();
-        let behind = gaps.iter().filter(|gap| gap.topic == topic && gap.last > position);
-        behind.map(|gap| gap.last).min()
-    }
-
-    pub fn replace(&self, gaps: Vec<Gap>) {
-        *self.lock() = gaps;
-    }
-
-    pub fn list(&self) -> Vec<Gap> {
-        self.lock().clone()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Gap>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -8,10 +8,10 @@ use slog::warn;
 use super::{Member, Members, TURN_EVENTS, TURN_FRAMES};
 use crate::{
     delivery::{
-        Casting, deflate,
+        deflate,
         index::SessionId,
         outbox::Full,
-        replay::{Behind, Cause, Place, Waits},
+        replay::{Behind, Cause, Heard, Place, Waits},
         session::Told,
     },
     event::Cursor,
@@ -24,6 +24,7 @@ impl Members {
     pub(super) fn cast(&mut self, event: &LogEvent) -> usize {
         let mut interested = std::mem::take(&mut self.interested);
         self.index.interested(&event.sequenced.event, &mut interested);
+        let mut fallen = Vec::new();
         for interest in &interested {
             let id = interest.session();
             if let Some(member) = self.members.get_mut(&id).filter(|member| member.is_live()) {
@@ -42,12 +43,14 @@ impl Members {
                     }
                 };
                 if put == Err(Full) {
-                    let place = Place::Log { segment: self.position, done: self.done };
-                    let seq = event.sequenced.seq - 1;
-                    let cursor = Cursor { seq, ..self.delivered.clone() };
-                    member.fall_behind(place, cursor, Cause::Slow, &self.casting);
+                    fallen.push(id);
                 }
             }
+        }
+        for id in fallen {
+            let seq = event.sequenced.seq - 1;
+            let cursor = Cursor { seq, ..self.delivered.clone() };
+            self.fall_behind(id, self.here(), cursor, Cause::Slow);
         }
         let count = interested.len();
         self.interested = interested;
@@ -60,13 +63,45 @@ impl Members {
         self.casting.stats.sessions.missed_segments.add(segments);
         warn!(self.casting.logger, "delivery fell behind the log: sessions go on from the store";
             "segments" => segments, "delivered" => %delivered);
-        for member in self.members.values_mut() {
-            if member.topics.is_empty() || member.behind.is_some() {
-                continue;
-            }
-            let place = Place::Seq(delivered.seq);
-            member.fall_behind(place, delivered.clone(), Cause::Past, &self.casting);
+        let live = self.members.iter().filter(|(_, one)| one.is_live() && !one.topics.is_empty());
+        let live: Vec<_> = live.map(|(&id, _)| id).collect();
+        for id in live {
+            self.fall_behind(id, Place::Seq(delivered.seq), delivered.clone(), Cause::Past);
         }
+    }
+
+    /// A session is live no more, and goes on from `place` when its socket has room.
+    fn fall_behind(&mut self, id: SessionId, place: Place, cursor: Cursor, cause: Cause) {
+        if let Some(behind) = self.begin_behind(id, place, cursor, cause) {
+            behind.waits = Waits::Room;
+        }
+        if let Some(member) = self.members.get(&id) {
+            member.session.do_send(Told::Behind);
+        }
+    }
+
+    /// A session is live no more, from here on. Of what is notices and not events it knows what was told to
+    /// all who are live.
+    pub(super) fn begin_behind(
+        &mut self,
+        id: SessionId,
+        place: Place,
+        cursor: Cursor,
+        cause: Cause,
+    ) -> Option<&mut Behind> {
+        let member = self.members.get_mut(&id)?;
+        let current = self.current.as_ref().filter(|now| self.told == now.notices.len());
+        let heads = current.map_or(&self.delivered.positions, |current| &current.heads().positions);
+        self.casting.stats.sessions.behind.add(1);
+        let mut behind = Behind::new(place, cursor, self.casting.pages.deleted_seq(), cause);
+        behind.heard = Heard::all(&member.topics, heads);
+        behind.told = Some((self.position, self.told));
+        Some(member.behind.insert(Box::new(behind)))
+    }
+
+    /// Where the live ones are.
+    pub(super) fn here(&self) -> Place {
+        Place::Log { segment: self.position, done: self.done }
     }
 
     /// Tells what is not told yet of a segment's notices, as much as fits into the turn. Gives whether that
@@ -98,6 +133,7 @@ impl Members {
     /// looked at: that is the work.
     fn tell(&mut self, notice: &Notice) -> usize {
         let (gap, closed) = notice.gap();
+        let mut fallen = Vec::new();
         let mut frames: [Option<Option<Bytes>>; ENCODINGS] = Default::default();
         for (&id, member) in &mut self.members {
             if member.is_live()
@@ -107,10 +143,11 @@ impl Members {
                     .clone()
                 && member.put(id, frame, &mut self.flushing.touched) == Err(Full)
             {
-                let place = Place::Log { segment: self.position, done: 0 };
-                let cursor = self.delivered.clone();
-                member.fall_behind(place, cursor, Cause::Slow, &self.casting);
+                fallen.push(id);
             }
+        }
+        for id in fallen {
+            self.fall_behind(id, self.here(), self.delivered.clone(), Cause::Slow);
         }
         self.members.len()
     }
@@ -143,25 +180,5 @@ impl Member {
         self.wire.push(frame)?;
         self.touch(id, touched);
         Ok(())
-    }
-
-    /// Is live no more, and goes on from `place` when its socket has room.
-    fn fall_behind(&mut self, place: Place, cursor: Cursor, cause: Cause, casting: &Casting) {
-        let behind = self.begin_behind(place, cursor, cause, casting);
-        behind.waits = Waits::Room;
-        self.session.do_send(Told::Behind);
-    }
-
-    /// Is not live, from here on.
-    pub(super) fn begin_behind(
-        &mut self,
-        place: Place,
-        cursor: Cursor,
-        cause: Cause,
-        casting: &Casting,
-    ) -> &mut Behind {
-        casting.stats.sessions.behind.add(1);
-        let deleted = casting.pages.deleted_seq();
-        self.behind.insert(Box::new(Behind::new(place, cursor, deleted, cause)))
     }
 }

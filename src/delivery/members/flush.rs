@@ -89,12 +89,9 @@ impl Members {
                     member.session.do_send(Told::Blocked);
                 }
                 // A place at the store is not for those whose clients are slow.
-                let rests = |one: &mut Box<Behind>| one.admitted && one.waits == Waits::Room;
-                if let Some(mut behind) = member.behind.take_if(rests) {
-                    self.give_back(&mut behind);
-                    if let Some(member) = self.members.get_mut(&id) {
-                        member.behind = Some(behind);
-                    }
+                let rests = |one: &Behind| one.admitted && one.waits == Waits::Room;
+                if member.behind.as_deref().is_some_and(rests) {
+                    self.release_place(id);
                 }
             }
             Flush::Broken => member.session.do_send(Told::Broken),

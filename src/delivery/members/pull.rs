@@ -15,8 +15,6 @@ use crate::{
         shard::Pull,
         subscription::{Change, ChangeKind, Subscriptions},
     },
-    event::position_of,
-    router::ledger::Gap,
     store::StoreError,
 };
 
@@ -26,9 +24,6 @@ const TURN_EVENTS: usize = 8_192;
 
 /// What an event costs that may have to be compressed for its session alone, in events that need not.
 const PACKED_COST: usize = 8;
-
-/// Open gaps that a session is told at most before it is live: 100 KB.
-pub(super) const TOLD_GAPS: usize = 1_000;
 
 /// A page that a session waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,8 +87,7 @@ impl Members {
     /// Puts a session where changes of its subscriptions want it.
     pub(super) fn place(&mut self, id: SessionId, changes: &[Change], all: &Subscriptions) {
         let delivered = self.cursor();
-        let Some(member) = self.members.get_mut(&id) else { return };
-        if let Some(behind) = &mut member.behind {
+        if let Some(behind) = self.behind_mut(id) {
             changes.iter().for_each(|change| behind.apply(change, all));
         }
         let follows = || changes.iter().filter(|change| change.kind == ChangeKind::Follow);
@@ -101,24 +95,27 @@ impl Members {
         let begins = |change: &Change| change.begins.as_ref().map_or(now, |cursor| cursor.seq);
         let Some(lowest) = follows().map(begins).min() else { return };
         let of_past = follows().any(|change| change.begins.is_some());
-        if member.behind.is_none() {
-            if !of_past {
+        if self.behind_mut(id).is_none() {
+            if !of_past && !self.is_telling() {
                 // Live from here on.
                 return;
             }
-            member.begin_behind(Place::Seq(now), delivered, Cause::Past, &self.casting);
+            self.begin_behind(id, self.here(), delivered.clone(), Cause::Past);
         }
+        let Some(member) = self.members.get_mut(&id) else { return };
         let Some(behind) = &mut member.behind else { return };
         behind.announces |= of_past;
-        for (topic, position) in follows().filter_map(|one| Some((one.topic, one.heard?))) {
-            // Once for all subscriptions that begin there.
-            let heard = member.heard.iter_mut().find(|(known, _)| *known == topic);
-            match heard {
-                Some((_, lowest)) if *lowest <= position => continue,
-                Some((_, lowest)) => *lowest = position,
-                None => member.heard.push((topic, position)),
+        for Change { topic, heard, .. } in follows() {
+            match *heard {
+                // Once for all subscriptions that begin there.
+                Some(position) if member.heard.lower(*topic, position) => {
+                    behind.will_hear(*topic, position);
+                }
+                Some(_) => {}
+                None => {
+                    behind.heard.lower(*topic, delivered.position(*topic).unwrap_or(0));
+                }
             }
-            behind.will_hear(topic, position);
         }
         if lowest < behind.cursor.seq {
             behind.go_back(lowest, follows(), all);
@@ -134,8 +131,8 @@ impl Members {
 
     /// A page that a session waited for has come, or not.
     pub fn fetched(&mut self, id: SessionId, result: Result<Arc<Page>, StoreError>) -> Option<u32> {
-        let member = self.members.get_mut(&id)?;
-        let behind = member.behind.as_mut()?;
+        // Who has given his place back meanwhile does not wait for it any more.
+        let behind = self.members.get_mut(&id)?.behind.as_mut().filter(|one| one.admitted)?;
         match result {
             Ok(page) => {
                 behind.page = Some(page);
@@ -207,8 +204,19 @@ impl Members {
         }
     }
 
+    /// Who is not moved on keeps no place at the store from the others.
+    pub(super) fn release_place(&mut self, id: SessionId) {
+        let member = self.members.get_mut(&id);
+        if let Some(mut behind) = member.and_then(|member| member.behind.take()) {
+            self.give_back(&mut behind);
+            if let Some(member) = self.members.get_mut(&id) {
+                member.behind = Some(behind);
+            }
+        }
+    }
+
     /// Gives the place of a session at the store to the next one.
-    pub(super) fn give_back(&mut self, behind: &mut Behind) {
+    fn give_back(&mut self, behind: &mut Behind) {
         behind.page = None;
         if mem::take(&mut behind.admitted) {
             self.catch_up.admitted -= 1;
@@ -254,17 +262,14 @@ impl Members {
 
     /// Does a slice for one session. Gives what that was, in events that were looked at.
     fn advance(&mut self, id: SessionId) -> usize {
-        let Some(member) = self.members.get_mut(&id) else { return 0 };
-        let Some(mut behind) = member.behind.take() else { return 0 };
+        let Some(behind) = self.behind_mut(id) else { return 0 };
         behind.in_line = false;
+        let Some(member) = self.members.get_mut(&id) else { return 0 };
         if member.closing || member.held {
-            // Who is not moved on keeps no place at the store from the others.
-            self.give_back(&mut behind);
-            if let Some(member) = self.members.get_mut(&id) {
-                member.behind = Some(behind);
-            }
+            self.release_place(id);
             return 0;
         }
+        let Some(mut behind) = member.behind.take() else { return 0 };
         let Some(member) = self.members.get(&id) else { return 0 };
         if mem::take(&mut behind.has_room) {
             self.skip_missed(member, &mut behind);
@@ -285,16 +290,6 @@ impl Members {
             Ended::Joined => {
                 self.casting.stats.sessions.behind.add(-1);
                 member.wire.joined();
-                if behind.from_store {
-                    let is_untold = |gap: &Gap| {
-                        let heard = position_of(&behind.unheard, gap.topic);
-                        member.topics.contains(&gap.topic)
-                            && heard.is_none_or(|heard| gap.last > heard)
-                    };
-                    let gaps = self.casting.stats.router.gaps.newest(TOLD_GAPS, is_untold);
-                    let frames = gaps.iter().filter_map(|gap| member.dialect.gap(gap, false));
-                    frames.for_each(|frame| member.wire.force(frame));
-                }
                 if behind.announces
                     && let Some(frame) = member.dialect.live(&behind.cursor)
                 {

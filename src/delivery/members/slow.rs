@@ -22,8 +22,10 @@ impl Members {
     /// what they have missed go on with what comes now.
     pub(super) fn skip_missed(&self, member: &Member, behind: &mut Behind) {
         let here = self.cursor();
+        let open = &self.casting.stats.router.gaps;
         let from = behind.delivered();
         for (id, topic) in behind.skip_to(here.seq) {
+            member.tell_gaps(behind, &here.positions, open);
             self.casting.stats.sessions.skips.add(1);
             let skipped = Skipped { id: &id, topic, from: &from, to: &here };
             if let Some(frame) = member.dialect.skipped(&skipped) {
@@ -32,11 +34,10 @@ impl Members {
             }
         }
         if behind.cursor.seq < here.seq && behind.wants_nothing_up_to(here.seq) {
+            member.tell_gaps(behind, &here.positions, open);
             behind.place = Place::Seq(here.seq);
             behind.cursor = here;
             behind.page = None;
-            // Nor are the gaps of what it passes over told on the way.
-            behind.from_store = true;
         }
     }
 }

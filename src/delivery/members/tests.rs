@@ -34,6 +34,7 @@ const FILLS: Topic = Topic::new("fills");
 
 /// What the store has before the log begins.
 const FIRST_SEQ: u64 = 1_000;
+const FIRST_BLOCK: u64 = 50_000;
 
 /// Which members were flushed, and how many frames left.
 type Flushed = Rc<RefCell<Vec<(usize, usize)>>>;
@@ -81,6 +82,15 @@ impl Outlet for Pipe {
     }
 }
 
+fn heads(block: u64) -> Heads {
+    Heads { positions: vec![(FILLS, block)], ..Heads::default() }
+}
+
+/// A gap of one block.
+fn gap_at(block: u64) -> Gap {
+    Gap { topic: FILLS, first: block, last: block, opened: Timestamp(1), closed: None }
+}
+
 /// A shard without its actor.
 struct Scene {
     members: Members,
@@ -90,6 +100,8 @@ struct Scene {
     flushed: Flushed,
     pipes: Vec<Rc<Pipe>>,
     seq: u64,
+    /// Of the newest event.
+    block: u64,
     records: Records,
     _lost: ProbeHandle<BatchLost>,
     _directory: TempDir,
@@ -101,7 +113,7 @@ impl Scene {
         let url = format!("sqlite:{}", directory.path().join("nodecast.db").display());
         let store = store::open(&url, &StoreConfig::default()).await.unwrap();
         let (stats, log) =
-            (Arc::new(Stats::default()), Log::new(1 << 30, FIRST_SEQ, Heads::default()));
+            (Arc::new(Stats::default()), Log::new(1 << 30, FIRST_SEQ, heads(FIRST_BLOCK)));
         let keys = |_, _: &[u8]| Keys::default();
         let (logger, records) = recorded_log();
         let mut config = Config::default();
@@ -125,6 +137,7 @@ impl Scene {
             flushed: Flushed::default(),
             pipes: Vec::new(),
             seq: FIRST_SEQ,
+            block: FIRST_BLOCK,
             records,
             _lost: lost,
             _directory: directory,
@@ -144,18 +157,33 @@ impl Scene {
         let limits = SessionConfig::default();
         let change = all.subscribe("a", FILLS, Users::All, None, &limits).unwrap();
         self.members.settle();
+        // It knows of no gaps.
+        let heard = begins.map(|_| 0);
         let begins = begins.map(|seq| Cursor { epoch: 0, run: 0, seq, positions: Vec::new() });
-        self.members.change(id, &[Change { begins, ..change }], &all);
+        self.members.change(id, &[Change { begins, heard, ..change }], &all);
     }
 
     fn append(&mut self) {
         self.append_with(Vec::new());
     }
 
-    /// Appends an event behind these notices.
+    /// Appends an event behind these notices: in the next block, or in the one behind the gaps that are
+    /// opened.
     fn append_with(&mut self, notices: Vec<Notice>) {
+        let gaps = &self.members.casting.stats.router.gaps;
+        let mut open = gaps.list();
+        for notice in &notices {
+            match notice.gap() {
+                (gap, false) => open.push(gap.clone()),
+                (gap, true) => open.retain(|one| one.last != gap.last),
+            }
+        }
+        gaps.replace(open);
+        let opened = notices.iter().map(Notice::gap).filter(|(_, closed)| !closed);
+        let before = Arc::new(heads(self.block));
+        self.block = opened.map(|(gap, _)| gap.last).fold(self.block, u64::max) + 1;
         self.seq += 1;
-        let id = EventId { topic: FILLS, position: self.seq, index: 0, part: 0 };
+        let id = EventId { topic: FILLS, position: self.block, index: 0, part: 0 };
         let body = Bytes::from_static(b"{}");
         let event = Event { id, time: Timestamp(0), user: None, keys: Keys::default(), body };
         let sequenced = SequencedEvent { seq: self.seq, late: false, event };
@@ -169,10 +197,10 @@ impl Scene {
         };
         self.log.append(NewSegment {
             generation: 1,
-            events: vec![LogEvent::new(sequenced, Arc::default())],
+            events: vec![LogEvent::new(sequenced, before)],
             notices,
             seen: Vec::new(),
-            heads: Arc::default(),
+            heads: Arc::new(heads(self.block)),
             progress: Progress {
                 stream: Arc::new(stream),
                 files: Vec::new(),
@@ -267,10 +295,8 @@ async fn a_turn_tells_a_portion_of_many_notices_and_nobody_joins_between_them() 
     const GAPS: usize = 600;
     let mut scene = Scene::new().await;
     (0..MEMBERS).for_each(|_| scene.join(false, None));
-    let gaps = (0..GAPS as u64).map(|number| {
-        let (first, opened) = (2 * number, Timestamp(0));
-        Notice::GapOpened(Gap { topic: FILLS, first, last: first, opened, closed: None })
-    });
+    let gaps =
+        (0..GAPS as u64).map(|number| Notice::GapOpened(gap_at(FIRST_BLOCK + 2 * (number + 1))));
     scene.append_with(gaps.collect());
 
     let (more, mut flushed) = scene.turn();

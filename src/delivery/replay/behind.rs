@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::{
     Page,
+    heard::Heard,
     kept::{Kept, Slot},
 };
 use crate::{
@@ -101,13 +102,10 @@ pub struct Behind {
     pub announces: bool,
     /// It has one of the places of those who need the store.
     pub admitted: bool,
-    /// Some of what it got came from the store, which gives events only: of gaps it knows nothing.
-    pub from_store: bool,
-    /// Topics of whose gaps its client knows up to this position only: what was noticed behind it, and
-    /// stands before the place from which it goes on in the log, is told first.
-    pub unheard: Vec<(Topic, u64)>,
-    /// How many notices of which segment it was told.
-    pub told: (u64, usize),
+    /// Up to where its client knows of the gaps of the topics that it follows.
+    pub heard: Heard,
+    /// The segment of the log that it has begun, and how many of its notices are told.
+    pub told: Option<(u64, usize)>,
     /// The page it reads from.
     pub page: Option<Arc<Page>>,
     /// Reads of the store that have failed since one succeeded.
@@ -134,9 +132,8 @@ impl Behind {
             in_line: false,
             announces: false,
             admitted: false,
-            from_store: false,
-            unheard: Vec::new(),
-            told: (0, 0),
+            heard: Heard::default(),
+            told: None,
             page: None,
             failures: 0,
             wants: None,
@@ -170,6 +167,7 @@ impl Behind {
             want.begins = sent.max(want.begins);
         }
         self.place = Place::Seq(seq.min(sent));
+        self.told = None;
         self.page = None;
         self.cursor.seq = seq.min(sent);
         // In another store the cursor counts by its blocks, and those of now would pass over what is to come.
@@ -215,20 +213,15 @@ impl Behind {
         has_waited
     }
 
-    /// Its client knows of the gaps of a topic up to this position, and is to hear of the others as it
-    /// comes there.
+    /// Its client knows of the gaps of a topic up to this position, and is to hear of the others before any
+    /// cursor that lies beyond them.
     pub fn will_hear(&mut self, topic: Topic, position: u64) {
-        self.unheard.retain(|(other, _)| *other != topic);
-        // What it got of the topic before may have come without them: then all are told at the end.
-        if !self.from_store {
-            self.unheard.push((topic, position));
+        if self.heard.lower(topic, position) {
+            self.told = None;
         }
-    }
-
-    /// Its client knows of the gaps of a topic up to this position now.
-    pub fn has_heard(&mut self, topic: Topic, position: u64) {
-        if let Some((_, heard)) = self.unheard.iter_mut().find(|(other, _)| *other == topic) {
-            *heard = position.max(*heard);
+        let positions = self.cursor.positions.iter_mut();
+        for (_, known) in positions.filter(|(known, _)| *known == topic) {
+            *known = position.min(*known);
         }
     }
 

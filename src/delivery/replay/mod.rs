@@ -7,12 +7,14 @@
 //! the live stream in one turn of its shard, at the very event where the others are.
 
 mod behind;
+mod heard;
 mod kept;
 mod pages;
 mod start;
 
 pub use self::{
     behind::{Behind, Cause, Fate, Place, Waits},
+    heard::Heard,
     pages::{KeysOf, Page, Pages},
     start::{ResumeError, Since, Start, Wanted},
 };

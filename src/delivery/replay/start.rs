@@ -14,7 +14,7 @@ use crate::{
         policy::Policy,
         subscription::{Conditions, Users},
     },
-    event::{Cursor, Event, EventId, Timestamp, Topic},
+    event::{Cursor, Event, Timestamp, Topic},
     router::log::Heads,
     store::{EarlierRun, EventQuery, PageKey, StoreError},
 };
@@ -111,13 +111,13 @@ impl Pages {
             Since::Block(block) => {
                 let query = EventQuery { positions: Some(block..=u64::MAX), ..self.query(wanted) };
                 let _place = self.search().await?;
-                exact(self.before_first(query).await?)
+                exact(self.before_first(query, wanted.topic).await?)
             }
             Since::Time(time) => {
                 let times = Some(time..=Timestamp(i64::MAX));
                 let query = EventQuery { times, ..self.query(wanted) };
                 let _place = self.search().await?;
-                exact(self.before_first(query).await?)
+                exact(self.before_first(query, wanted.topic).await?)
             }
             Since::Last(count) => {
                 let _place = self.search().await?;
@@ -168,7 +168,7 @@ impl Pages {
         // A cursor that does not know the topic stands before all of it that there is.
         let block = named.map_or(0, |block| block.saturating_sub(OVERLAP));
         let query = EventQuery { positions: Some(block..=u64::MAX), ..self.query(wanted) };
-        let place = self.before_first(query).await?;
+        let place = self.before_first(query, wanted.topic).await?;
         let Some(block) = named else { return Ok(place) };
         // Asked behind the search: what is there now was there then.
         let deleted = self.ask_deleted().await?;
@@ -193,21 +193,35 @@ impl Pages {
     ///
     /// The first event that came at or above a block was not late: when it came there was no later one.
     /// So it is the lowest of those that were not late, and in its block the one of the lowest `seq`.
-    async fn before_first(&self, query: EventQuery) -> Result<Cursor, StoreError> {
+    ///
+    /// It names the block before those that are asked for, and not the one before that event: what is missing
+    /// between them is missing there.
+    async fn before_first(&self, query: EventQuery, topic: Topic) -> Result<Cursor, StoreError> {
         let one = EventQuery { in_order: true, limit: 1, ..query.clone() };
-        let first = self.store().events(one).await?.pop();
-        Ok(match first {
-            Some(first) => {
-                let EventId { topic, position, .. } = first.event.id;
-                self.cursor_at(first.seq - 1, vec![(topic, position.saturating_sub(1))])
-            }
+        let first = self.store().events(one.clone()).await?.pop();
+        let (seq, known) = match &first {
+            Some(first) => (first.seq - 1, Some(first.event.id.position)),
             // Whatever comes up to it is in memory still: it is not in the store.
-            None => self.first_in_log(&query).unwrap_or_else(|| self.log().head()),
-        })
+            None => self.first_in_log(&query).unwrap_or_else(|| {
+                let head = self.log().head();
+                (head.seq, head.position(topic))
+            }),
+        };
+        let before = match (&query.positions, known) {
+            (Some(asked), known) => Some(known.unwrap_or(u64::MAX).min(*asked.start())),
+            (None, Some(known)) => {
+                let positions = Some(0..=known.saturating_sub(1));
+                let last = EventQuery { times: None, positions, descending: true, ..one };
+                self.store().events(last).await?.pop().map(|last| last.event.id.position + 1)
+            }
+            (None, None) => None,
+        };
+        let positions = before.map(|before| (topic, before.saturating_sub(1)));
+        Ok(self.cursor_at(seq, positions.into_iter().collect()))
     }
 
-    /// The place before the first event of the log that a query has.
-    fn first_in_log(&self, query: &EventQuery) -> Option<Cursor> {
+    /// The place before the first event of the log that a query has, and its block.
+    fn first_in_log(&self, query: &EventQuery) -> Option<(u64, Option<u64>)> {
         let mut from = self.log().state().first;
         loop {
             let slice = self.log().read(from, SEARCH_ROWS);
@@ -222,7 +236,7 @@ impl Pages {
                     && query.times.as_ref().is_none_or(|range| range.contains(time))
             });
             if let Some(first) = first {
-                return Some(self.cursor_at(first.seq - 1, Vec::new()));
+                return Some((first.seq - 1, Some(first.event.id.position)));
             }
             from = slice.next;
         }
@@ -235,13 +249,13 @@ impl Pages {
         if count == 0 {
             return Ok(head);
         }
-        let mut seqs = Vec::new();
+        let mut found = Vec::new();
         let mut searched = 0;
         let mut query = EventQuery { descending: true, ..self.query(wanted) };
         if let Users::Listed(users) = &wanted.users {
             query.users = users.iter().copied().collect();
         }
-        while seqs.len() < count && searched < MAX_SEARCHED {
+        while found.len() < count && searched < MAX_SEARCHED {
             let rows = self.store().events(query.clone()).await?;
             let Some(last) = rows.last() else { break };
             query.after = Some(PageKey { position: last.event.id.position, seq: last.seq });
@@ -249,30 +263,32 @@ impl Pages {
             for mut row in rows.into_iter().filter(|row| !row.is_backfilled()) {
                 row.event.keys = self.keys_of(&row.event);
                 if wanted.conditions.as_ref().is_none_or(|conditions| conditions.hold(&row.event)) {
-                    seqs.push(row.seq);
+                    found.push((row.seq, row.event.id.position));
                 }
             }
         }
         // What is in the log and not in the store is newer than all of these.
-        seqs.extend(self.matching_in_log(wanted));
-        seqs.sort_unstable();
-        seqs.dedup();
-        let first = seqs.len().saturating_sub(count);
-        Ok(seqs.get(first).map_or(head, |seq| self.cursor_at(seq - 1, Vec::new())))
+        found.extend(self.matching_in_log(wanted));
+        found.sort_unstable();
+        found.dedup();
+        let first = found.get(found.len().saturating_sub(count));
+        Ok(first.map_or(head, |&(seq, position)| {
+            self.cursor_at(seq - 1, vec![(wanted.topic, position.saturating_sub(1))])
+        }))
     }
 
-    fn matching_in_log(&self, wanted: &Wanted) -> Vec<u64> {
+    fn matching_in_log(&self, wanted: &Wanted) -> Vec<(u64, u64)> {
         let state = self.log().state();
-        let (mut from, mut seqs) = (state.committed.max(state.first), Vec::new());
+        let (mut from, mut found) = (state.committed.max(state.first), Vec::new());
         loop {
             let slice = self.log().read(from, SEARCH_ROWS);
             if slice.segments.is_empty() {
-                return seqs;
+                return found;
             }
             let events = slice.segments.iter().flat_map(|segment| &segment.events);
             let wants =
                 events.map(|event| &event.sequenced).filter(|row| wanted.matches(&row.event));
-            seqs.extend(wants.map(|row| row.seq));
+            found.extend(wants.map(|row| (row.seq, row.event.id.position)));
             from = slice.next;
         }
     }

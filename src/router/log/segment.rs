@@ -160,7 +160,7 @@ impl Segment {
     }
 
     /// How far each topic has come with this batch.
-    pub(super) fn heads(&self) -> &Arc<Heads> {
+    pub fn heads(&self) -> &Arc<Heads> {
         &self.heads
     }
 }

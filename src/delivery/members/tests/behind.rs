@@ -27,8 +27,7 @@ async fn who_has_no_room_loses_nothing_not_even_before_he_knows_that_he_is_behin
     let mut scene = Scene::new().await;
     scene.join(false, None);
     scene.pipes[0].full.set(true);
-    let gap = Gap { topic: FILLS, first: 5, last: 6, opened: Timestamp(1), closed: None };
-    scene.append_with(vec![Notice::GapOpened(gap)]);
+    scene.append_with(vec![Notice::GapOpened(gap_at(FIRST_BLOCK + 5))]);
     while scene.turn().0 {}
     assert_eq!(scene.members.casting.stats.sessions.behind.get(), 1);
 

@@ -6,7 +6,7 @@ use tokio::{sync::Semaphore, time::Instant};
 
 use super::*;
 use crate::{
-    event::{Keys, SequencedEvent},
+    event::{EventId, Keys, SequencedEvent},
     router::log::Log,
     stats::Stats,
     store::{Arrivals, EventStore, ReadConnections, Recovered, StoreSize, StoreWriter},

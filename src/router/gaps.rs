@@ -1,0 +1,114 @@
+//! The gaps that are open, for those who tell of them.
+//!
+//! Place in the pipeline: `Router` publishes what its ledgers know; status, metrics and the shards look.
+
+use std::{
+    ops::Range,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use super::ledger::Gap;
+use crate::event::Topic;
+
+/// Gaps that are open, by topic and by where they end.
+#[derive(Debug, Default)]
+pub struct OpenGaps(Mutex<Vec<Gap>>);
+
+impl OpenGaps {
+    pub fn replace(&self, mut gaps: Vec<Gap>) {
+        gaps.sort_unstable_by_key(|gap| (gap.topic, gap.last, gap.first));
+        *self.lock() = gaps;
+    }
+
+    pub fn list(&self) -> Vec<Gap> {
+        self.lock().clone()
+    }
+
+    /// Those of a topic that end above one position and not above another: at most so many, of which
+    /// those that were noticed first are left out, in their order.
+    pub fn between(&self, topic: Topic, above: u64, up_to: u64, most: usize) -> Vec<Gap> {
+        let gaps = self.lock();
+        let wanted = first_above(&gaps, topic, above)..first_above(&gaps, topic, up_to);
+        newest(&gaps, wanted, most)
+    }
+
+    /// Where the first one of a topic ends that ends above a position.
+    pub fn next_end(&self, topic: Topic, position: u64) -> Option<u64> {
+        let gaps = self.lock();
+        let next = gaps.get(first_above(&gaps, topic, position));
+        next.filter(|gap| gap.topic == topic).map(|gap| gap.last)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Gap>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The place of the first gap of a topic that ends above a position.
+fn first_above(gaps: &[Gap], topic: Topic, position: u64) -> usize {
+    gaps.partition_point(|gap| (gap.topic, gap.last) <= (topic, position))
+}
+
+fn newest(gaps: &[Gap], wanted: Range<usize>, most: usize) -> Vec<Gap> {
+    let Some(wanted) = gaps.get(wanted) else { return Vec::new() };
+    let mut newest: Vec<_> = wanted.iter().collect();
+    if newest.len() > most {
+        newest.sort_by_key(|gap| gap.opened);
+        newest.drain(..newest.len() - most);
+        newest.sort_by_key(|gap| gap.last);
+    }
+    newest.into_iter().cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Timestamp;
+
+    const FILLS: Topic = Topic::new("fills");
+    const MISC: Topic = Topic::new("misc");
+
+    fn gap(topic: Topic, last: u64, opened: i64) -> Gap {
+        Gap { topic, first: last - 1, last, opened: Timestamp(opened), closed: None }
+    }
+
+    fn lasts(gaps: &[Gap]) -> Vec<u64> {
+        gaps.iter().map(|gap| gap.last).collect()
+    }
+
+    #[test]
+    fn gaps_are_found_by_where_they_end_in_their_topic() {
+        let gaps = OpenGaps::default();
+        assert_eq!((gaps.next_end(FILLS, 0), gaps.between(FILLS, 0, 9, 9)), (None, vec![]));
+        gaps.replace(vec![
+            gap(MISC, 40, 1),
+            gap(FILLS, 30, 2),
+            gap(MISC, 15, 3),
+            gap(FILLS, 20, 4),
+        ]);
+
+        let next = |topic, position| gaps.next_end(topic, position);
+        assert_eq!(
+            (next(FILLS, 0), next(FILLS, 19), next(FILLS, 20)),
+            (Some(20), Some(20), Some(30))
+        );
+        assert_eq!((next(FILLS, 30), next(MISC, 15), next(MISC, 40)), (None, Some(40), None));
+        assert_eq!(lasts(&gaps.between(FILLS, 0, u64::MAX, 9)), [20, 30]);
+        assert_eq!(lasts(&gaps.between(FILLS, 20, 30, 9)), [30]);
+        assert_eq!(lasts(&gaps.between(FILLS, 19, 29, 9)), [20]);
+        assert_eq!(lasts(&gaps.between(FILLS, 30, 20, 9)), [0; 0], "nothing lies between");
+        assert_eq!(lasts(&gaps.between(MISC, 0, 15, 9)), [15]);
+    }
+
+    #[test]
+    fn of_many_those_are_left_out_that_were_noticed_first_among_the_wanted_ones() {
+        let gaps = OpenGaps::default();
+        // The later they end, the earlier they were noticed.
+        gaps.replace((1..=2_000).map(|number| gap(FILLS, 10 * number, -(number as i64))).collect());
+
+        let found = gaps.between(FILLS, 5_000, 18_000, 1_000);
+
+        let expected: Vec<_> = (501..=1_500).map(|number| 10 * number).collect();
+        assert_eq!(lasts(&found), expected);
+    }
+}
