@@ -5,6 +5,8 @@
 
 #[path = "sessions/drain.rs"]
 mod drain;
+#[path = "sessions/gaps.rs"]
+mod gaps;
 #[path = "sessions/harness.rs"]
 mod harness;
 #[path = "sessions/hyper.rs"]

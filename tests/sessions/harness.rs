@@ -29,6 +29,7 @@ use nodecast::{
 use serde_json::Value;
 use slog::{Discard, Logger, o};
 use tempfile::TempDir;
+use tokio::sync::SemaphorePermit;
 use tungstenite::{Message, WebSocket, protocol::frame::coding::CloseCode};
 
 pub const FILLS: Topic = Topic::new("fills");
@@ -51,10 +52,13 @@ pub struct Server {
     pub stats: Arc<Stats>,
     pub log: Arc<Log>,
     pub sessions: Arc<SessionSet>,
+    casting: Arc<Casting>,
     readers: Arc<Readers>,
     budget: Arc<Budget>,
     stream: Arc<Stream>,
     seq: AtomicU64,
+    /// How far each topic has come.
+    heads: Mutex<Heads>,
     /// Of the store that clients read what has been from, with its commits so far.
     writer: Mutex<(Box<dyn StoreWriter>, u64)>,
     _directory: TempDir,
@@ -92,7 +96,7 @@ impl Server {
         let http = HttpConfig { request_timeout: Duration::from_secs(1), ..HttpConfig::default() };
         let stats = Arc::new(Stats::default());
         let heads = Heads { epoch: 0xe, run: 0xf, positions: vec![] };
-        let log = Log::new(max_bytes, 100, heads);
+        let log = Log::new(max_bytes, 100, heads.clone());
         let directory = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", directory.path().join("nodecast.db").display());
         let config = StoreConfig { durable: false, ..StoreConfig::default() };
@@ -114,6 +118,7 @@ impl Server {
             topics: vec![FILLS, MISC],
             logger: Logger::root(Discard, o!()),
         });
+        let held = casting.clone();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (tell, told) = mpsc::channel();
@@ -140,10 +145,12 @@ impl Server {
             stats,
             log,
             sessions,
+            casting: held,
             readers,
             budget,
             stream,
             seq,
+            heads: Mutex::new(heads),
             writer,
             _directory: directory,
             handle,
@@ -196,22 +203,61 @@ impl Server {
 
     pub fn append_with(&self, events: Vec<Event>, notices: Vec<Notice>) {
         self.append_unseen(events, notices);
+        self.wake();
+    }
+
+    pub fn wake(&self) {
         self.readers.wake();
+    }
+
+    /// All places of those who look for where they begin, until this is dropped.
+    pub fn take_searches(&self) -> SemaphorePermit<'_> {
+        let searches = self.casting.pages.searches();
+        searches.try_acquire_many(searches.available_permits() as u32).unwrap()
     }
 
     /// Appends and wakes nobody.
     pub fn append_unseen(&self, events: Vec<Event>, notices: Vec<Notice>) {
-        let heads = Arc::new(Heads { epoch: 0xe, run: 0xf, positions: vec![] });
-        let events = events.into_iter().map(|event| {
-            let seq = self.seq.fetch_add(1, Ordering::SeqCst);
-            LogEvent::new(SequencedEvent { seq, late: false, event }, heads.clone())
-        });
+        self.append_block(events, notices, None);
+    }
+
+    /// As the Router does: gaps are known before the batch is, and a block of which nobody wants anything
+    /// counts.
+    pub fn append_block(
+        &self,
+        events: Vec<Event>,
+        notices: Vec<Notice>,
+        empty: Option<(Topic, u64)>,
+    ) {
+        let gaps = &self.stats.router.gaps;
+        let mut open = gaps.list();
+        for notice in &notices {
+            match notice.gap() {
+                (gap, false) => open.push(gap.clone()),
+                (gap, true) => {
+                    open.retain(|one| (one.topic, one.first) != (gap.topic, gap.first));
+                }
+            }
+        }
+        gaps.replace(open);
+        let mut heads = self.heads.lock().unwrap();
+        let before = Arc::new(heads.clone());
+        let events: Vec<_> = events
+            .into_iter()
+            .map(|event| {
+                let seq = self.seq.fetch_add(1, Ordering::SeqCst);
+                let EventId { topic, position, .. } = event.id;
+                let late = raise(&mut heads, topic, position);
+                LogEvent::new(SequencedEvent { seq, late, event }, before.clone())
+            })
+            .collect();
+        empty.map(|(topic, position)| raise(&mut heads, topic, position));
         self.log.append(NewSegment {
             generation: 0,
-            events: events.collect(),
+            events,
             notices,
             seen: vec![],
-            heads: heads.clone(),
+            heads: Arc::new(heads.clone()),
             progress: Progress {
                 stream: self.stream.clone(),
                 files: vec![],
@@ -294,6 +340,16 @@ impl Drop for Server {
             thread.join().unwrap();
         }
     }
+}
+
+/// Notes how far a topic has come. Gives whether it had come further.
+fn raise(heads: &mut Heads, topic: Topic, position: u64) -> bool {
+    match heads.positions.iter_mut().find(|(known, _)| *known == topic) {
+        Some((_, head)) if *head > position => return true,
+        Some((_, head)) => *head = position,
+        None => heads.positions.push((topic, position)),
+    }
+    false
 }
 
 fn block_on<T>(work: impl Future<Output = T>) -> T {

@@ -53,7 +53,7 @@ fn a_subscription_starts_behind_the_cursor_of_its_ack_and_ends_with_that_of_unsu
 
     let ack = client.ask(r#"{"type":"subscribe","id":"a","topic":"fills"}"#);
     server.append(vec![fill(2, ALICE, "BTC")]);
-    assert_eq!(ack["cursor"], "1.e.f.65");
+    assert_eq!(ack["cursor"], "1.e.f.65.fills-1");
     assert_eq!(client.json()["block"], 2);
 
     let ack = client.ask(r#"{"type":"unsubscribe","id":"a"}"#);
@@ -76,7 +76,7 @@ fn the_first_subscription_starts_behind_what_was_appended_while_nobody_listened(
     server.append_unseen(vec![fill(1, ALICE, "BTC")], vec![]);
 
     for client in &mut clients {
-        assert_eq!(client.ask(subscribe)["cursor"], "1.e.f.65");
+        assert_eq!(client.ask(subscribe)["cursor"], "1.e.f.65.fills-1");
     }
     server.append(vec![fill(2, ALICE, "BTC")]);
     for client in &mut clients {
@@ -256,7 +256,7 @@ fn heartbeats_carry_the_cursor_up_to_which_everything_was_sent() {
             assert_eq!(said["type"], "heartbeat");
             assert_eq!(said["lag_ms"], json!(null), "no node has written anything");
             if said["seq"] == 102 {
-                assert_eq!(said["cursor"], "1.e.f.66");
+                assert_eq!(said["cursor"], "1.e.f.66.misc-1.fills-2");
                 break;
             }
             assert_eq!(said["seq"], 100);

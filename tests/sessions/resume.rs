@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
-use nodecast::{
-    event::Timestamp,
-    router::{ledger::Gap, log::Notice},
-};
+use nodecast::event::Timestamp;
 use serde_json::{Value, json};
 use tungstenite::Message;
 
-use crate::harness::{ALICE, BOB, Client, FILLS, MISC, Server, event, fill, misc};
+use crate::harness::{ALICE, BOB, Client, FILLS, Server, event, fill, misc};
 
 /// Everything that follows up to `live`, and what that frame says.
 pub fn replay(client: &mut Client) -> (Vec<u64>, Value) {
@@ -117,53 +114,6 @@ fn every_word_for_the_past_finds_its_place() {
     assert_eq!(subscribe(&mut client, json!("now")).get("from"), None);
     server.append(vec![fill(11, ALICE, "BTC")]);
     assert_eq!(next_block(&mut client), 11);
-}
-
-#[test]
-fn gaps_of_what_is_replayed_from_the_store_are_told_before_live() {
-    let server = with_ten_blocks();
-    let gap = |topic, first, opened| Gap {
-        topic,
-        first,
-        last: first + 1,
-        opened: Timestamp(opened),
-        closed: None,
-    };
-    server.stats.router.gaps.replace(vec![gap(FILLS, 40, 2), gap(MISC, 50, 1), gap(FILLS, 30, 1)]);
-    let mut client = server.native();
-
-    subscribe(&mut client, json!("1.e.f.67"));
-
-    let frames: Vec<_> = (0..10).map(|_| client.json()).collect();
-    let kinds: Vec<_> = frames.iter().map(|frame| frame["type"].as_str().unwrap()).collect();
-    assert_eq!(kinds[..7], ["event"; 7]);
-    assert_eq!(kinds[7..], ["gap", "gap", "live"]);
-    assert_eq!(
-        (&frames[7]["from"], &frames[8]["from"]),
-        (&json!(30), &json!(40)),
-        "no other topic's"
-    );
-    assert_eq!(frames[7]["closed"], false);
-    // The log tells its own where they were noticed.
-    let mut client = server.native();
-    subscribe(&mut client, json!("1.e.f.6d"));
-    assert_eq!(replay(&mut client).0, [10]);
-}
-
-#[test]
-fn gaps_of_what_is_replayed_from_memory_are_told_where_they_were_found() {
-    let server = with_ten_blocks();
-    let gap = |topic| Gap { topic, first: 5, last: 6, opened: Timestamp(1), closed: None };
-    server.append_with(vec![fill(11, ALICE, "BTC")], vec![Notice::GapOpened(gap(FILLS))]);
-    server.append_with(vec![fill(12, ALICE, "BTC")], vec![Notice::GapOpened(gap(MISC))]);
-    let mut client = server.native();
-
-    subscribe(&mut client, json!({"block": 10}));
-
-    assert_eq!(client.json()["block"], 10);
-    let told = client.json();
-    assert_eq!((&told["type"], &told["topic"]), (&json!("gap"), &json!("fills")));
-    assert_eq!(replay(&mut client).0, [11, 12]);
 }
 
 #[test]
