@@ -58,8 +58,9 @@ struct Member {
     dialect: &'static dyn Dialect,
     /// Topics of its subscriptions.
     topics: Vec<Topic>,
-    /// From which position on its client has been told the gaps of topics whose past it has asked for.
-    heard: Heard,
+    /// From which position on its client has been told the gaps of topics whose past it has asked for, or
+    /// will be.
+    asked_from: Heard,
     /// In a line of outboxes to flush.
     touched: bool,
     /// By when it has to be flushed, if something waits in it that may.
@@ -166,7 +167,7 @@ impl Members {
             wire,
             dialect,
             topics: Vec::new(),
-            heard: Heard::default(),
+            asked_from: Heard::default(),
             touched: false,
             due: None,
             closing: false,
@@ -220,7 +221,7 @@ impl Members {
             member.topics = subscriptions.iter().map(|(_, one)| one.topic).collect();
             member.topics.sort_unstable();
             member.topics.dedup();
-            member.heard.keep(&member.topics);
+            member.asked_from.keep(&member.topics);
             if let Some(behind) = &mut member.behind {
                 behind.heard.keep(&member.topics);
             }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::ledger::Gap;
-use crate::event::Topic;
+use crate::event::{Timestamp, Topic};
 
 /// Gaps that are open, by topic and by where they end.
 #[derive(Debug, Default)]
@@ -30,6 +30,22 @@ impl OpenGaps {
         let gaps = self.lock();
         let wanted = first_above(&gaps, topic, above)..first_above(&gaps, topic, up_to);
         newest(&gaps, wanted, most)
+    }
+
+    /// Those of a topic that end at a position or below it, and were noticed at a time or later: at most so
+    /// many, as above.
+    pub fn noticed_since(
+        &self,
+        topic: Topic,
+        since: Timestamp,
+        up_to: u64,
+        most: usize,
+    ) -> Vec<Gap> {
+        let gaps = self.lock();
+        let mut found =
+            newest(&gaps, first_above(&gaps, topic, 0)..first_above(&gaps, topic, up_to), most);
+        found.retain(|gap| gap.opened >= since);
+        found
     }
 
     /// Where the first one of a topic ends that ends above a position.
@@ -63,7 +79,6 @@ fn newest(gaps: &[Gap], wanted: Range<usize>, most: usize) -> Vec<Gap> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Timestamp;
 
     const FILLS: Topic = Topic::new("fills");
     const MISC: Topic = Topic::new("misc");
@@ -98,6 +113,8 @@ mod tests {
         assert_eq!(lasts(&gaps.between(FILLS, 19, 29, 9)), [20]);
         assert_eq!(lasts(&gaps.between(FILLS, 30, 20, 9)), [0; 0], "nothing lies between");
         assert_eq!(lasts(&gaps.between(MISC, 0, 15, 9)), [15]);
+        let since = |opened, up_to| lasts(&gaps.noticed_since(FILLS, Timestamp(opened), up_to, 9));
+        assert_eq!([since(2, 30), since(3, 30), since(2, 29)], [vec![20, 30], vec![20], vec![20]]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use nodecast::config::HttpConfig;
 use serde_json::json;
+use tungstenite::Message;
 
 use crate::harness::{ALICE, Client, HANDSHAKE, Server, fill};
 
@@ -86,4 +87,29 @@ fn clients_of_the_older_protocol_are_sent_away_as_at_a_stop() {
     assert_eq!(server.close_all(Duration::ZERO), 0);
     assert!(!server.sessions.cancel_drain());
     assert!(server.raw(HANDSHAKE).contains(r#""code":"shutting_down""#));
+}
+
+// A place that is looked for keeps nobody: its client closes too, and is gone before one who does not.
+#[test]
+fn who_looks_for_his_place_is_sent_away_at_once() {
+    let server = Server::start(|_| {});
+    let places = server.take_searches();
+    let mut silent = server.native();
+    silent.say("no JSON");
+    silent.socket.send(Message::binary(vec![1])).unwrap();
+    server.wait_until("he is told to close", |stats| stats.sessions.bad_frames.get() > 0);
+    let mut client = server.native();
+    client.say(r#"{"type":"subscribe","id":"a","topic":"fills","from":{"block":1}}"#);
+    // Nothing that he says is read before his place is found.
+    client.say(r#"{"type":"ping"}"#);
+    server.wait_until("he waits", |stats| stats.sessions.open.get() == 2);
+
+    server.sessions.drain(Duration::ZERO).unwrap();
+
+    assert_eq!(client.json()["type"], "bye");
+    assert_eq!(client.closed(), (1001, "server draining".to_owned(), 0));
+    server.wait_until("he is gone", |stats| stats.sessions.open.get() < 2);
+    assert_eq!(server.stats.sessions.open.get(), 1, "the silent one is waited for still");
+    drop((places, silent));
+    server.settle();
 }

@@ -86,6 +86,15 @@ impl Server {
 
     /// With a log that keeps at most so many bytes of what is committed.
     pub fn start_with_log(max_bytes: usize, configure: impl FnOnce(&mut SessionConfig)) -> Self {
+        Self::start_behind(100, max_bytes, configure)
+    }
+
+    /// The same behind a `seq` that was given before.
+    pub fn start_behind(
+        last_seq: u64,
+        max_bytes: usize,
+        configure: impl FnOnce(&mut SessionConfig),
+    ) -> Self {
         // Nothing comes on its own but in tests that are about it, however long one takes.
         let mut session = SessionConfig {
             ping_interval: Duration::from_secs(3_600),
@@ -96,7 +105,7 @@ impl Server {
         let http = HttpConfig { request_timeout: Duration::from_secs(1), ..HttpConfig::default() };
         let stats = Arc::new(Stats::default());
         let heads = Heads { epoch: 0xe, run: 0xf, positions: vec![] };
-        let log = Log::new(max_bytes, 100, heads.clone());
+        let log = Log::new(max_bytes, last_seq, heads.clone());
         let directory = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", directory.path().join("nodecast.db").display());
         let config = StoreConfig { durable: false, ..StoreConfig::default() };
@@ -139,7 +148,7 @@ impl Server {
             density: Density::Dense,
             directory: "fills".into(),
         });
-        let (seq, thread) = (AtomicU64::new(101), Some(thread));
+        let (seq, thread) = (AtomicU64::new(last_seq + 1), Some(thread));
         Self {
             address,
             stats,

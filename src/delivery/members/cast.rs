@@ -14,7 +14,7 @@ use crate::{
         replay::{Behind, Cause, Heard, Place, Waits},
         session::Told,
     },
-    event::Cursor,
+    event::{Cursor, Timestamp},
     router::log::{ENCODINGS, LogEvent, Notice, Segment},
     stats::Stats,
 };
@@ -93,9 +93,14 @@ impl Members {
         let current = self.current.as_ref().filter(|now| self.told == now.notices.len());
         let heads = current.map_or(&self.delivered.positions, |current| &current.heads().positions);
         self.casting.stats.sessions.behind.add(1);
+        let delivered = Timestamp(cursor.seq as i64);
         let mut behind = Behind::new(place, cursor, self.casting.pages.deleted_seq(), cause);
+        if !member.topics.is_empty() {
+            // Numbers are given by the clock.
+            behind.untold_since = delivered;
+        }
         behind.heard = Heard::all(&member.topics, heads);
-        behind.told = Some((self.position, self.told));
+        behind.told = matches!(place, Place::Log { .. }).then_some((self.position, self.told));
         Some(member.behind.insert(Box::new(behind)))
     }
 

@@ -10,7 +10,8 @@ use crate::{
     event::{Topic, position_of},
     router::{
         gaps::OpenGaps,
-        log::{Log, LogEvent, Segment},
+        ledger::Gap,
+        log::{Log, LogEvent, Notice},
     },
 };
 
@@ -25,20 +26,24 @@ impl Member {
         heads: &[(Topic, u64)],
         open: &OpenGaps,
     ) -> usize {
-        let mut told = 0;
+        let (mut told, mut last_told) = (0, Vec::new());
         for (topic, heard) in behind.heard.iter() {
             let Some(head) = position_of(heads, topic).filter(|head| *head > heard) else {
                 continue;
             };
-            for gap in open.between(topic, heard, head, TOLD_GAPS) {
-                told += 1;
-                if let Some(frame) = self.dialect.gap(&gap, false) {
-                    self.wire.force(frame);
-                }
-            }
+            let gaps = open.between(topic, heard, head, TOLD_GAPS);
+            told += gaps.len();
+            self.queue_gaps(&gaps);
+            last_told.extend(gaps.last().map(|last| (topic, last.last)));
         }
         behind.heard.raise(heads);
+        last_told.into_iter().for_each(|(topic, last)| behind.has_heard(topic, last));
         told
+    }
+
+    fn queue_gaps(&self, gaps: &[Gap]) {
+        let frames = gaps.iter().filter_map(|gap| self.dialect.gap(gap, false));
+        frames.for_each(|frame| self.wire.force(frame));
     }
 
     /// Queues the gaps before the first of these events. Gives their number, and how many of the events come
@@ -53,38 +58,46 @@ impl Member {
         let told = self.tell_gaps(behind, &first.cursor().positions, open);
         let next = |(topic, heard)| open.next_end(topic, heard).map(|end| (topic, end));
         let next: Vec<_> = behind.heard.iter().filter_map(next).collect();
+        if next.is_empty() {
+            return (told, events.len());
+        }
         let is_beyond = |event: &LogEvent| {
             let id = &event.sequenced.event.id;
             position_of(&next, id.topic).is_some_and(|end| id.position >= end)
         };
-        if next.is_empty() {
-            return (told, events.len());
-        }
-        // It is sent whatever ends there: that was told just now.
+        // The first one goes in any case: its gaps were told just now.
         let before = events.iter().skip(1).position(is_beyond).map_or(events.len(), |at| at + 1);
         (told, before)
     }
 
-    /// Begins a segment of the log of which so many events are done. Gives whether what lies before it is
-    /// still known.
+    /// Begins a segment of the log of which so many events are done. Gives how many gaps were told; none
+    /// where it is not known any more what lies before it.
     pub(super) fn enter(
         &self,
         behind: &mut Behind,
         (segment, done): (u64, usize),
         log: &Log,
         open: &OpenGaps,
-    ) -> bool {
+    ) -> Option<usize> {
         if behind.told.is_some_and(|(entered, _)| entered == segment) {
-            return true;
+            return Some(0);
         }
-        let Some(heads) = log.heads_before(segment) else { return false };
-        self.tell_gaps(behind, &heads.positions, open);
+        let heads = log.heads_before(segment)?;
+        let mut told = 0;
+        if behind.told.is_none_or(|(entered, _)| entered + 1 != segment) {
+            // Segments were passed over, and with them the notices of gaps that lie before what had come.
+            for (topic, heard) in behind.heard.iter() {
+                let gaps = open.noticed_since(topic, behind.untold_since, heard, TOLD_GAPS);
+                told += gaps.len();
+                self.queue_gaps(&gaps);
+            }
+        }
+        told += self.tell_gaps(behind, &heads.positions, open);
         if done == 0 {
             behind.cursor.positions.clone_from(&heads.positions);
         }
-        // Who comes from within has got its notices, or their gaps from the books.
         behind.told = Some((segment, if done == 0 { 0 } else { usize::MAX }));
-        true
+        Some(told)
     }
 
     /// Queues what the books do not say of the notices of a segment: so many at most, and as long as there is
@@ -92,27 +105,20 @@ impl Member {
     pub(super) fn tell_notices(
         &self,
         behind: &mut Behind,
-        segment: &Segment,
-        log: &Log,
+        notices: &[Notice],
         most: usize,
     ) -> (usize, bool) {
-        let Some((_, told)) = &mut behind.told else { return (0, true) };
+        let Behind { told: Some((_, told)), heard, .. } = behind else { return (0, true) };
         let from = *told;
-        if segment.notices.len() <= from {
-            return (0, true);
-        }
-        let heads = log.heads_before(segment.number).unwrap_or_default();
-        while let Some(notice) = segment.notices.get(*told) {
+        while let Some(notice) = notices.get(*told) {
             if *told - from >= most || self.is_full() {
                 return (*told - from, false);
             }
             *told += 1;
             let (gap, closed) = notice.gap();
             // One that lies ahead of what had come is told where it ends, if it is open still.
-            let is_behind =
-                position_of(&heads.positions, gap.topic).is_some_and(|head| gap.last <= head);
-            if (closed || is_behind)
-                && self.topics.contains(&gap.topic)
+            let is_behind = heard.of(gap.topic).is_some_and(|heard| gap.last <= heard);
+            if (is_behind || closed && self.topics.contains(&gap.topic))
                 && let Some(frame) = self.dialect.gap(gap, closed)
             {
                 self.wire.force(frame);

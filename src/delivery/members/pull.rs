@@ -48,6 +48,19 @@ pub(super) struct CatchUp {
     unread: bool,
 }
 
+impl CatchUp {
+    /// Takes a session's place at the store back. Gives whether somebody waits for it.
+    fn give_back(&mut self, behind: &mut Behind, casting: &Casting) -> bool {
+        behind.page = None;
+        let had_one = mem::take(&mut behind.admitted);
+        if had_one {
+            self.admitted -= 1;
+            casting.stats.sessions.replays.add(-1);
+        }
+        had_one && !self.unadmitted.is_empty()
+    }
+}
+
 impl Members {
     fn behind_mut(&mut self, id: SessionId) -> Option<&mut Behind> {
         self.members.get_mut(&id)?.behind.as_deref_mut()
@@ -96,7 +109,8 @@ impl Members {
         let Some(lowest) = follows().map(begins).min() else { return };
         let of_past = follows().any(|change| change.begins.is_some());
         if self.behind_mut(id).is_none() {
-            if !of_past && !self.is_telling() {
+            // In the middle of a segment its notices are told already.
+            if !of_past && self.told == 0 {
                 // Live from here on.
                 return;
             }
@@ -108,10 +122,11 @@ impl Members {
         for Change { topic, heard, .. } in follows() {
             match *heard {
                 // Once for all subscriptions that begin there.
-                Some(position) if member.heard.lower(*topic, position) => {
+                Some(position) if member.asked_from.lower(*topic, position) => {
                     behind.will_hear(*topic, position);
                 }
                 Some(_) => {}
+                None if member.topics.contains(topic) => {}
                 None => {
                     behind.heard.lower(*topic, delivered.position(*topic).unwrap_or(0));
                 }
@@ -206,24 +221,16 @@ impl Members {
 
     /// Who is not moved on keeps no place at the store from the others.
     pub(super) fn release_place(&mut self, id: SessionId) {
-        let member = self.members.get_mut(&id);
-        if let Some(mut behind) = member.and_then(|member| member.behind.take()) {
-            self.give_back(&mut behind);
-            if let Some(member) = self.members.get_mut(&id) {
-                member.behind = Some(behind);
-            }
+        let behind = self.members.get_mut(&id).and_then(|member| member.behind.as_deref_mut());
+        if behind.is_some_and(|behind| self.catch_up.give_back(behind, &self.casting)) {
+            self.ring();
         }
     }
 
     /// Gives the place of a session at the store to the next one.
     fn give_back(&mut self, behind: &mut Behind) {
-        behind.page = None;
-        if mem::take(&mut behind.admitted) {
-            self.catch_up.admitted -= 1;
-            self.casting.stats.sessions.replays.add(-1);
-            if !self.catch_up.unadmitted.is_empty() {
-                self.ring();
-            }
+        if self.catch_up.give_back(behind, &self.casting) {
+            self.ring();
         }
     }
 

@@ -117,38 +117,39 @@ impl Members {
         let Casting { log, stats, .. } = &*self.casting;
         let open = &stats.router.gaps;
         let here = (self.position, self.done);
-        if !member.enter(behind, (segment, done), log, open) {
+        let Some(entered) = member.enter(behind, (segment, done), log, open) else {
             // It has left meanwhile, and is in the store.
-            behind.place = Place::Seq(behind.cursor.seq);
+            behind.go_on_behind(behind.cursor.seq);
             return (0, None);
-        }
+        };
         if (segment, done) >= here {
             if (segment, done) > here || self.is_telling() || behind.begins_above(behind.cursor.seq)
             {
-                return (0, Some(Ended::Waits(Waits::Shard)));
+                return (entered, Some(Ended::Waits(Waits::Shard)));
             }
             // The live ones were told at its beginning.
             let current = self.current.as_ref().filter(|_| done > 0);
             let gaps =
                 current.map_or(0, |now| member.tell_gaps(behind, &now.heads().positions, open));
             let is_all = member.send_kept(behind);
-            return (gaps, Some(if is_all { Ended::Joined } else { Ended::Slice }));
+            return (entered + gaps, Some(if is_all { Ended::Joined } else { Ended::Slice }));
         }
         let slice = log.read(segment, 1);
         let Some(found) = slice.segments.first().filter(|_| slice.missed == 0) else {
-            behind.place = Place::Seq(behind.cursor.seq);
+            behind.go_on_behind(behind.cursor.seq);
             return (0, None);
         };
-        let (told, is_all) = member.tell_notices(behind, found, log, most);
+        let (told, is_all) = member.tell_notices(behind, &found.notices, most);
         if !is_all {
-            return (told, Some(Ended::Slice));
+            return (entered + told, Some(Ended::Slice));
         }
         let is_here = segment == here.0;
         let end = if is_here { here.1 } else { found.events.len() };
         let batch = &found.events[done..end.min(done + most)];
         let (gaps, before) = member.tell_before(behind, batch, open);
         let cast = member.cast_past(behind, &batch[..before], stats);
-        let looked_at = told + gaps + before.max(1);
+        // An empty segment is work, too.
+        let mut looked_at = entered + told + gaps + before.max(1);
         let done = done + cast;
         if let Some(last) = found.events[..done].last() {
             behind.advance_cursor(Some(last), last.sequenced.seq);
@@ -157,12 +158,11 @@ impl Members {
             true => Place::Log { segment, done },
             false => {
                 // How far topics came in it is known at its end.
-                member.tell_gaps(behind, &found.heads().positions, open);
+                looked_at += member.tell_gaps(behind, &found.heads().positions, open);
                 behind.cursor = found.cursor();
                 Place::Log { segment: segment + 1, done: 0 }
             }
         };
-        // An empty segment is work, too.
         (looked_at, (cast < before).then_some(Ended::Slice))
     }
 }

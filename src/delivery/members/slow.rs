@@ -8,7 +8,7 @@ use super::{Member, Members};
 use crate::{
     delivery::{
         dialect::Skipped,
-        replay::{Behind, Fate, Place},
+        replay::{Behind, Fate},
     },
     router::log::LogEvent,
     stats::Stats,
@@ -35,9 +35,8 @@ impl Members {
         }
         if behind.cursor.seq < here.seq && behind.wants_nothing_up_to(here.seq) {
             member.tell_gaps(behind, &here.positions, open);
-            behind.place = Place::Seq(here.seq);
+            behind.go_on_behind(here.seq);
             behind.cursor = here;
-            behind.page = None;
         }
     }
 }

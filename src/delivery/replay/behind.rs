@@ -2,7 +2,7 @@
 //!
 //! A plain type beside `Members`, which moves it on.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, mem, sync::Arc};
 
 use ahash::RandomState;
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use crate::{
         policy::Policy,
         subscription::{Change, ChangeKind, Subscription, Subscriptions},
     },
-    event::{Cursor, Event, Topic},
+    event::{Cursor, Event, Timestamp, Topic, position_of},
     router::log::LogEvent,
     stats::Stats,
 };
@@ -28,7 +28,7 @@ use crate::{
 pub enum Place {
     /// Behind this `seq`, wherever that is.
     Seq(u64),
-    /// In the log: so many events of this segment are done, and what it tells besides too, if any.
+    /// In the log: so many events of this segment are done.
     Log { segment: u64, done: usize },
 }
 
@@ -104,7 +104,10 @@ pub struct Behind {
     pub admitted: bool,
     /// Up to where its client knows of the gaps of the topics that it follows.
     pub heard: Heard,
-    /// The segment of the log that it has begun, and how many of its notices are told.
+    /// Since when there are gaps that the live ones were told and it was not, wherever they lie.
+    pub untold_since: Timestamp,
+    /// The segment of the log that it has begun, and how many of its notices are told: of one that it did
+    /// not begin at its first event, `usize::MAX`.
     pub told: Option<(u64, usize)>,
     /// The page it reads from.
     pub page: Option<Arc<Page>>,
@@ -133,6 +136,7 @@ impl Behind {
             announces: false,
             admitted: false,
             heard: Heard::default(),
+            untold_since: Timestamp::now(),
             told: None,
             page: None,
             failures: 0,
@@ -166,23 +170,20 @@ impl Behind {
             let want = self.begins.entry(other.key).or_default();
             want.begins = sent.max(want.begins);
         }
-        self.place = Place::Seq(seq.min(sent));
-        self.told = None;
-        self.page = None;
+        self.go_on_behind(seq.min(sent));
         self.cursor.seq = seq.min(sent);
         // In another store the cursor counts by its blocks, and those of now would pass over what is to come.
         // Without any a topic begins at its beginning.
-        let positions = &mut self.cursor.positions;
-        positions.retain(|(topic, _)| begin.clone().all(|change| change.topic != *topic));
-        for change in begin {
-            let named = change.begins.iter().flat_map(|cursor| &cursor.positions);
-            for &(topic, position) in named.filter(|(topic, _)| *topic == change.topic) {
-                match positions.iter_mut().find(|(other, _)| *other == topic) {
-                    Some((_, other)) => *other = position.min(*other),
-                    None => positions.push((topic, position)),
-                }
-            }
-        }
+        let named = |change: &Change| change.begins.as_ref()?.position(change.topic);
+        self.cursor.positions.retain_mut(|(topic, position)| {
+            let mut of_topic = begin.clone().filter(|change| change.topic == *topic);
+            of_topic.all(|change| {
+                named(change).is_some_and(|named| {
+                    *position = named.min(*position);
+                    true
+                })
+            })
+        });
     }
 
     /// Lets a subscription begin behind a `seq`, if it is new.
@@ -214,15 +215,31 @@ impl Behind {
     }
 
     /// Its client knows of the gaps of a topic up to this position, and is to hear of the others before any
-    /// cursor that lies beyond them.
+    /// cursor that lies beyond them. So does the one that it would be told now: 0 is before the first block.
     pub fn will_hear(&mut self, topic: Topic, position: u64) {
         if self.heard.lower(topic, position) {
             self.told = None;
         }
-        let positions = self.cursor.positions.iter_mut();
-        for (_, known) in positions.filter(|(known, _)| *known == topic) {
+        let positions = &mut self.cursor.positions;
+        positions.retain(|(known, _)| *known != topic || position > 0);
+        for (_, known) in positions.iter_mut().filter(|(known, _)| *known == topic) {
             *known = position.min(*known);
         }
+    }
+
+    /// Its client was told the gaps of a topic up to this position: the place behind them is the same.
+    pub fn has_heard(&mut self, topic: Topic, position: u64) {
+        let mut positions = self.cursor.positions.iter_mut();
+        if let Some((_, known)) = positions.find(|(known, _)| *known == topic) {
+            *known = position.max(*known);
+        }
+    }
+
+    /// Goes on behind a `seq`, wherever that is, and not with what follows its place.
+    pub fn go_on_behind(&mut self, seq: u64) {
+        self.place = Place::Seq(seq);
+        self.told = None;
+        self.page = None;
     }
 
     pub fn learn(&mut self, subscriptions: &Subscriptions) {
@@ -252,7 +269,14 @@ impl Behind {
     /// Moves the cursor on to an event, or behind one to the end of a stretch.
     pub fn advance_cursor(&mut self, last: Option<&LogEvent>, seq: u64) {
         if let Some(last) = last {
-            self.cursor = last.cursor();
+            let before = mem::replace(&mut self.cursor, last.cursor());
+            // A page does not know of all topics.
+            let Cursor { positions, .. } = &mut self.cursor;
+            for (topic, position) in before.positions {
+                if position_of(positions, topic).is_none() {
+                    positions.push((topic, position));
+                }
+            }
         }
         self.cursor.seq = seq;
     }

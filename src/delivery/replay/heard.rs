@@ -12,6 +12,10 @@ impl Heard {
         Self(topics.iter().map(|&topic| (topic, position_of(heads, topic).unwrap_or(0))).collect())
     }
 
+    pub fn of(&self, topic: Topic) -> Option<u64> {
+        position_of(&self.0, topic)
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (Topic, u64)> {
         self.0.iter().copied()
     }

@@ -199,29 +199,27 @@ impl Pages {
     async fn before_first(&self, query: EventQuery, topic: Topic) -> Result<Cursor, StoreError> {
         let one = EventQuery { in_order: true, limit: 1, ..query.clone() };
         let first = self.store().events(one.clone()).await?.pop();
-        let (seq, known) = match &first {
-            Some(first) => (first.seq - 1, Some(first.event.id.position)),
-            // Whatever comes up to it is in memory still: it is not in the store.
-            None => self.first_in_log(&query).unwrap_or_else(|| {
-                let head = self.log().head();
-                (head.seq, head.position(topic))
-            }),
+        let first = first.map(|first| (first.seq - 1, first.event.id.position));
+        // Whatever comes up to it is in memory still: it is not in the store.
+        let (seq, block) = match first.or_else(|| self.first_in_log(&query)) {
+            Some((seq, block)) => (seq, Some(block)),
+            None => (self.log().head().seq, self.log().head().position(topic)),
         };
-        let before = match (&query.positions, known) {
-            (Some(asked), known) => Some(known.unwrap_or(u64::MAX).min(*asked.start())),
-            (None, Some(known)) => {
-                let positions = Some(0..=known.saturating_sub(1));
-                let last = EventQuery { times: None, positions, descending: true, ..one };
-                self.store().events(last).await?.pop().map(|last| last.event.id.position + 1)
+        let named = match (&query.positions, block) {
+            (_, None) => None,
+            (Some(asked), Some(block)) => block.min(*asked.start()).checked_sub(1),
+            (None, Some(block)) => {
+                let positions = Some(0..=block.saturating_sub(1));
+                let (times, in_order) = (None, false);
+                let last = EventQuery { times, positions, in_order, descending: true, ..one };
+                self.store().events(last).await?.pop().map(|last| last.event.id.position)
             }
-            (None, None) => None,
         };
-        let positions = before.map(|before| (topic, before.saturating_sub(1)));
-        Ok(self.cursor_at(seq, positions.into_iter().collect()))
+        Ok(self.cursor_at(seq, named.map(|block| (topic, block)).into_iter().collect()))
     }
 
     /// The place before the first event of the log that a query has, and its block.
-    fn first_in_log(&self, query: &EventQuery) -> Option<(u64, Option<u64>)> {
+    fn first_in_log(&self, query: &EventQuery) -> Option<(u64, u64)> {
         let mut from = self.log().state().first;
         loop {
             let slice = self.log().read(from, SEARCH_ROWS);
@@ -236,7 +234,7 @@ impl Pages {
                     && query.times.as_ref().is_none_or(|range| range.contains(time))
             });
             if let Some(first) = first {
-                return Some((first.seq - 1, Some(first.event.id.position)));
+                return Some((first.seq - 1, first.event.id.position));
             }
             from = slice.next;
         }
