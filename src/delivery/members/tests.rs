@@ -99,6 +99,8 @@ struct Scene {
     told: ProbeHandle<Told>,
     flushed: Flushed,
     pipes: Vec<Rc<Pipe>>,
+    /// Of those who join.
+    max_queued: usize,
     seq: u64,
     /// Of the newest event.
     block: u64,
@@ -136,6 +138,7 @@ impl Scene {
             told: Probe::start(),
             flushed: Flushed::default(),
             pipes: Vec::new(),
+            max_queued: usize::MAX,
             seq: FIRST_SEQ,
             block: FIRST_BLOCK,
             records,
@@ -146,20 +149,29 @@ impl Scene {
 
     /// A member that wants everything, from now on or from behind a `seq`.
     fn join(&mut self, blocked: bool, begins: Option<u64>) {
+        // It knows of no gaps.
+        self.join_with(blocked, begins.map(|seq| (seq, 0)));
+    }
+
+    /// The same from behind a `seq`, of a client that knows of the gaps up to a block.
+    fn join_at(&mut self, blocked: bool, seq: u64, heard: u64) {
+        self.join_with(blocked, Some((seq, heard)));
+    }
+
+    fn join_with(&mut self, blocked: bool, begins: Option<(u64, u64)>) {
         let (flushed, number) = (self.flushed.clone(), self.pipes.len());
         let (blocked, awaited, queued) = (Cell::new(blocked), Cell::new(false), Cell::new(0));
         let full = Cell::default();
         let pipe = Rc::new(Pipe { number, queued, blocked, full, awaited, flushed });
         let dialect = Door::Native.dialect();
-        let id = self.members.join(self.told.recipient(), pipe.clone(), dialect, usize::MAX);
+        let id = self.members.join(self.told.recipient(), pipe.clone(), dialect, self.max_queued);
         self.pipes.push(pipe);
         let mut all = Subscriptions::default();
         let limits = SessionConfig::default();
         let change = all.subscribe("a", FILLS, Users::All, None, &limits).unwrap();
         self.members.settle();
-        // It knows of no gaps.
-        let heard = begins.map(|_| 0);
-        let begins = begins.map(|seq| Cursor { epoch: 0, run: 0, seq, positions: Vec::new() });
+        let heard = begins.map(|(_, heard)| heard);
+        let begins = begins.map(|(seq, _)| Cursor { epoch: 0, run: 0, seq, positions: Vec::new() });
         self.members.change(id, &[Change { begins, heard, ..change }], &all);
     }
 
@@ -167,9 +179,14 @@ impl Scene {
         self.append_with(Vec::new());
     }
 
-    /// Appends an event behind these notices: in the next block, or in the one behind the gaps that are
-    /// opened.
+    /// Appends an event behind these notices.
     fn append_with(&mut self, notices: Vec<Notice>) {
+        self.append_block(1, notices);
+    }
+
+    /// Appends a batch of blocks with an event each, or of one without any, which goes beyond the gaps that
+    /// are opened.
+    fn append_block(&mut self, events: usize, notices: Vec<Notice>) {
         let gaps = &self.members.casting.stats.router.gaps;
         let mut open = gaps.list();
         for notice in &notices {
@@ -179,14 +196,24 @@ impl Scene {
             }
         }
         gaps.replace(open);
-        let opened = notices.iter().map(Notice::gap).filter(|(_, closed)| !closed);
+        let gaps: Vec<_> = notices.iter().map(Notice::gap).filter(|(_, closed)| !closed).collect();
+        let is_missing = |block: u64| gaps.iter().any(|(gap, _)| gap.last == block);
         let before = Arc::new(heads(self.block));
-        self.block = opened.map(|(gap, _)| gap.last).fold(self.block, u64::max) + 1;
-        self.seq += 1;
-        let id = EventId { topic: FILLS, position: self.block, index: 0, part: 0 };
-        let body = Bytes::from_static(b"{}");
-        let event = Event { id, time: Timestamp(0), user: None, keys: Keys::default(), body };
-        let sequenced = SequencedEvent { seq: self.seq, late: false, event };
+        let mut next = || {
+            self.block += 1;
+            while is_missing(self.block) {
+                self.block += 1;
+            }
+            self.seq += 1;
+            let id = EventId { topic: FILLS, position: self.block, index: 0, part: 0 };
+            let body = Bytes::from_static(b"{}");
+            let event = Event { id, time: Timestamp(0), user: None, keys: Keys::default(), body };
+            let sequenced = SequencedEvent { seq: self.seq, late: false, event };
+            LogEvent::new(sequenced, before.clone())
+        };
+        let events = (0..events).map(|_| next()).collect();
+        let last = gaps.iter().map(|(gap, _)| gap.last + 1).max();
+        self.block = self.block.max(last.unwrap_or(0));
         let stream = Stream {
             name: "a/fills".into(),
             node: "a".into(),
@@ -197,7 +224,7 @@ impl Scene {
         };
         self.log.append(NewSegment {
             generation: 1,
-            events: vec![LogEvent::new(sequenced, before)],
+            events,
             notices,
             seen: Vec::new(),
             heads: Arc::new(heads(self.block)),
@@ -292,6 +319,7 @@ async fn what_is_live_does_not_wait_for_the_sockets_of_those_who_are_behind() {
 #[actix_rt::test]
 async fn a_turn_tells_a_portion_of_many_notices_and_nobody_joins_between_them() {
     const MEMBERS: usize = 256;
+    const NOW: usize = MEMBERS + 1;
     const GAPS: usize = 600;
     let mut scene = Scene::new().await;
     (0..MEMBERS).for_each(|_| scene.join(false, None));
@@ -305,15 +333,18 @@ async fn a_turn_tells_a_portion_of_many_notices_and_nobody_joins_between_them() 
     assert!(more);
     let portion = TURN_FRAMES / MEMBERS;
     assert!(flushed.iter().copied().eq((0..MEMBERS).map(|number| (number, portion))));
-    // Who begins before all that has to be told all of it, though the next turn ends between them too.
+    // Who begins before all that has to be told all of it, though the next turn ends between them too; and
+    // so has who begins now, as the block that he is told of lies before.
     scene.join(false, Some(FIRST_SEQ));
-    let mut sent = [portion, 0];
+    scene.join(false, None);
+    let mut sent = [portion, 0, 0];
     loop {
         let (more, flushed) = scene.turn();
         for (number, frames) in flushed {
             match number {
                 0 => sent[0] += frames,
                 MEMBERS => sent[1] += frames,
+                NOW => sent[2] += frames,
                 _ => {}
             }
         }
@@ -322,7 +353,7 @@ async fn a_turn_tells_a_portion_of_many_notices_and_nobody_joins_between_them() 
         }
     }
     // The event too, and for one of them that it is live.
-    assert_eq!(sent, [GAPS + 1, GAPS + 2]);
+    assert_eq!(sent, [GAPS + 1, GAPS + 2, GAPS + 1]);
 }
 
 #[actix_rt::test]

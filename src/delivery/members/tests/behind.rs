@@ -59,3 +59,60 @@ async fn a_turn_moves_only_so_many_on_who_are_behind() {
     assert!(more);
     assert_eq!(flushed.len(), 16, "of 512 events each");
 }
+
+#[actix_rt::test]
+async fn who_begins_in_the_middle_of_a_batch_is_told_of_the_gaps_that_lie_ahead_in_it() {
+    const EVENTS: usize = 600;
+    let mut scene = Scene::new().await;
+    scene.join(false, None);
+    scene.append_block(EVENTS, vec![Notice::GapOpened(gap_at(FIRST_BLOCK + 590))]);
+    // One turn casts 511 of its events behind the notice.
+    scene.turn();
+    assert!(scene.members.done > 0 && scene.members.done < 590);
+
+    scene.join(false, None);
+
+    let mut sent = 0;
+    while {
+        let (more, flushed) = scene.turn();
+        sent +=
+            flushed.iter().filter(|(number, _)| *number == 1).map(|(_, one)| one).sum::<usize>();
+        more
+    } {}
+    assert_eq!(sent, 1 + EVENTS - 511, "the gap, and the rest of the events");
+}
+
+#[actix_rt::test]
+async fn more_notices_than_find_room_come_as_there_is_some() {
+    const CLOSED: usize = 40;
+    let mut scene = Scene::new().await;
+    scene.max_queued = 10;
+    let closed = |number| Notice::GapClosed(gap_at(FIRST_BLOCK - number as u64));
+    scene.append_with((1..=CLOSED).map(closed).collect());
+    scene.join(false, Some(FIRST_SEQ));
+
+    let (mut more, mut frames) = (true, Vec::new());
+    while more {
+        let (again, flushed) = scene.turn();
+        frames.extend(flushed.iter().map(|(_, frames)| *frames));
+        more = again;
+    }
+
+    assert_eq!(frames, [10, 10, 10, 11, 1], "what finds room, the event behind the last, `live`");
+}
+
+#[actix_rt::test]
+async fn the_cursor_of_who_begins_in_the_past_names_no_block_behind_a_gap_that_he_will_be_told() {
+    let mut scene = Scene::new().await;
+    scene.join(false, None);
+    // The block behind the gap has nothing for anybody.
+    scene.append_block(0, vec![Notice::GapOpened(gap_at(FIRST_BLOCK + 1))]);
+    while scene.turn().0 {}
+    assert_eq!(scene.members.cursor_of(0).position(FILLS), Some(FIRST_BLOCK + 2));
+
+    scene.join_at(false, FIRST_SEQ, FIRST_BLOCK);
+
+    assert_eq!(scene.members.cursor_of(1).position(FILLS), Some(FIRST_BLOCK));
+    assert_eq!(scene.turn().1, [(1, 2)], "the gap, and `live`");
+    assert_eq!(scene.members.cursor_of(1).position(FILLS), Some(FIRST_BLOCK + 2));
+}
