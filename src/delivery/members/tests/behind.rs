@@ -62,24 +62,27 @@ async fn a_turn_moves_only_so_many_on_who_are_behind() {
 
 #[actix_rt::test]
 async fn who_begins_in_the_middle_of_a_batch_is_told_of_the_gaps_that_lie_ahead_in_it() {
-    const EVENTS: usize = 1_200;
+    const MEMBERS: usize = 256;
+    const EVENTS: usize = 1_000;
     let mut scene = Scene::new().await;
-    scene.join(false, None);
-    scene.append_block(EVENTS, vec![Notice::GapOpened(gap_at(FIRST_BLOCK + 1_190))]);
-    // One turn casts 511 of its events behind the notice; the next one moves him to where it ends.
+    (0..MEMBERS).for_each(|_| scene.join(false, None));
+    scene.append_block(EVENTS, vec![Notice::GapOpened(gap_at(FIRST_BLOCK + 990))]);
+    // A turn queues only so many frames: the notice, and events.
     scene.turn();
-    assert_eq!(scene.members.done, 511);
+    let done = TURN_FRAMES / MEMBERS - 1;
+    assert_eq!(scene.members.done, done);
 
+    // The next turn brings him to where it ends, in front of the gap, and he is live.
     scene.join(false, None);
 
     let mut sent = 0;
     while {
         let (more, flushed) = scene.turn();
-        sent +=
-            flushed.iter().filter(|(number, _)| *number == 1).map(|(_, one)| one).sum::<usize>();
+        let his = flushed.iter().filter(|(number, _)| *number == MEMBERS);
+        sent += his.map(|(_, frames)| frames).sum::<usize>();
         more
     } {}
-    assert_eq!(sent, 1 + EVENTS - 511, "the gap, and the rest of the events");
+    assert_eq!(sent, 1 + EVENTS - done, "the gap, and the rest of the events");
 }
 
 #[actix_rt::test]
