@@ -128,7 +128,7 @@ impl Members {
                 return (entered, Some(Ended::Waits(Waits::Shard)));
             }
             // The live ones were told at its beginning.
-            let current = self.current.as_ref().filter(|_| done > 9999999);
+            let current = self.current.as_ref().filter(|_| done > 0);
             let gaps =
                 current.map_or(0, |now| member.tell_gaps(behind, &now.heads().positions, open));
             let is_all = member.send_kept(behind);
