@@ -62,6 +62,8 @@ enum From {
     /// One of another store, of a block that is so much older than the newest.
     Foreign(u64),
     Block(u64),
+    /// The time of a block.
+    Time(u64),
     Last(u64),
 }
 
@@ -72,6 +74,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => any::<prop::sample::Index>().prop_map(From::Seen),
         1 => (0..40_u64).prop_map(From::Foreign),
         2 => (0..60_u64).prop_map(From::Block),
+        2 => (0..60_u64).prop_map(From::Time),
         1 => (1..20_u64).prop_map(From::Last),
     ];
     let append = (any::<bool>(), 0..4_u64, 0..3_u64, 0..4_u64, any::<bool>(), any::<bool>());
@@ -266,11 +269,12 @@ struct Node {
 
 impl Node {
     fn event(&self, topic: Topic, block: u64) -> Event {
-        if topic == FILLS {
+        let event = if topic == FILLS {
             event(FILLS, block, 0, Some(ALICE), &self.body)
         } else {
             misc(block, None)
-        }
+        };
+        Event { time: Timestamp(block as i64), ..event }
     }
 
     fn append(&mut self, topic: Topic, [before, hole, after]: [u64; 3], kept: bool) {
@@ -321,6 +325,7 @@ impl Node {
                 json!(format!("1.7.7.7.fills-{block:x}.misc-{block:x}"))
             }
             From::Block(back) => json!({"block": newest.saturating_sub(*back)}),
+            From::Time(back) => json!({"time": newest.saturating_sub(*back)}),
             From::Last(count) => json!({"last": count}),
         }
     }
