@@ -108,8 +108,9 @@ fn who_looks_for_his_place_is_sent_away_at_once() {
 
     assert_eq!(client.json()["type"], "bye");
     assert_eq!(client.closed(), (1001, "server draining".to_owned(), 0));
-    server.wait_until("he is gone", |stats| stats.sessions.open.get() < 2);
-    assert_eq!(server.stats.sessions.open.get(), 1, "the silent one is waited for still");
+    // To the end of his stream.
+    while client.socket.read().is_ok() {}
+    assert!(server.stats.sessions.open.get() > 0, "the silent one is waited for still");
     drop((places, silent));
     server.settle();
 }
