@@ -258,6 +258,8 @@ pub struct SessionStats {
     pub behind: Gauge,
     /// Those of them that read the store.
     pub replays: Gauge,
+    /// Sessions that look for the place where they begin, or wait for their turn to.
+    pub searches: Gauge,
     /// Pages of the order of arrival that were read from the store for them.
     pub replay_pages: Counter,
     /// What such pages take of memory.

@@ -92,6 +92,10 @@ impl Pages {
         &self.log
     }
 
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
     /// The places of those who look for where they begin.
     pub fn searches(&self) -> &Semaphore {
         &self.searches

@@ -16,6 +16,7 @@ use crate::{
     },
     event::{Cursor, Event, Timestamp, Topic},
     router::log::Heads,
+    stats::Gauge,
     store::{EarlierRun, EventQuery, PageKey, StoreError},
 };
 
@@ -67,6 +68,28 @@ pub struct Start {
     /// It is exactly what was asked for; otherwise it is a cursor that was not given by this store, and
     /// some blocks before it come again.
     pub exact: bool,
+}
+
+/// The place of one who searches, and that it is counted.
+struct Search<'a> {
+    _place: SemaphorePermit<'a>,
+    _counted: Counted<'a>,
+}
+
+/// Counts its owner for as long as it lives.
+struct Counted<'a>(&'a Gauge);
+
+impl<'a> Counted<'a> {
+    fn new(gauge: &'a Gauge) -> Self {
+        gauge.add(1);
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.add(-1);
+    }
 }
 
 impl Start {
@@ -127,9 +150,11 @@ impl Pages {
     }
 
     /// Waits for one of the places of those who search.
-    async fn search(&self) -> Result<SemaphorePermit<'_>, ResumeError> {
+    async fn search(&self) -> Result<Search<'_>, ResumeError> {
+        let counted = Counted::new(&self.stats().sessions.searches);
         let place = timeout(MAX_WAIT, self.searches().acquire()).await;
-        Ok(place.map_err(|_| ResumeError::Busy)?.expect("the semaphore is never closed"))
+        let place = place.map_err(|_| ResumeError::Busy)?.expect("the semaphore is never closed");
+        Ok(Search { _place: place, _counted: counted })
     }
 
     async fn resume(&self, mut cursor: Cursor, wanted: &Wanted) -> Result<Start, ResumeError> {

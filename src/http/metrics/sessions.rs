@@ -181,6 +181,11 @@ pub fn sessions(page: &mut Page, metrics: &Metrics) {
         "Bound of it: session.max_replays.",
         config.session.max_replays,
     );
+    page.gauge(
+        "nodecast_searches",
+        "Clients whose place in the past is looked for, or is to be.",
+        stats.searches.get(),
+    );
     page.counter(
         "nodecast_replay_pages_total",
         "Pages of the order of arrival that were read from the store for them.",
