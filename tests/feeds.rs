@@ -175,6 +175,26 @@ fn a_stream_begins_where_it_is_told_and_goes_on_behind_the_last_id() {
 }
 
 #[test]
+fn a_stream_that_begins_now_says_where_and_is_resumed_from_there() {
+    let (_setup, mut file, daemon) = with_blocks(QUIET, 5);
+    let mut stream = Stream::open(&daemon, "topic=fills", "");
+
+    let ack = stream.message().unwrap();
+    let data: Value = serde_json::from_str(&ack["data"]).unwrap();
+    assert_eq!((&*ack["event"], &data["recovered"]), ("ack", &json!(true)));
+    assert_eq!(data["cursor"], ack["id"]);
+    append(&mut file, &(fills_line(6, ALICE, 1) + "\n"));
+    let (event, _) = stream.event();
+    assert_eq!((&event["block"], &event["replayed"]), (&json!(6), &json!(false)));
+    drop(stream);
+
+    // It was cut before its first event.
+    let mut stream = Stream::open(&daemon, &format!("topic=fills&cursor={}", ack["id"]), "");
+    let (event, _) = stream.event();
+    assert_eq!((&event["block"], &event["replayed"]), (&json!(6), &json!(true)));
+}
+
+#[test]
 fn what_has_no_length_comes_without_chunks_by_http_1_0_and_ends_with_the_connection() {
     let (_setup, _file, daemon) = with_blocks(QUIET, 300);
     let ask = |path: &str, header: &str| {
