@@ -91,6 +91,18 @@ fn gap_at(block: u64) -> Gap {
     Gap { topic: FILLS, first: block, last: block, opened: Timestamp(1), closed: None }
 }
 
+impl Members {
+    /// Gives them a bell, which nobody has rung.
+    pub(super) fn hang_a_bell(&mut self) {
+        let casting = self.casting.clone();
+        let others = Rc::new(RefCell::new(Members::new(casting.clone())));
+        let shard = Shard::new(casting.clone(), others).start();
+        let reader = casting.readers.register(shard.clone().recipient(), Purpose::Delivery);
+        self.hang(reader, shard);
+        self.answer_line();
+    }
+}
+
 /// A shard without its actor.
 struct Scene {
     members: Members,
@@ -238,16 +250,6 @@ impl Scene {
         });
     }
 
-    /// Gives the members a bell, which nobody has rung.
-    fn hang_a_bell(&mut self) {
-        let casting = self.members.casting.clone();
-        let others = Rc::new(RefCell::new(Members::new(casting.clone())));
-        let shard = Shard::new(casting.clone(), others).start();
-        let reader = casting.readers.register(shard.clone().recipient(), Purpose::Delivery);
-        self.members.hang(reader, shard);
-        self.members.answer_line();
-    }
-
     /// Takes a turn. Gives whether more is to do, and who was flushed with how many frames.
     fn turn(&mut self) -> (bool, Vec<(usize, usize)>) {
         let more = self.members.turn();
@@ -384,7 +386,7 @@ async fn who_leaves_waits_for_no_place_at_the_store() {
 
     scene.members.leave(2, Subscriptions::default());
     assert_eq!(scene.members.catch_up.unadmitted, [1, 3]);
-    scene.hang_a_bell();
+    scene.members.hang_a_bell();
     scene.members.leave(0, Subscriptions::default());
     assert!(scene.members.rung, "there is a place for the next one");
     scene.turn();
@@ -481,7 +483,7 @@ async fn who_leaves_with_many_users_is_forgotten_by_turns_of_their_own() {
     let users = Users::Listed((0..3 * FORGOTTEN_PLACES as u32).map(users).collect());
     let change = all.subscribe("b", FILLS, users, None, &SessionConfig::default()).unwrap();
     scene.members.change(0, &[change], &all);
-    scene.hang_a_bell();
+    scene.members.hang_a_bell();
 
     scene.members.leave(0, all);
 

@@ -24,7 +24,7 @@ use crate::{
     roll_call::RollCall,
     router::{
         log::{Heads, Log, LogEvent, NewSegment},
-        readers::{Appended, Purpose},
+        readers::Appended,
     },
     source::{BatchLost, Budget, Density, Form, Progress, Stream, node},
     stats::Stats,
@@ -164,16 +164,6 @@ impl Scene {
         });
     }
 
-    /// Gives the members a bell, which nobody has rung.
-    fn hang_a_bell(&mut self) {
-        let casting = self.members.casting.clone();
-        let others = Rc::new(RefCell::new(Members::new(casting.clone())));
-        let shard = Shard::new(casting.clone(), others).start();
-        let reader = casting.readers.register(shard.clone().recipient(), Purpose::Delivery);
-        self.members.hang(reader, shard);
-        self.members.answer_line();
-    }
-
     /// Time goes by; the alarm rings if it is due.
     async fn pass(&mut self, ms: u64) {
         tokio::time::advance(Duration::from_millis(ms)).await;
@@ -276,7 +266,7 @@ async fn more_than_one_portion_that_is_due_at_once_goes_without_waiting_for_an_e
     let wires: Vec<_> = (0..600).map(|_| scene.join(&[(1, 100)])).collect();
     let flushed = || wires.iter().filter(|wire| *wire.flushes.borrow() == [1]).count();
     scene.event(1, 10);
-    scene.hang_a_bell();
+    scene.members.hang_a_bell();
 
     scene.pass(100).await;
 
@@ -301,7 +291,7 @@ async fn who_is_held_back_while_his_time_ends_is_moved_on_when_he_is_let_go() {
     let begins = Some(crate::event::Cursor { epoch: 0, run: 0, seq: 0, positions: Vec::new() });
     scene.members.change(id, &[Change { begins, ..change }], &all);
     assert!(!scene.members.turn(), "he is passed over");
-    scene.hang_a_bell();
+    scene.members.hang_a_bell();
 
     scene.pass(100).await;
     assert_eq!(*wire.flushes.borrow(), [1], "what was live before");
