@@ -2,10 +2,7 @@
 //!
 //! Place in the pipeline: `Router` publishes what its ledgers know; status, metrics and the shards look.
 
-use std::{
-    ops::Range,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::ledger::Gap;
 use crate::event::{Timestamp, Topic};
@@ -29,7 +26,7 @@ impl OpenGaps {
     pub fn between(&self, topic: Topic, above: u64, up_to: u64, most: usize) -> Vec<Gap> {
         let gaps = self.lock();
         let wanted = first_above(&gaps, topic, above)..first_above(&gaps, topic, up_to);
-        newest(&gaps, wanted, most)
+        newest(gaps.get(wanted).into_iter().flatten(), most)
     }
 
     /// Those of a topic that end at a position or below it, and were noticed at a time or later: at most so
@@ -42,10 +39,15 @@ impl OpenGaps {
         most: usize,
     ) -> Vec<Gap> {
         let gaps = self.lock();
-        let mut found =
-            newest(&gaps, first_above(&gaps, topic, 0)..first_above(&gaps, topic, up_to), most);
-        found.retain(|gap| gap.opened >= since);
-        found
+        let wanted = first_above(&gaps, topic, 0)..first_above(&gaps, topic, up_to);
+        newest(gaps.get(wanted).into_iter().flatten().filter(|gap| gap.opened >= since), most)
+    }
+
+    /// Where the last one of a topic ends that ends above one position and not above another.
+    pub fn last_end(&self, topic: Topic, above: u64, up_to: u64) -> Option<u64> {
+        let gaps = self.lock();
+        let wanted = first_above(&gaps, topic, above)..first_above(&gaps, topic, up_to);
+        gaps.get(wanted)?.last().map(|gap| gap.last)
     }
 
     /// Where the first one of a topic ends that ends above a position.
@@ -65,9 +67,8 @@ fn first_above(gaps: &[Gap], topic: Topic, position: u64) -> usize {
     gaps.partition_point(|gap| (gap.topic, gap.last) <= (topic, position))
 }
 
-fn newest(gaps: &[Gap], wanted: Range<usize>, most: usize) -> Vec<Gap> {
-    let Some(wanted) = gaps.get(wanted) else { return Vec::new() };
-    let mut newest: Vec<_> = wanted.iter().collect();
+fn newest<'g>(wanted: impl Iterator<Item = &'g Gap>, most: usize) -> Vec<Gap> {
+    let mut newest: Vec<_> = wanted.collect();
     if newest.len() > most {
         newest.sort_by_key(|gap| gap.opened);
         newest.drain(..newest.len() - most);
@@ -109,6 +110,8 @@ mod tests {
         );
         assert_eq!((next(FILLS, 30), next(MISC, 15), next(MISC, 40)), (None, Some(40), None));
         assert_eq!(lasts(&gaps.between(FILLS, 0, u64::MAX, 9)), [20, 30]);
+        let last = |above, up_to| gaps.last_end(FILLS, above, up_to);
+        assert_eq!([last(0, 99), last(0, 29), last(20, 29)], [Some(30), Some(20), None]);
         assert_eq!(lasts(&gaps.between(FILLS, 20, 30, 9)), [30]);
         assert_eq!(lasts(&gaps.between(FILLS, 19, 29, 9)), [20]);
         assert_eq!(lasts(&gaps.between(FILLS, 30, 20, 9)), [0; 0], "nothing lies between");

@@ -19,6 +19,9 @@ use crate::{
     stats::Stats,
 };
 
+/// Numbers are given by the clock, and run ahead of it by the events of a batch.
+const BATCH_MICROS: i64 = 1_000_000;
+
 impl Members {
     /// Puts one event into the outboxes of those who want it. Gives their number.
     pub(super) fn cast(&mut self, event: &LogEvent) -> usize {
@@ -93,11 +96,10 @@ impl Members {
         let current = self.current.as_ref().filter(|now| self.told == now.notices.len());
         let heads = current.map_or(&self.delivered.positions, |current| &current.heads().positions);
         self.casting.stats.sessions.behind.add(1);
-        let delivered = Timestamp(cursor.seq as i64);
+        let delivered = Timestamp(cursor.seq as i64).min(Timestamp::now());
         let mut behind = Behind::new(place, cursor, self.casting.pages.deleted_seq(), cause);
         if !member.topics.is_empty() {
-            // Numbers are given by the clock.
-            behind.untold_since = delivered;
+            behind.untold_since = Timestamp(delivered.0 - BATCH_MICROS);
         }
         behind.heard = Heard::all(&member.topics, heads);
         behind.told = matches!(place, Place::Log { .. }).then_some((self.position, self.told));

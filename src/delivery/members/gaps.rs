@@ -26,7 +26,7 @@ impl Member {
         heads: &[(Topic, u64)],
         open: &OpenGaps,
     ) -> usize {
-        let (mut told, mut last_told) = (0, Vec::new());
+        let mut told = 0;
         for (topic, heard) in behind.heard.iter() {
             let Some(head) = position_of(heads, topic).filter(|head| *head > heard) else {
                 continue;
@@ -34,10 +34,8 @@ impl Member {
             let gaps = open.between(topic, heard, head, TOLD_GAPS);
             told += gaps.len();
             self.queue_gaps(&gaps);
-            last_told.extend(gaps.last().map(|last| (topic, last.last)));
         }
         behind.heard.raise(heads);
-        last_told.into_iter().for_each(|(topic, last)| behind.has_heard(topic, last));
         told
     }
 
@@ -55,7 +53,12 @@ impl Member {
         open: &OpenGaps,
     ) -> (usize, usize) {
         let Some(first) = events.first() else { return (0, 0) };
-        let told = self.tell_gaps(behind, &first.cursor().positions, open);
+        let heads = first.cursor().positions;
+        let told = self.tell_gaps(behind, &heads, open);
+        if told > 0 {
+            // Nothing lies between: who has no room for the event itself is not told them again.
+            behind.pass_gaps(&heads, open);
+        }
         let next = |(topic, heard)| open.next_end(topic, heard).map(|end| (topic, end));
         let next: Vec<_> = behind.heard.iter().filter_map(next).collect();
         if next.is_empty() {

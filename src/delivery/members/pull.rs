@@ -15,6 +15,7 @@ use crate::{
         shard::Pull,
         subscription::{Change, ChangeKind, Subscriptions},
     },
+    event::position_of,
     store::StoreError,
 };
 
@@ -109,8 +110,7 @@ impl Members {
         let Some(lowest) = follows().map(begins).min() else { return };
         let of_past = follows().any(|change| change.begins.is_some());
         if self.behind_mut(id).is_none() {
-            // In the middle of a segment its notices are told already.
-            if !of_past && self.told == 0 {
+            if !of_past && !self.is_telling() && !follows().any(|one| self.was_told_ahead(one)) {
                 // Live from here on.
                 return;
             }
@@ -142,6 +142,17 @@ impl Members {
         if behind.waits == Waits::No {
             self.enqueue(id);
         }
+    }
+
+    /// Whether those who are live were told a gap of its topic that lies ahead, as a segment tells all of its
+    /// own at its beginning.
+    fn was_told_ahead(&self, change: &Change) -> bool {
+        let heads = self.current.as_ref().filter(|_| self.told > 0).map(|current| current.heads());
+        heads.is_some_and(|heads| {
+            let here = self.delivered.position(change.topic).unwrap_or(0);
+            let next = self.casting.stats.router.gaps.next_end(change.topic, here);
+            next.is_some_and(|end| position_of(&heads.positions, change.topic) >= Some(end))
+        })
     }
 
     /// A page that a session waited for has come, or not.

@@ -19,7 +19,7 @@ use crate::{
         subscription::{Change, ChangeKind, Subscription, Subscriptions},
     },
     event::{Cursor, Event, Timestamp, Topic, position_of},
-    router::log::LogEvent,
+    router::{gaps::OpenGaps, log::LogEvent},
     stats::Stats,
 };
 
@@ -148,10 +148,15 @@ impl Behind {
 
     /// "Delivered up to here": what is kept is not.
     pub fn delivered(&self) -> Cursor {
-        match self.kept.as_ref().and_then(|kept| kept.first()) {
-            Some((seq, first)) => Cursor { seq: seq - 1, ..first.cursor.clone() },
-            None => self.cursor.clone(),
+        let Some((seq, first)) = self.kept.as_ref().and_then(|kept| kept.first()) else {
+            return self.cursor.clone();
+        };
+        let mut cursor = Cursor { seq: seq - 1, ..first.cursor.clone() };
+        for (topic, position) in &mut cursor.positions {
+            // A subscription may have begun further in the past since.
+            *position = self.cursor.position(*topic).unwrap_or(0).min(*position);
         }
+        cursor
     }
 
     /// Goes back behind an earlier `seq` for the subscriptions that `begin` now; what the others have got
@@ -162,7 +167,8 @@ impl Behind {
         begin: impl Iterator<Item = &'c Change> + Clone,
         all: &Subscriptions,
     ) {
-        let sent = self.delivered().seq;
+        self.cursor = self.delivered();
+        let sent = self.cursor.seq;
         // It is found again.
         self.kept = None;
         let is_new = |key: u32| begin.clone().any(|change| change.key == key);
@@ -174,16 +180,17 @@ impl Behind {
         self.cursor.seq = seq.min(sent);
         // In another store the cursor counts by its blocks, and those of now would pass over what is to come.
         // Without any a topic begins at its beginning.
-        let named = |change: &Change| change.begins.as_ref()?.position(change.topic);
-        self.cursor.positions.retain_mut(|(topic, position)| {
-            let mut of_topic = begin.clone().filter(|change| change.topic == *topic);
-            of_topic.all(|change| {
-                named(change).is_some_and(|named| {
-                    *position = named.min(*position);
-                    true
-                })
-            })
-        });
+        for change in begin {
+            let Some(begins) = &change.begins else { continue };
+            let positions = &mut self.cursor.positions;
+            match begins.position(change.topic) {
+                None => positions.retain(|(topic, _)| *topic != change.topic),
+                Some(named) => {
+                    let known = positions.iter_mut().find(|(topic, _)| *topic == change.topic);
+                    known.into_iter().for_each(|(_, position)| *position = named.min(*position));
+                }
+            }
+        }
     }
 
     /// Lets a subscription begin behind a `seq`, if it is new.
@@ -227,11 +234,11 @@ impl Behind {
         }
     }
 
-    /// Its client was told the gaps of a topic up to this position: the place behind them is the same.
-    pub fn has_heard(&mut self, topic: Topic, position: u64) {
-        let mut positions = self.cursor.positions.iter_mut();
-        if let Some((_, known)) = positions.find(|(known, _)| *known == topic) {
-            *known = position.max(*known);
+    /// Moves the cursor behind the gaps in front of the next event, which its client was told.
+    pub fn pass_gaps(&mut self, heads: &[(Topic, u64)], open: &OpenGaps) {
+        for (topic, position) in &mut self.cursor.positions {
+            let head = position_of(heads, *topic).unwrap_or(0);
+            *position = open.last_end(*topic, *position, head).unwrap_or(*position);
         }
     }
 

@@ -183,7 +183,7 @@ pub fn sessions(page: &mut Page, metrics: &Metrics) {
     );
     page.gauge(
         "nodecast_searches",
-        "Clients whose place in the past is looked for, or is to be.",
+        "Clients whose place in the past is searched for in the store, or waits to be.",
         stats.searches.get(),
     );
     page.counter(

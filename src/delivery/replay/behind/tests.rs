@@ -78,6 +78,26 @@ fn the_cursor_of_who_goes_back_names_no_later_block_of_what_is_to_come() {
 }
 
 #[test]
+fn the_cursor_of_who_goes_back_names_no_block_of_what_was_kept_and_those_of_who_begins_now() {
+    let (mut behind, all) = behind(&[Policy::Conflate(Key::Coin)], Cause::Slow);
+    let at_block = |seq, block| Cursor { positions: vec![(FILLS, block)], ..cursor(seq) };
+    behind.keep(105, Bytes::new(), at_block(105, 500), vec![(0, "BTC".into())], &Arc::default());
+    behind.cursor = at_block(120, 900);
+    let (_, fills) = all.iter().next().unwrap();
+    let misc = Change {
+        key: 7,
+        topic: Topic::new("misc"),
+        begins: Some(cursor(10)),
+        ..fills.change(ChangeKind::Follow)
+    };
+    let now = Change { key: 8, ..fills.change(ChangeKind::Follow) };
+
+    behind.go_back(10, [&misc, &now].into_iter(), &all);
+
+    assert_eq!(behind.delivered(), at_block(10, 500));
+}
+
+#[test]
 fn only_who_skips_and_is_slow_and_has_not_asked_for_it_passes_over_what_it_missed() {
     let policies = [Policy::Skip, Policy::Disconnect, Policy::Skip];
     let (mut fast, _) = behind(&policies, Cause::Past);
