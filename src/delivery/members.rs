@@ -73,6 +73,8 @@ struct Member {
     behind: Option<Box<Behind>>,
     /// Most bytes that are queued for it while it is behind.
     max_queued: usize,
+    /// Its wire's; here it costs no look at that for each event.
+    packs_from: usize,
 }
 
 /// The sessions of one shard and their places in the log.
@@ -162,6 +164,7 @@ impl Members {
         if let Some(parting) = &self.parting {
             session.do_send(Told::Close(parting.reason.clone()));
         }
+        let packs_from = wire.packs_from();
         let member = Member {
             session,
             wire,
@@ -174,6 +177,7 @@ impl Members {
             held: false,
             behind: None,
             max_queued,
+            packs_from,
         };
         self.members.insert(id, member);
         id

@@ -170,7 +170,7 @@ impl Member {
     /// The frame of an event as its client wants it: shared by all who want it so.
     pub(super) fn frame(&self, event: &LogEvent, replayed: bool, stats: &Stats) -> Bytes {
         let plain = self.dialect.event(event, replayed);
-        if plain.len() < self.wire.packs_from() {
+        if plain.len() < self.packs_from {
             return plain;
         }
         let slot = self.dialect.slot(replayed);

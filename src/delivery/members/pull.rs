@@ -293,7 +293,7 @@ impl Members {
             self.skip_missed(member, &mut behind);
         }
         let (looked_at, ended) = self.slice(id, &mut behind);
-        let cost = if member.wire.packs_from() == usize::MAX { 1 } else { PACKED_COST };
+        let cost = if member.packs_from == usize::MAX { 1 } else { PACKED_COST };
         let looked_at = looked_at * cost;
         if matches!(behind.place, Place::Log { .. }) {
             self.give_back(&mut behind);
