@@ -304,6 +304,8 @@ fn connections_that_are_no_sessions_are_limited_and_the_others_are_not_among_the
             daemon.status()["sessions"]["open"].as_u64() == Some(4 + number as u64)
         });
     }
+    // Those that asked for the status: one that is still there would take the place of one to come.
+    eventually("the others are gone", || sample(metrics, "nodecast_http_connections") == 0);
     let mut silent: Vec<_> = (0..3).map(|_| connect(daemon.port)).collect();
     eventually("they are there", || sample(metrics, "nodecast_http_connections") == 3);
 
