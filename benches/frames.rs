@@ -6,7 +6,12 @@ use std::{hint::black_box, sync::Arc};
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use nodecast::{
-    delivery::{deflate, dialect::Door, frame},
+    delivery::{
+        deflate,
+        dialect::{Door, Shown},
+        frame,
+        view::View,
+    },
     event::{Address, Event, EventId, Keys, SequencedEvent, Timestamp, Topic},
     router::log::{Heads, LogEvent},
     stats::SessionStats,
@@ -49,8 +54,9 @@ fn frames(criterion: &mut Criterion) {
     for (name, door) in [("native", Door::Native), ("older", Door::Open)] {
         let events = fills();
         let body: usize = events.iter().map(|event| event.sequenced.event.body.len()).sum();
+        let shown = |at| Shown { events: &events, at, view: View::default() };
         let plain: Vec<Bytes> =
-            events.iter().map(|event| door.dialect().event(event, false)).collect();
+            (0..events.len()).map(|at| door.dialect().event(shown(at), false)).collect();
         let before: usize = plain.iter().map(Bytes::len).sum();
         let packed: usize = plain
             .iter()

@@ -30,6 +30,7 @@
 //! | [`Backfiller`](backfill::Backfiller) | reads the older events of added users from the files, or what a command names | [`backfill`] |
 //! | [`ControlServer`](control::ControlServer) | answers the commands that ask the running daemon | [`control`] |
 //! | `Shard`, `Session` and `Feed` | cast the log to the clients of one HTTP worker: by WebSocket, and as response bodies (streams, polls) | [`delivery`] |
+//! | [info](official::info) | answers requests of the official protocol from the store, or asks an upstream | [`official`] |
 //! | [routes](http) | history, status and health; [metrics](http::metrics) on a listener of their own | [`http`] |
 //!
 //! [`daemon`] is the wiring: the only place that knows every actor, and the order in which they
@@ -75,7 +76,9 @@
 //! [`event`] knows nobody. [`source`], [`whitelist`], [`router`] and [`store`] know `event` and the
 //! batches that travel between them; [`delivery`] and [`http`] know the router's log and the store;
 //! a stage knows the next one as a `Recipient`. Behind the parser nothing knows what a fill is: keys
-//! that filters ask for are places in a body, and a topic is a name.
+//! that filters ask for are places in a body, and a topic is a name. Only [`official`] does, the shapes of the
+//! official protocol: they know `event` alone, their [`info`](official::info) service the store and the log too,
+//! and who speaks that protocol knows both.
 //!
 //! Beside the pipeline: [`backfill`] reads files again for users who were listed later, and its rows go
 //! to `DbWriter` while that has nothing better to do. Around it: [`control`] (how commands ask the daemon
@@ -99,6 +102,7 @@
 
 pub mod backfill;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod control;
 pub mod daemon;
@@ -111,6 +115,7 @@ pub mod generate;
 pub mod http;
 pub mod logging;
 pub mod mirror;
+pub mod official;
 pub mod redis_client;
 pub mod roll_call;
 pub mod router;

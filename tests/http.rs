@@ -24,13 +24,14 @@ use nodecast::{
     config::{Config, HttpConfig, LiveConfig},
     event::{Address, Event, EventId, Keys, SequencedEvent, Timestamp, Topic},
     http::{ApiState, Exports, routes},
+    official::Info,
     router::log::{Heads, Log},
     stats::Stats,
     store::{
         Arrivals, EventQuery, EventStore, PageKey, ReadConnections, Recovered, Run, StoreError,
         StoreSize, StoreWriter,
     },
-    whitelist::WhitelistState,
+    whitelist::{Listing, Whitelist, WhitelistState},
 };
 use proptest::prelude::*;
 use serde_json::Value;
@@ -103,6 +104,7 @@ fn matches(row: &SequencedEvent, query: &EventQuery) -> bool {
     };
     (query.topics.is_empty() || query.topics.contains(&event.id.topic))
         && (query.users.is_empty() || event.user.is_some_and(|user| query.users.contains(&user)))
+        && query.kind.is_none_or(|kind| event.kind() == Some(kind))
         && query.coin.as_deref().is_none_or(|coin| event.key("coin") == Some(coin))
         && query.positions.as_ref().is_none_or(|range| range.contains(&event.id.position))
         && query.times.as_ref().is_none_or(|range| range.contains(&event.time))
@@ -153,14 +155,26 @@ fn state(store: MemoryStore) -> Arc<ApiState> {
 
 fn state_of(store: Arc<MemoryStore>) -> Arc<ApiState> {
     let heads = Heads { epoch: 0xe, run: 0xa, positions: vec![(FILLS, 13)] };
+    let (stats, log) = (Arc::<Stats>::default(), Log::new(1 << 20, 7, heads));
+    let config = Arc::new(LiveConfig::new(Config {
+        http: HttpConfig { max_body_bytes: 1_024, ..HttpConfig::default() },
+        ..Config::default()
+    }));
+    let logger = Logger::root(Discard, o!());
+    let info = Info::new(
+        store.clone(),
+        log.clone(),
+        config.clone(),
+        Listing::unchanging(Whitelist::all()),
+        stats.clone(),
+        logger.clone(),
+    );
     Arc::new(ApiState {
         store,
-        stats: Arc::new(Stats::default()),
-        log: Log::new(1 << 20, 7, heads),
-        config: Arc::new(LiveConfig::new(Config {
-            http: HttpConfig { max_body_bytes: 1_024, ..HttpConfig::default() },
-            ..Config::default()
-        })),
+        stats,
+        log,
+        config,
+        info: Arc::new(info),
         budgets: Vec::new(),
         topics: vec![FILLS, MISC],
         nodes: Vec::new(),
@@ -172,7 +186,7 @@ fn state_of(store: Arc<MemoryStore>) -> Arc<ApiState> {
         run: Run { id: 0xa, epoch: 0xe },
         started: Timestamp::now(),
         exports: Exports::default(),
-        logger: Logger::root(Discard, o!()),
+        logger,
     })
 }
 
@@ -225,6 +239,62 @@ async fn history(state: &Arc<ApiState>, query: &str) -> Vec<u64> {
     let answer = get(state, &format!("/v1/events?{query}")).await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
     seqs(answer.json()["events"].as_array().unwrap())
+}
+
+// The route of the official protocol.
+
+async fn post_info(state: &Arc<ApiState>, body: &str) -> Answer {
+    ask(state, TestRequest::post().uri("/info").set_payload(body.to_owned())).await
+}
+
+#[actix_rt::test]
+async fn info_answers_rows_and_says_what_is_wrong_in_the_words_of_its_clients() {
+    let state = state(MemoryStore { rows: sample(), ..MemoryStore::default() });
+    let request = format!(r#"{{"type":"userFills","user":"{}"}}"#, user(2));
+
+    let answer = post_info(&state, &request).await;
+
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
+    assert_eq!(answer.header(header::CONTENT_TYPE), "application/json");
+    assert_eq!(answer.header(header::CACHE_CONTROL), "no-store");
+    let fills = answer.json();
+    let numbers: Vec<_> = fills.as_array().unwrap().iter().map(|fill| &fill["n"]).collect();
+    assert_eq!(numbers, [7, 2], "{}", answer.body);
+    for (status, code, body) in [
+        (400, "invalid_json", "userFills".to_owned()),
+        (422, "invalid_request", r#"{"type":"userFills"}"#.to_owned()),
+        (422, "unsupported_type", r#"{"type":"allMids"}"#.to_owned()),
+        (413, "unread_body", " ".repeat(1_025)),
+    ] {
+        let answer = post_info(&state, &body).await;
+        let error = answer.json();
+        assert_eq!((answer.status.as_u16(), &error["data"]), (status, &code.into()));
+        assert_eq!(error["code"], status);
+        assert!(answer.json()["msg"].as_str().is_some_and(|text| !text.is_empty()));
+        assert_eq!(answer.header(header::CONTENT_TYPE), "application/json");
+    }
+    for method in [Method::GET, Method::PUT] {
+        let answer = ask(&state, TestRequest::default().method(method).uri("/info")).await;
+        assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(answer.header(header::ALLOW), "POST");
+        assert_eq!(answer.json()["data"], "method_not_allowed");
+    }
+}
+
+#[actix_rt::test]
+async fn info_never_answers_with_nothing_because_the_store_is_away() {
+    let rows = sample();
+    let away =
+        MemoryStore { rows, reads_left: Some(AtomicUsize::new(0)), ..MemoryStore::default() };
+    let state = state(away);
+
+    let answer =
+        post_info(&state, &format!(r#"{{"type":"userFunding","user":"{}"}}"#, user(1))).await;
+
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.json()["data"], "unavailable");
+    assert_eq!(answer.header(header::RETRY_AFTER), "1");
+    assert_eq!(post_info(&state, r#"{"type":"meta"}"#).await.body, r#"{"universe":[]}"#);
 }
 
 // The older service's routes.

@@ -11,6 +11,8 @@ mod gaps;
 mod harness;
 #[path = "sessions/hyper.rs"]
 mod hyper;
+#[path = "sessions/hyperliquid.rs"]
+mod hyperliquid;
 #[path = "sessions/lists.rs"]
 mod lists;
 #[path = "sessions/native.rs"]
@@ -28,5 +30,7 @@ mod places;
 mod policies;
 #[path = "sessions/resume.rs"]
 mod resume;
+#[path = "sessions/unlisted.rs"]
+mod unlisted;
 #[path = "sessions/wire.rs"]
 mod wire;

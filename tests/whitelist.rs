@@ -6,6 +6,8 @@
 
 mod common;
 
+#[path = "whitelist/clients.rs"]
+mod clients;
 #[path = "whitelist/commands.rs"]
 mod commands;
 #[path = "whitelist/sources.rs"]

@@ -12,12 +12,13 @@ use nodecast::{
     config::SessionConfig,
     delivery::{
         CloseReason,
-        dialect::{Desk, Door, Found},
+        dialect::{Desk, Door, Found, Lookup},
         frame::{Assembler, Inbound},
         replay::Start,
         subscription::Subscriptions,
     },
     event::{Cursor, Timestamp, Topic},
+    official::{Admission, Newest},
     source::{
         BodyPlace, Form, Horizon,
         node::{
@@ -259,17 +260,39 @@ fn hear(
         delivered: &cursor,
         replies: Vec::new(),
         changes: Vec::new(),
-        resume: None,
+        keeps_all: false,
+        is_listed: &|user| user.0[0] & 1 == 0,
+        admission: &|| if text.len() & 1 == 0 { Admission::Added } else { Admission::Accepted },
+        later: None,
+        speaks: None,
+        asides: Vec::new(),
+        free_asides: 1,
     };
     let dialect = door.settle(text);
     dialect.receive(text, &mut desk);
     let mut requests = 1;
-    if let Some(resume) = desk.resume.take() {
-        assert!(desk.replies.is_empty() && desk.changes.is_empty(), "it is put off");
-        requests = resume.requests;
-        let start = || Ok(Start { seq: 3, cursor: cursor(), exact: true });
-        let found = resume.pasts.into_iter().map(|past| Found { past, start: start() }).collect();
-        (resume.answer)(found, &mut desk);
+    while let Some(later) = desk.later.take() {
+        // Each answer that is put off may be of two frames.
+        requests += later.requests;
+        let found = later.lookups.into_iter().map(|lookup| match lookup {
+            Lookup::Place { .. } => {
+                Found::Place(Ok(Start { seq: 3, cursor: cursor(), exact: true }))
+            }
+            Lookup::Newest { .. } => {
+                let items = vec![Bytes::from_static(b"{}")];
+                Found::Newest(Ok(Newest { items, cursor: cursor() }))
+            }
+            Lookup::Add { users } => {
+                assert!(users.iter().all(|user| user.0[0] & 1 == 1), "others are listed");
+                Found::Added(Ok(()))
+            }
+        });
+        (later.answer)(found.collect(), &mut desk);
+    }
+    // Acknowledgement and snapshot are one answer.
+    requests += 1;
+    for aside in std::mem::take(&mut desk.asides) {
+        desk.replies.push((aside.frame)(Ok(Bytes::from_static(b"[]"))));
     }
     assert!(desk.replies.len() as u64 <= requests && desk.changes.len() as u64 <= 2 * requests);
     desk.replies

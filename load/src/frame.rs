@@ -92,7 +92,7 @@ fn head(opcode: u8, len: usize, mask: u8) -> Vec<u8> {
     head
 }
 
-/// What a message of the native protocol is, by the first letters of its type.
+/// What a message is, by the first letters of its type or channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Event,
@@ -120,6 +120,21 @@ pub fn kind(payload: &[u8]) -> Kind {
         _ => Kind::Other,
     }
 }
+
+/// Every message of the official protocol begins with `{"channel":"`, see docs/official.md.
+pub fn official_kind(payload: &[u8]) -> Kind {
+    match payload.strip_prefix(br#"{"channel":""#) {
+        Some([b'u', ..]) => Kind::Event,
+        Some([b's', b'u', ..]) => Kind::Ack,
+        Some([b's', b't', ..]) if payload.starts_with(LIVE) => Kind::Live,
+        Some([b's', b't', ..]) => Kind::Heartbeat,
+        Some([b'g', ..]) => Kind::Gap,
+        Some([b'e', ..]) => Kind::Error,
+        _ => Kind::Other,
+    }
+}
+
+const LIVE: &[u8] = br#"{"channel":"status","data":{"live":true"#;
 
 /// Finds block and index of an event. `hint` is where the field began in the frame before, which is
 /// nearly always where it begins in this one.
@@ -236,6 +251,22 @@ mod tests {
             assert_eq!(kind(format!(r#"{{"type":"{name}","x":1}}"#).as_bytes()), wanted);
         }
         assert_eq!(kind(b""), Kind::Other);
+    }
+
+    #[test]
+    fn messages_of_the_official_protocol_are_told_apart() {
+        for (text, wanted) in [
+            (r#"userFills","data":{}}"#, Kind::Event),
+            (r#"subscriptionResponse","data":{}}"#, Kind::Ack),
+            (r#"status","data":{"live":true,"cursor":""}}"#, Kind::Live),
+            (r#"status","data":{"cursor":""}}"#, Kind::Heartbeat),
+            (r#"gap","data":{}}"#, Kind::Gap),
+            (r#"error","data":""}"#, Kind::Error),
+            (r#"pong"}"#, Kind::Other),
+        ] {
+            assert_eq!(official_kind(format!(r#"{{"channel":"{text}"#).as_bytes()), wanted);
+        }
+        assert_eq!(official_kind(b""), Kind::Other);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    client::{Clients, Group, Order, State, Window},
+    client::{Clients, Connecting, Group, Order, State, Transport, Window},
     histogram::Histogram,
     ledger::Ledger,
     options::Common,
@@ -124,16 +124,23 @@ impl Run {
         };
         let ledger = Arc::new(Ledger::new(daemon.next_block));
         daemon.warm_up(&ledger)?;
-        Self::with(common, ledger, Server::Daemon(daemon))
+        Self::with(common, common.connecting(), ledger, Server::Daemon(daemon))
     }
 
     pub fn raw(common: &Common, payload_bytes: usize) -> anyhow::Result<Self> {
         let server = Server::Raw(Raw::start(payload_bytes)?);
-        Self::with(common, Arc::new(Ledger::new(FIRST_BLOCK)), server)
+        // It says what it says in one way.
+        let connecting = Connecting { transport: Transport::Ws, ..common.connecting() };
+        Self::with(common, connecting, Arc::new(Ledger::new(FIRST_BLOCK)), server)
     }
 
-    fn with(common: &Common, ledger: Arc<Ledger>, server: Server) -> anyhow::Result<Self> {
-        let (connecting, traffic) = (common.connecting(), common.traffic());
+    fn with(
+        common: &Common,
+        connecting: Connecting,
+        ledger: Arc<Ledger>,
+        server: Server,
+    ) -> anyhow::Result<Self> {
+        let traffic = common.traffic();
         let clients = Clients::start(server.address(), connecting, ledger.clone(), traffic)?;
         Ok(Self { ledger, server, clients })
     }

@@ -91,6 +91,21 @@ impl Traffic {
         text
     }
 
+    /// The same in the official protocol, which has users only.
+    pub fn subscribe_officially(&self, wish: Wish, cursor: Option<&str>) -> String {
+        let users: Vec<_> = match wish {
+            Wish::User(user) => vec![address(user)],
+            Wish::Everything | Wish::Coin(_) | Wish::CoinAndSide(..) => {
+                (0..self.users).map(address).collect()
+            }
+        };
+        let users = users.join("\",\"");
+        let cursor = cursor.map_or(String::new(), |cursor| format!(r#","cursor":"{cursor}""#));
+        format!(
+            r#"{{"method":"subscribe","subscription":{{"type":"userFills","users":["{users}"],"snapshot":false{cursor}}}}}"#
+        )
+    }
+
     /// The same in the query of a request.
     pub fn query(&self, wish: Wish) -> String {
         match wish {

@@ -24,6 +24,10 @@ pub struct Flags {
     /// A file with one address a line, or `all` for everybody (a file of that name: ./all)
     #[arg(long, value_name = "FILE|all")]
     pub whitelist: Option<String>,
+    /// Who is asked for info requests that are not answered here: a node that serves info, or the
+    /// official service
+    #[arg(long, value_name = "URL")]
+    pub info_upstream: Option<String>,
     /// Where a stream starts that was never read: now, oldest or an hour in UTC [default: now]
     #[arg(long, value_name = "now|oldest|YYYYMMDD/H")]
     pub from: Option<String>,
@@ -59,6 +63,7 @@ impl Flags {
         let texts = [
             ("--listen", "http.listen", self.listen),
             ("--database-url", "store.url", self.database_url),
+            ("--info-upstream", "official.info_upstream", self.info_upstream),
             ("--from", "source.from", self.from),
             ("--state-dir", "state_dir", self.state_dir),
             ("--log-level", "log.level", self.log_level),
@@ -149,6 +154,7 @@ mod tests {
             listen: text("[::]:1"),
             database_url: text("sqlite:/x"),
             whitelist: text("/list"),
+            info_upstream: text("http://[::1]:3001"),
             from: text("oldest"),
             state_dir: text("/state"),
             log_level: text("error"),
@@ -161,6 +167,8 @@ mod tests {
         assert_eq!(config.http.listen.to_string(), "[::]:1");
         assert_eq!(config.store.url, "sqlite:/x");
         assert_eq!(config.whitelist.file, Some("/list".into()));
+        let upstream = config.official.info_upstream.map(|url| url.to_string());
+        assert_eq!(upstream.as_deref(), Some("http://[::1]:3001/info"));
         assert_eq!(config.source.from, crate::config::StartFrom::Oldest);
         assert_eq!(config.state_dir, PathBuf::from("/state"));
         assert_eq!(config.log.level, slog::Level::Error);

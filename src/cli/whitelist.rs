@@ -13,9 +13,9 @@ use crate::{
     config::{Inputs, Loaded, Need, Origin, RedisUrl, WhitelistConfig},
     event::Address,
     whitelist::{
-        AddressList, Edit, Edited, Folder, RedisFault, RedisList, SourceKind, Union,
-        WhitelistError, edit_file, found_within, is_too_much, read_config, read_file,
-        read_list_into, read_redis,
+        AddressList, Edit, Edited, Folder, Place, RedisFault, RedisList, SourceKind, Union,
+        WhitelistError, found_within, is_too_much, read_config, read_file, read_list_into,
+        read_redis,
     },
 };
 
@@ -297,31 +297,10 @@ fn change(loaded: &Loaded, edit: Edit, target: Target) -> anyhow::Result<ExitCod
     if config.all {
         bail!("whitelist.all is set: everybody's events are kept, and there is no list to change");
     }
-    let (kind, place, edited) = match (&config.file, &config.redis_url) {
+    let place = match (Place::file(config), Place::redis(config)) {
         (_, None) if target.redis => bail!("--redis: whitelist.redis_url is not configured"),
-        (_, Some(url)) if target.redis => {
-            let edited = block_on(async {
-                let mut server = server(url, config)?;
-                match edit {
-                    Edit::Add => server.add(&asked).await,
-                    Edit::Remove => server.remove(&asked).await,
-                }
-            })?;
-            let edited = edited.map_err(|fault| in_redis(url, config, fault))?;
-            (SourceKind::Redis, format!("{url} {}", config.redis_key), edited)
-        }
-        (Some(path), _) => {
-            let is_new = edit == Edit::Add && matches!(path.try_exists(), Ok(false));
-            // What was typed may be mistyped, and the daemon follows what is configured.
-            if is_new && matches!(loaded.origin("whitelist.file"), Origin::Flag(_)) {
-                bail!("{} does not exist: make it, or correct --whitelist", path.display());
-            }
-            let edited = edit_file(path, edit, &asked)?;
-            if is_new {
-                eprintln!("{} did not exist and was made.", path.display());
-            }
-            (SourceKind::File, path.display().to_string(), edited)
-        }
+        (_, Some(redis)) if target.redis => redis,
+        (Some(file), _) => file,
         (None, Some(_)) => {
             bail!("whitelist.file is not configured; --redis changes the key in Redis")
         }
@@ -330,6 +309,23 @@ fn change(loaded: &Loaded, edit: Edit, target: Target) -> anyhow::Result<ExitCod
              configuration file"
         ),
     };
+    let new_file = match &place {
+        Place::File(path) if edit == Edit::Add && matches!(path.try_exists(), Ok(false)) => {
+            Some(path)
+        }
+        _ => None,
+    };
+    // What was typed may be mistyped, and the daemon follows what is configured.
+    if let Some(path) = new_file
+        && matches!(loaded.origin("whitelist.file"), Origin::Flag(_))
+    {
+        bail!("{} does not exist: make it, or correct --whitelist", path.display());
+    }
+    let edited = block_on(place.edit(edit, &asked))??;
+    if let Some(path) = new_file {
+        eprintln!("{} did not exist and was made.", path.display());
+    }
+    let kind = place.kind();
     let (done, was_so) = match edit {
         Edit::Add => ("added to", "was already in"),
         Edit::Remove => ("removed from", "was not in"),

@@ -20,7 +20,12 @@ pub(super) struct Conflict {
 
 /// The conflicts of all sections.
 fn conflicts(config: &Config) -> Vec<Conflict> {
-    [config.source.conflicts(), config.whitelist.conflicts(), config.store.conflicts()].concat()
+    let of_sections =
+        [config.source.conflicts(), config.whitelist.conflicts(), config.store.conflicts()];
+    let mut conflicts = of_sections.concat();
+    conflicts.extend(config.official.conflict(config.http.listen));
+    conflicts.extend(config.official.adding_conflict(&config.http));
+    conflicts
 }
 
 /// Finds keys whose values exclude each other.

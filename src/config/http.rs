@@ -24,8 +24,8 @@ pub struct HttpConfig {
     pub metrics_listen: Option<SocketAddr>,
     /// Proxies whose word on the client's address is taken, from `X-Forwarded-For`. Default: none.
     pub trusted_proxies: Vec<IpNet>,
-    /// Header in which one of them states who the client is, for `session.max_per_identity`. From
-    /// anybody else it is ignored. Default: off.
+    /// Header in which one of them states who the client is, for `session.max_per_identity` and
+    /// `official.may_add`. From anybody else it is ignored. Default: off.
     pub identity_header: Option<HeaderName>,
     /// Worker threads, each with its shard of the sessions. Default: the number of cores.
     pub workers: usize,

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use serde::Serialize;
 
-use super::{Config, HttpConfig, LogConfig, StoreConfig, keys};
+use super::{Config, HttpConfig, LogConfig, OfficialConfig, StoreConfig, keys};
 use crate::event::Timestamp;
 
 /// The configuration that holds now. Who needs it for longer than a moment keeps the `Arc`.
@@ -75,6 +75,10 @@ impl Config {
             max_limit: new.http.max_limit,
             ..self.http.clone()
         };
+        merged.official = OfficialConfig {
+            info_upstream: self.official.info_upstream.clone(),
+            ..new.official.clone()
+        };
         merged.store = StoreConfig {
             retention: new.store.retention,
             max_bytes: new.store.max_bytes,
@@ -105,6 +109,7 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{InfoUrl, Unlisted};
 
     #[test]
     fn live_keys_change_and_the_others_wait_each_by_its_name() {
@@ -114,6 +119,10 @@ mod tests {
         new.session.max_users = 5;
         new.http.max_limit = 7;
         new.http.workers += 1;
+        new.official.max_rows = 8;
+        new.official.unlisted = Unlisted::Add;
+        new.official.may_add = vec!["ann".to_owned()];
+        new.official.info_upstream = InfoUrl::parse("http://node:3001").ok();
         new.store.retention *= 2;
         new.store.url = "postgres://ann:new@host/db".to_owned();
 
@@ -121,9 +130,18 @@ mod tests {
 
         assert_eq!(
             old.differences(&merged),
-            ["store.retention", "http.max_limit", "session.max_users", "log.level"]
+            [
+                "store.retention",
+                "http.max_limit",
+                "session.max_users",
+                "official.max_rows",
+                "official.unlisted",
+                "official.may_add",
+                "log.level"
+            ]
         );
-        assert_eq!(merged.differences(&new), ["store.url", "http.workers"]);
+        let wait = ["store.url", "http.workers", "official.info_upstream"];
+        assert_eq!(merged.differences(&new), wait);
         let mut other = new.clone();
         other.store.url = "postgres://ann:old@host/db".to_owned();
         assert_eq!(new.differences(&other), ["store.url"]);

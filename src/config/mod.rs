@@ -21,6 +21,7 @@ mod kind;
 mod live;
 mod load;
 mod log;
+mod official;
 mod postgres;
 mod redis;
 mod router;
@@ -41,6 +42,7 @@ pub use http::HttpConfig;
 pub use live::{LiveConfig, Reload};
 pub use load::{Finding, FlagValue, Inputs, Loaded, Need};
 pub use log::{LogConfig, LogFormat, level_name};
+pub use official::{InfoUrl, OfficialConfig, Unlisted};
 pub use postgres::{PostgresUrl, TlsMode};
 pub use redis::{Positions, RedisConfig};
 pub use router::RouterConfig;
@@ -76,6 +78,7 @@ pub struct Config {
     pub backfill: BackfillConfig,
     pub http: HttpConfig,
     pub session: SessionConfig,
+    pub official: OfficialConfig,
     pub health: HealthConfig,
     pub log: LogConfig,
     /// Where the daemon keeps what it must find again: database, quarantine, the last known
@@ -106,6 +109,7 @@ fn keys() -> Vec<Key> {
         backfill::keys(),
         http::keys(),
         session::keys(),
+        official::keys(),
         health::keys(),
         log::keys(),
     ];

@@ -54,6 +54,7 @@ use crate::{
     http::{self, ApiState, Exports, metrics::Metrics},
     logging::Queued,
     mirror::MirrorWriter,
+    official::Info,
     router::log::{Heads, Log},
     source::{
         Budget, Horizon,
@@ -61,7 +62,7 @@ use crate::{
     },
     stats::Stats,
     store::{DbWriter, PruneCommand},
-    whitelist::WhitelistKeeper,
+    whitelist::{Listing, WhitelistKeeper},
 };
 
 /// Runs until a signal or a fault ends it. `origins` is what a reload starts from.
@@ -135,7 +136,7 @@ impl Daemon {
         let address = ground.address()?;
         let Ground { config, started, listener, metrics_listener, keeper, quarantine, .. } = ground;
         let Leased { store, writer, recovered } = leased;
-        let whitelist = keeper.status();
+        let (whitelist, current) = (keeper.status(), keeper.current());
         let run = recovered.run;
         info!(logger, "store opened"; "store" => store.describe(),
             "last_seq" => recovered.last_seq, "streams" => recovered.streams.len());
@@ -174,6 +175,16 @@ impl Daemon {
         let sessions = SessionSet::new(stats.clone());
         let nodes = config.source.data_dirs.iter();
         let live = Live { config: Arc::new(LiveConfig::new(config.clone())), horizon };
+        let listing_logger = logger.new(o!("component" => "whitelist"));
+        let listing = Listing::new(current, &config.whitelist, stats.clone(), listing_logger);
+        let info = Arc::new(Info::new(
+            store.clone(),
+            log.clone(),
+            live.config.clone(),
+            listing.clone(),
+            stats.clone(),
+            logger.new(o!("component" => "info")),
+        ));
         let api = Arc::new(ApiState {
             store,
             stats: stats.clone(),
@@ -186,6 +197,7 @@ impl Daemon {
             run,
             started,
             exports: Exports::default(),
+            info: info.clone(),
             logger: logger.new(o!("component" => "http")),
         });
         let metrics = metrics_listener.map(|listener| {
@@ -205,6 +217,8 @@ impl Daemon {
             pages,
             stats: stats.clone(),
             config: live.config.clone(),
+            info,
+            listing,
             topics,
             logger: logger.new(o!("component" => "delivery")),
         });

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use slog::{Logger, debug, info};
 
-use super::client::Client;
-use crate::stats::{Counter, Endings};
+use crate::{
+    client::Client,
+    stats::{Counter, Endings},
+};
 
 /// Why a session ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +43,8 @@ pub enum CloseReason {
     TooMany,
     /// Nothing was heard for `session.pong_timeout` after a ping. What is queued is dropped.
     PingTimeout,
+    /// It wanted nothing, and nothing was said to it for `official.idle_timeout`.
+    Idle,
     /// The client closed first; its code is sent back.
     Client(Option<u16>),
 }
@@ -49,6 +53,7 @@ impl CloseReason {
     /// The close code of the native protocol; none where the client gave none.
     pub fn code(&self) -> Option<u16> {
         Some(match self {
+            Self::Idle => 1000,
             Self::ShuttingDown | Self::Draining => 1001,
             Self::Protocol(_) => 1002,
             Self::NotText => 1003,
@@ -79,6 +84,7 @@ impl CloseReason {
             Self::PingTimeout => "ping timeout",
             Self::Missed => "events were missed",
             Self::TooMany => "too many messages or bytes in a minute",
+            Self::Idle => "nothing was subscribed to or asked for",
             Self::Client(_) => "",
         }
     }
@@ -112,6 +118,7 @@ impl CloseReason {
             Self::PingTimeout => &endings.ping_timeout,
             Self::Missed => &endings.missed,
             Self::TooMany => &endings.too_many,
+            Self::Idle => &endings.idle,
             Self::Client(_) => &endings.client,
         }
     }
@@ -128,7 +135,7 @@ impl CloseReason {
                 Some(Duration::from_secs(1))
             }
             Self::TooMany => Some(Duration::from_secs(60)),
-            Self::PingTimeout => Some(Duration::ZERO),
+            Self::PingTimeout | Self::Idle => Some(Duration::ZERO),
             Self::Protocol(_)
             | Self::NotText
             | Self::NotUtf8
@@ -165,6 +172,7 @@ mod tests {
             CloseReason::PingTimeout,
             CloseReason::Missed,
             CloseReason::TooMany,
+            CloseReason::Idle,
         ] {
             let code = reason.code().unwrap();
             let row = page

@@ -38,9 +38,9 @@ thread_local! {
 }
 
 /// Compresses a whole frame of ours. None where that makes it no smaller, and for control frames, which
-/// are never compressed.
+/// are never compressed, and several frames in one piece.
 pub fn pack(plain: &Bytes, stats: &SessionStats) -> Option<Bytes> {
-    if frame::is_control(plain) {
+    if frame::is_control(plain) || !frame::is_one(plain) {
         return None;
     }
     let packed = PACKER.with_borrow_mut(|packer| packer.pack(plain))?;

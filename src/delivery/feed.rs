@@ -14,19 +14,18 @@ use slog::debug;
 use super::{
     Casting,
     body::Body,
-    client::Client,
     close::CloseReason,
     dialect::Dialect,
     members::Members,
     outlet::{Flush, Outlet},
     peer::Peer,
-    replay::{ResumeError, Since, Start, Wanted},
+    replay::{ResumeError, Since, Start},
     seat::Seat,
     session::{LINGER, Told},
     set::EnterError,
-    subscription::SubscribeError,
+    subscription::{SubscribeError, Wanted},
 };
-use crate::{config::Config, event::Cursor};
+use crate::{client::Client, config::Config, event::Cursor};
 
 /// What the feeds of one HTTP worker need; every worker has its own.
 #[derive(Clone)]
@@ -149,7 +148,7 @@ impl Feeds {
             let mut change =
                 change.inspect_err(|error| error.count(&self.casting.stats.sessions))?;
             change.begins = (request.from != Since::Now).then(|| start.place());
-            change.heard = start.heard(&request.from, change.topic);
+            change.heard = start.heard(&request.from, change.wanted.topic);
             changes.push(change);
         }
         // Before any event can be queued. Several topics begin where the first of them does.

@@ -74,6 +74,16 @@ pub fn packed(plain: &Bytes, content: &[u8]) -> Bytes {
     message(plain[0] | PACKED, |out| out.extend_from_slice(content))
 }
 
+/// Whether these bytes are one frame and not several of them.
+pub fn is_one(frames: &Bytes) -> bool {
+    let length = match frames[1] {
+        126 => u64::from(u16::from_be_bytes([frames[2], frames[3]])),
+        127 => u64::from_be_bytes(std::array::from_fn(|at| frames[2 + at])),
+        short => short.into(),
+    };
+    payload(frames).len() as u64 == length
+}
+
 pub fn is_control(frame: &Bytes) -> bool {
     frame[0] & 0x0f >= CLOSE
 }

@@ -13,8 +13,11 @@ use std::collections::{HashMap, VecDeque};
 use ahash::RandomState;
 
 use self::predicates::{PredicateId, Predicates};
-use super::subscription::{
-    Change, ChangeKind, INDEXED, MAX_LINGER_MS, Subscriptions, Users, written,
+use super::{
+    subscription::{
+        Change, ChangeKind, INDEXED, MAX_LINGER_MS, Subscriptions, Users, Wanted, written,
+    },
+    view::Views,
 };
 use crate::event::{Address, Event, Topic};
 
@@ -23,10 +26,12 @@ pub type SessionId = u64;
 
 /// Bits of an [`Interest`] that say how long the event may wait.
 const LINGER_BITS: u32 = 10;
+/// The same for what it gets of it.
+const VIEW_BITS: u32 = u8::BITS;
 const _: () = assert!(MAX_LINGER_MS < 1 << LINGER_BITS);
 
-/// A session that wants an event, and for how long that may wait at most: in one number, as there may be
-/// thousands for each event. By order of the sessions.
+/// A session that wants an event, what it gets of it, and for how long that may wait at most: in one number,
+/// as there may be thousands for each event. By order of the sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Interest(u64);
 
@@ -59,6 +64,7 @@ struct Entry {
     session: SessionId,
     subscription: u32,
     linger_ms: u16,
+    views: Views,
     predicate: Option<PredicateId>,
 }
 
@@ -66,16 +72,27 @@ struct Entry {
 const _: () = assert!(size_of::<Entry>() <= 24);
 
 impl Interest {
-    fn new(session: SessionId, linger_ms: u16) -> Self {
-        Self(session << LINGER_BITS | u64::from(linger_ms))
+    fn new(session: SessionId, views: Views, linger_ms: u16) -> Self {
+        let rest = u64::from(views.bits()) << LINGER_BITS | u64::from(linger_ms);
+        Self(session << (VIEW_BITS + LINGER_BITS) | rest)
     }
 
     pub fn session(self) -> SessionId {
-        self.0 >> LINGER_BITS
+        self.0 >> (VIEW_BITS + LINGER_BITS)
     }
 
-    pub fn linger_ms(self) -> u64 {
-        self.0 & ((1 << LINGER_BITS) - 1)
+    pub fn views(self) -> Views {
+        Views::from_bits((self.0 >> LINGER_BITS) as u8)
+    }
+
+    pub fn linger_ms(self) -> u16 {
+        (self.0 & ((1 << LINGER_BITS) - 1)) as u16
+    }
+
+    /// Of the same session.
+    fn and(self, other: Self) -> Self {
+        let linger_ms = self.linger_ms().min(other.linger_ms());
+        Self::new(self.session(), self.views().and(other.views()), linger_ms)
     }
 }
 
@@ -88,8 +105,8 @@ impl Index {
     /// Applies what a session has changed. A change that was made already changes nothing.
     pub fn apply(&mut self, session: SessionId, change: &Change) {
         let Self { topics, predicates, .. } = self;
-        let topic = topics.entry(change.topic).or_default();
-        match &change.users {
+        let topic = topics.entry(change.wanted.topic).or_default();
+        match &change.wanted.users {
             Users::All => match change.coins() {
                 Some(coins) => {
                     for coin in coins {
@@ -105,7 +122,7 @@ impl Index {
             }
         }
         if topic.is_empty() {
-            topics.remove(&change.topic);
+            topics.remove(&change.wanted.topic);
         }
     }
 
@@ -138,8 +155,8 @@ impl Index {
         }
     }
 
-    /// Writes the sessions that want `event` into `sessions`, in ascending order, each with the shortest of
-    /// the times that its subscriptions allow.
+    /// Writes the sessions that want `event` into `sessions`, in ascending order, each with all that its
+    /// subscriptions get of it, and the shortest of the times that they allow.
     pub fn interested(&self, event: &Event, sessions: &mut Vec<Interest>) {
         sessions.clear();
         let Some(topic) = self.topics.get(&event.id.topic) else { return };
@@ -164,7 +181,7 @@ impl Index {
         sessions.dedup_by(|other, first| {
             let is_same = other.session() == first.session();
             if is_same {
-                *first = (*first).min(*other);
+                *first = first.and(*other);
             }
             is_same
         });
@@ -202,18 +219,19 @@ impl<K: Eq + std::hash::Hash> ChangeOne<K> for HashMap<K, Entries, RandomState> 
 
 impl Entries {
     fn change(&mut self, session: SessionId, change: &Change, predicates: &mut Predicates) {
-        let Change { key: subscription, linger_ms, .. } = *change;
+        let subscription = change.key;
+        let Wanted { linger_ms, views, .. } = change.wanted;
         let found = self
             .0
             .binary_search_by_key(&(session, subscription), |one| (one.session, one.subscription));
         match (change.kind, found) {
             (ChangeKind::Follow, Err(place)) => {
-                let predicate = change.conditions.as_ref().map(|one| predicates.take(one));
+                let predicate = change.wanted.conditions.as_ref().map(|one| predicates.take(one));
                 if self.0.is_empty() {
                     // Most users are asked for by one session: room for more would double the index.
                     self.0.reserve_exact(1);
                 }
-                self.0.insert(place, Entry { session, subscription, linger_ms, predicate });
+                self.0.insert(place, Entry { session, subscription, linger_ms, views, predicate });
             }
             (ChangeKind::Unfollow, Ok(place)) => {
                 let gone = self.0.remove(place);
@@ -225,7 +243,7 @@ impl Entries {
 
     fn matching(&self, event: &Event, predicates: &Predicates, sessions: &mut Vec<Interest>) {
         let wants = |entry: &&Entry| entry.predicate.is_none_or(|id| predicates.hold(id, event));
-        let interest = |entry: &Entry| Interest::new(entry.session, entry.linger_ms);
+        let interest = |entry: &Entry| Interest::new(entry.session, entry.views, entry.linger_ms);
         sessions.extend(self.0.iter().filter(wants).map(interest));
     }
 }

@@ -222,7 +222,7 @@ impl Members {
             self.forget_behind(id);
         }
         if let Some(member) = self.members.get_mut(&id) {
-            member.topics = subscriptions.iter().map(|(_, one)| one.topic).collect();
+            member.topics = subscriptions.iter().map(|(_, one)| one.wanted.topic).collect();
             member.topics.sort_unstable();
             member.topics.dedup();
             member.asked_from.keep(&member.topics);
@@ -267,11 +267,11 @@ impl Members {
                 break true;
             }
             let from = self.done;
-            for event in &segment.events[from..] {
+            for at in from..segment.events.len() {
                 if events >= TURN_EVENTS || frames >= TURN_FRAMES {
                     break;
                 }
-                frames += self.cast(event);
+                frames += self.cast(&segment.events, at);
                 events += 1;
                 self.done += 1;
             }

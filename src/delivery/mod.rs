@@ -6,7 +6,6 @@
 //! every frame that was queued is either sent or counted as dropped.
 
 mod body;
-pub mod client;
 pub mod close;
 pub mod deflate;
 pub mod dialect;
@@ -30,6 +29,7 @@ pub mod set;
 mod shard;
 mod socket;
 pub mod subscription;
+pub mod view;
 
 use std::sync::Arc;
 
@@ -40,8 +40,10 @@ pub use self::{close::CloseReason, server::serve, set::SessionSet};
 use crate::{
     config::LiveConfig,
     event::Topic,
+    official::Info,
     router::{log::Log, readers::Readers},
     stats::Stats,
+    whitelist::Listing,
 };
 
 /// What all workers share.
@@ -53,6 +55,10 @@ pub struct Casting {
     pub pages: Pages,
     pub stats: Arc<Stats>,
     pub config: Arc<LiveConfig>,
+    /// Answers of the official protocol.
+    pub info: Arc<Info>,
+    /// Whose events are kept.
+    pub listing: Arc<Listing>,
     /// What clients may subscribe to.
     pub topics: Vec<Topic>,
     pub logger: Logger,

@@ -33,7 +33,6 @@ use tokio::net::TcpStream;
 
 use super::{
     Casting,
-    client::Client,
     deflate::offer,
     dialect::Door,
     feed::Feeds,
@@ -45,7 +44,7 @@ use super::{
     shard::Shard,
     socket::Wire,
 };
-use crate::config::SessionConfig;
+use crate::{client::Client, config::SessionConfig};
 
 /// How long an HTTP connection may be idle between two requests.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(30);

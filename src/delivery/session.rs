@@ -10,7 +10,7 @@ mod behind;
 mod ending;
 mod ping;
 
-use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, collections::VecDeque, rc::Rc, sync::Arc, time::Duration};
 
 use actix::prelude::*;
 use bytes::{Bytes, BytesMut};
@@ -20,7 +20,7 @@ use super::{
     Casting,
     close::CloseReason,
     deflate,
-    dialect::{Desk, Dialect, Door, Resume},
+    dialect::{Aside, Desk, Dialect, Door, Later},
     frame::{self, Assembler, Inbound},
     members::Members,
     outbox::Full,
@@ -30,11 +30,21 @@ use super::{
     socket::Wire,
     subscription::Change,
 };
-use crate::{config::Config, essential::contained, fail_point};
+use crate::{
+    config::Config,
+    essential::{Panicked, contained},
+    event::Address,
+    fail_point,
+    official::Admission,
+};
 
 /// How long a session waits, once it has sent or queued its close frame, for its client to take it
 /// and to close too.
 pub const LINGER: Duration = Duration::from_secs(5);
+/// Longest answer that is compressed: longer ones would hold up all sessions of the thread.
+const MAX_PACKED_BYTES: usize = 2 << 20;
+/// Most frames that are asked for aside and not made yet.
+const MAX_ASIDES: usize = 100;
 /// Reads of one round: 64 KiB, then the thread's other tasks have their turn.
 const READS_PER_ROUND: usize = 16;
 
@@ -88,8 +98,17 @@ pub struct Session {
     closing: bool,
     /// What the client may still send in this minute.
     allowances: SharedAllowances,
-    /// Places of subscriptions are looked for; what the client says waits.
+    /// An answer is put off; what the client says waits, but for what its dialect answers meanwhile.
     resuming: bool,
+    /// The first of it.
+    unheard: Option<String>,
+    /// The rest of that answer, for which there was no room.
+    later: Option<Later>,
+    /// What was asked for aside, and whether some of it is being made.
+    asides: VecDeque<Aside>,
+    is_aside: bool,
+    /// When its client was last told something, events apart.
+    last_said: Instant,
     /// Bytes of answers that were queued while as much waited as may.
     unread: usize,
     /// That is as much again: what the client says waits, until it has read.
@@ -104,10 +123,13 @@ enum Step {
     Wait,
     Nothing,
     Pong(Bytes),
+    /// Not before the answer that is put off.
+    Later(String),
     Answer {
         replies: Vec<Bytes>,
         changes: Vec<Change>,
-        resume: Option<Resume>,
+        later: Option<Later>,
+        asides: Vec<Aside>,
     },
     Close(CloseReason),
 }
@@ -130,6 +152,11 @@ impl Session {
             closing: false,
             allowances,
             resuming: false,
+            unheard: None,
+            later: None,
+            asides: VecDeque::new(),
+            is_aside: false,
+            last_said: Instant::now(),
             unread: 0,
             full: false,
             watched: false,
@@ -169,27 +196,40 @@ impl Session {
     /// Does what the frames say that are complete.
     fn converse(&mut self, ctx: &mut Context<Self>) {
         while !self.closing && self.hears() {
-            match contained(|| self.step()) {
-                Ok(Step::Wait) => break,
-                Ok(Step::Nothing) => {}
-                Ok(Step::Pong(payload)) => self.send(frame::pong(&payload), ctx),
-                Ok(Step::Answer { replies, changes, resume }) => {
-                    self.answer(replies, &changes, ctx);
-                    if let Some(resume) = resume {
-                        self.resume(resume, ctx);
-                    }
-                }
-                Ok(Step::Close(reason)) => self.close(&reason, ctx),
-                Err(_panicked) => {
-                    self.casting.stats.sessions.panics.add(1);
-                    self.close(&CloseReason::Internal, ctx);
-                }
+            let step = contained(|| self.step());
+            if matches!(step, Ok(Step::Wait)) {
+                break;
             }
+            self.take(step, ctx);
         }
         if self.closing {
             self.find_end(ctx);
         } else {
             self.flush(ctx);
+        }
+    }
+
+    fn take(&mut self, step: Result<Step, Panicked>, ctx: &mut Context<Self>) {
+        match step {
+            Ok(Step::Wait | Step::Nothing) => {}
+            Ok(Step::Pong(payload)) => self.send(frame::pong(&payload), ctx),
+            Ok(Step::Later(text)) => {
+                self.unheard = Some(text);
+                self.wire.listen(false);
+            }
+            Ok(Step::Answer { replies, changes, later, asides }) => {
+                self.answer(replies, &changes, ctx);
+                if let Some(later) = later {
+                    self.put_off(later, ctx);
+                }
+                self.asides.extend(asides);
+                self.go_on_aside(ctx);
+            }
+            Ok(Step::Close(reason)) => self.close(&reason, ctx),
+            Err(Panicked) => {
+                self.casting.stats.sessions.panics.add(1);
+                self.close(&CloseReason::Internal, ctx);
+            }
         }
     }
 
@@ -208,6 +248,15 @@ impl Session {
             return Step::Close(CloseReason::TooMany);
         }
         match message {
+            Inbound::Text(text) if self.resuming => match self.dialect.meanwhile(&text) {
+                Some(frame) => Step::Answer {
+                    replies: vec![frame],
+                    changes: Vec::new(),
+                    later: None,
+                    asides: Vec::new(),
+                },
+                None => Step::Later(text),
+            },
             Inbound::Text(text) => self.hear(&text),
             Inbound::Binary(content) => self.hear_binary(&content),
             Inbound::Ping(payload) => Step::Pong(payload),
@@ -224,8 +273,8 @@ impl Session {
         }
         let dialect = self.dialect;
         let step = self.at_desk(|desk| dialect.receive(text, desk));
-        if let Step::Answer { resume: Some(resume), .. } = &step
-            && !self.allowances.take_messages(resume.requests.saturating_sub(1), Instant::now())
+        if let Step::Answer { later: Some(later), .. } = &step
+            && !self.allowances.take_messages(later.requests.saturating_sub(1), Instant::now())
         {
             return Step::Close(CloseReason::TooMany);
         }
@@ -240,20 +289,36 @@ impl Session {
 
     fn at_desk(&mut self, work: impl FnOnce(&mut Desk<'_>)) -> Step {
         let (cursor, delivered) = (self.seat.settle(), self.seat.delivered());
+        let waiting = self.asides.len() + usize::from(self.is_aside);
+        let listing = &self.casting.listing;
+        let is_listed = |user: &Address| listing.is_listed(user);
+        // What was reloaded holds for open sessions too: it is a right, and no limit.
+        let (live, client) = (&self.casting.config, self.wire.client());
+        let admission = || Admission::of(&live.get().official, client);
         let mut desk = Desk {
             subscriptions: &mut self.seat.subscriptions,
             limits: &self.config.session,
             topics: &self.casting.topics,
             stats: &self.casting.stats,
+            keeps_all: self.config.whitelist.all,
+            is_listed: &is_listed,
+            admission: &admission,
             cursor: &cursor,
             delivered: &delivered,
             replies: Vec::new(),
             changes: Vec::new(),
-            resume: None,
+            later: None,
+            speaks: None,
+            asides: Vec::new(),
+            free_asides: MAX_ASIDES.saturating_sub(waiting),
         };
         work(&mut desk);
-        let Desk { replies, changes, resume, .. } = desk;
-        Step::Answer { replies, changes, resume }
+        let Desk { replies, changes, later, asides, speaks, .. } = desk;
+        if let Some(dialect) = speaks {
+            self.dialect = dialect;
+            self.seat.speaks(dialect);
+        }
+        Step::Answer { replies, changes, later, asides }
     }
 
     /// Says what a dialect has to say, and lets the shard know what it has changed. In this order: the
@@ -270,9 +335,11 @@ impl Session {
         if self.closing {
             return;
         }
-        let packed = (frame.len() >= self.wire.packs_from())
+        let packed = (self.wire.packs_from()..=MAX_PACKED_BYTES)
+            .contains(&frame.len())
             .then(|| deflate::pack(&frame, &self.casting.stats.sessions));
         let frame = packed.flatten().unwrap_or(frame);
+        self.last_said = Instant::now();
         if self.has_room() {
             self.unread = 0;
         }
@@ -310,6 +377,14 @@ impl Session {
         }
         // Who has not taken what waits needs no sign of life.
         if self.wire.waiting_bytes() > 0 {
+            return;
+        }
+        let is_owed = self.resuming || self.is_aside || !self.asides.is_empty();
+        if self.dialect.closes_idle() && self.seat.subscriptions.is_empty() && !is_owed {
+            // Where nothing is wanted nothing has to be told; who pings is answered.
+            if self.last_said.elapsed() >= self.config.official.idle_timeout {
+                self.close(&CloseReason::Idle, ctx);
+            }
             return;
         }
         if let Some(frame) = self.dialect.heartbeat(&self.seat.delivered_now(), &self.casting.stats)

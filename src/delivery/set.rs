@@ -18,13 +18,13 @@ use tokio::{sync::Notify, time::Instant};
 pub use self::places::EnterError;
 use self::places::{Gate, Places};
 use super::{
-    client::Client,
     close::CloseReason,
     rate::SharedAllowances,
     shard::{LetStay, SendAway, Shard},
 };
 use crate::{
-    config::SessionConfig, event::Timestamp, fail_point, roll_call::RollCall, stats::Stats,
+    client::Client, config::SessionConfig, event::Timestamp, fail_point, roll_call::RollCall,
+    stats::Stats,
 };
 
 /// All sessions of the daemon, of every HTTP worker: who may have one, and their common end.

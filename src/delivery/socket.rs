@@ -20,12 +20,11 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::{
-    client::Client,
     outbox::{Full, Outbox},
     outlet::{Flush, Outlet},
     set::Permit,
 };
-use crate::{config::SessionConfig, stats::Stats};
+use crate::{client::Client, config::SessionConfig, stats::Stats};
 
 /// The socket of one session with the frames that wait for it; shared by the session and its shard,
 /// which live on one thread.

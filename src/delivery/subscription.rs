@@ -7,12 +7,13 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     sync::Arc,
 };
 
 use serde::Serialize;
 
-use super::{policy::Policy, replay::Wanted};
+use super::{policy::Policy, view::Views};
 use crate::{
     config::SessionConfig,
     event::{Address, Cursor, Event, Topic},
@@ -94,11 +95,9 @@ impl Users {
     }
 }
 
-/// What a client asked for under one id.
+/// What is subscribed to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Subscription {
-    /// Its number in this session; never used twice.
-    pub key: u32,
+pub struct Wanted {
     pub topic: Topic,
     pub users: Users,
     /// None when it asks for nothing beside topic and users.
@@ -106,6 +105,24 @@ pub struct Subscription {
     pub policy: Policy,
     /// How long its live events may wait.
     pub linger_ms: u16,
+    /// What it gets of an event.
+    pub views: Views,
+}
+
+impl Wanted {
+    /// Everything of these users, however slow its client is.
+    pub fn new(topic: Topic, users: Users) -> Self {
+        let (policy, views) = (Policy::default(), Views::default());
+        Self { topic, users, conditions: None, policy, linger_ms: 0, views }
+    }
+}
+
+/// What a client asked for under one id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subscription {
+    /// Its number in this session; never used twice.
+    pub key: u32,
+    pub wanted: Wanted,
 }
 
 /// What the index has to learn.
@@ -113,11 +130,7 @@ pub struct Subscription {
 pub struct Change {
     pub kind: ChangeKind,
     pub key: u32,
-    pub topic: Topic,
-    pub users: Users,
-    pub conditions: Option<Arc<Conditions>>,
-    pub policy: Policy,
-    pub linger_ms: u16,
+    pub wanted: Wanted,
     /// It begins behind this place in the order of arrival; none: behind what is delivered now.
     pub begins: Option<Cursor>,
     /// Its client knows of the gaps of the topic up to this position; none: it asks for none of the past.
@@ -127,15 +140,15 @@ pub struct Change {
 impl Change {
     /// The coins by which it is found, if it asks for everybody; none: by its users, or always.
     pub fn coins(&self) -> Option<&[Box<str>]> {
-        match self.users {
-            Users::All => self.conditions.as_ref()?.0.get(INDEXED).map(Vec::as_slice),
+        match self.wanted.users {
+            Users::All => self.wanted.conditions.as_ref()?.0.get(INDEXED).map(Vec::as_slice),
             Users::Listed(_) => None,
         }
     }
 
     /// By how many users or coins it is found.
     pub fn places(&self) -> usize {
-        match &self.users {
+        match &self.wanted.users {
             Users::All => self.coins().map_or(1, <[_]>::len),
             Users::Listed(users) => users.len(),
         }
@@ -147,21 +160,21 @@ impl Change {
         if self.places() <= most {
             return None;
         }
-        let (users, conditions) = match &mut self.users {
+        let wanted = &mut self.wanted;
+        let (users, conditions) = match &mut wanted.users {
             Users::Listed(users) => {
                 let first = std::iter::from_fn(|| users.pop_first()).take(most).collect();
-                (Users::Listed(first), self.conditions.clone())
+                (Users::Listed(first), wanted.conditions.clone())
             }
             Users::All => {
-                let coins = Arc::make_mut(self.conditions.as_mut()?).0.get_mut(INDEXED)?;
+                let coins = Arc::make_mut(wanted.conditions.as_mut()?).0.get_mut(INDEXED)?;
                 let others = coins.split_off(most);
                 let first = std::mem::replace(coins, others);
                 (Users::All, Some(Arc::new(Conditions([(INDEXED, first)].into()))))
             }
         };
-        let Self { kind, key, topic, policy, linger_ms, heard, .. } = *self;
-        let begins = self.begins.clone();
-        Some(Self { kind, key, topic, users, conditions, policy, linger_ms, begins, heard })
+        let first = Wanted { users, conditions, ..*wanted };
+        Some(Self { wanted: first, begins: self.begins.clone(), ..*self })
     }
 }
 
@@ -219,6 +232,12 @@ impl Subscriptions {
         self.by_id.len()
     }
 
+    /// Those that begin with these letters, in order.
+    pub fn ids_of<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a str> {
+        let from = self.by_id.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        from.map(|(id, _)| &**id).take_while(move |id| id.starts_with(prefix))
+    }
+
     pub fn is_empty(&self) -> bool {
         self.by_id.is_empty()
     }
@@ -244,9 +263,7 @@ impl Subscriptions {
         conditions: Option<Arc<Conditions>>,
         limits: &SessionConfig,
     ) -> Result<Change, SubscribeError> {
-        let policy = Policy::default();
-        let wanted = Wanted { topic, users, conditions, policy, linger_ms: 0 };
-        self.begin(id, wanted, limits)
+        self.begin(id, Wanted { conditions, ..Wanted::new(topic, users) }, limits)
     }
 
     /// Adds a subscription.
@@ -259,19 +276,18 @@ impl Subscriptions {
         wanted: Wanted,
         limits: &SessionConfig,
     ) -> Result<Change, SubscribeError> {
-        let Wanted { topic, users, conditions, policy, linger_ms } = wanted;
         if self.by_id.contains_key(id) {
             return Err(SubscribeError::DuplicateId);
         }
         if self.by_id.len() >= limits.max_subscriptions {
             return Err(SubscribeError::TooManySubscriptions(limits.max_subscriptions));
         }
-        may_name(users.named(), limits)?;
-        let named = self.users + users.named();
+        may_name(wanted.users.named(), limits)?;
+        let named = self.users + wanted.users.named();
         if named > limits.max_users {
             return Err(SubscribeError::TooManyUsers(limits.max_users));
         }
-        let of_one = named_values(conditions.as_ref());
+        let of_one = named_values(wanted.conditions.as_ref());
         if of_one > MAX_VALUES_OF_ONE {
             return Err(SubscribeError::TooManyValuesOfOne(MAX_VALUES_OF_ONE));
         }
@@ -282,7 +298,7 @@ impl Subscriptions {
         (self.users, self.values) = (named, values);
         let key = self.next_key;
         self.next_key += 1;
-        let subscription = Subscription { key, topic, users, conditions, policy, linger_ms };
+        let subscription = Subscription { key, wanted };
         let change = subscription.change(ChangeKind::Follow);
         self.by_id.insert(id.into(), Box::new(subscription));
         Ok(change)
@@ -303,7 +319,7 @@ impl Subscriptions {
             return self.subscribe(id, topic, Users::Listed(users), None, limits);
         };
         let mut change = subscription.change_of(ChangeKind::Follow, Users::All);
-        if let Users::Listed(listed) = &mut subscription.users {
+        if let Users::Listed(listed) = &mut subscription.wanted.users {
             let new: BTreeSet<_> = users.difference(listed).copied().collect();
             may_name(listed.len() + new.len(), limits)?;
             let named = self.users + new.len();
@@ -312,7 +328,7 @@ impl Subscriptions {
             }
             self.users = named;
             listed.extend(&new);
-            change.users = Users::Listed(new);
+            change.wanted.users = Users::Listed(new);
         }
         Ok(change)
     }
@@ -320,7 +336,7 @@ impl Subscriptions {
     /// Takes users out of a subscription, which ends when none is left.
     pub fn remove_users(&mut self, id: &str, users: &BTreeSet<Address>) -> Option<Change> {
         let subscription = self.by_id.get_mut(id)?;
-        let Users::Listed(listed) = &mut subscription.users else { return None };
+        let Users::Listed(listed) = &mut subscription.wanted.users else { return None };
         let gone: BTreeSet<_> = users.intersection(listed).copied().collect();
         listed.retain(|user| !gone.contains(user));
         self.users -= gone.len();
@@ -334,28 +350,14 @@ impl Subscriptions {
 
     /// Ends all of them.
     pub fn into_ends(self) -> impl Iterator<Item = Change> {
-        self.by_id.into_values().map(|one| {
-            let Subscription { key, topic, users, conditions, policy, linger_ms } = *one;
-            let kind = ChangeKind::Unfollow;
-            Change {
-                kind,
-                key,
-                topic,
-                users,
-                conditions,
-                policy,
-                linger_ms,
-                begins: None,
-                heard: None,
-            }
-        })
+        self.by_id.into_values().map(|one| one.into_change(ChangeKind::Unfollow))
     }
 
     pub fn unsubscribe(&mut self, id: &str) -> Option<Change> {
         let gone = self.by_id.remove(id)?;
-        self.users -= gone.users.named();
-        self.values -= named_values(gone.conditions.as_ref());
-        Some(gone.change(ChangeKind::Unfollow))
+        self.users -= gone.wanted.users.named();
+        self.values -= named_values(gone.wanted.conditions.as_ref());
+        Some(gone.into_change(ChangeKind::Unfollow))
     }
 }
 
@@ -371,13 +373,17 @@ fn may_name(users: usize, limits: &SessionConfig) -> Result<(), SubscribeError> 
 
 impl Subscription {
     pub fn change(&self, kind: ChangeKind) -> Change {
-        self.change_of(kind, self.users.clone())
+        self.clone().into_change(kind)
     }
 
     fn change_of(&self, kind: ChangeKind, users: Users) -> Change {
-        let Self { key, topic, policy, linger_ms, .. } = *self;
-        let conditions = self.conditions.clone();
-        Change { kind, key, topic, users, conditions, policy, linger_ms, begins: None, heard: None }
+        let conditions = self.wanted.conditions.clone();
+        let wanted = Wanted { users, conditions, ..self.wanted };
+        Self { wanted, ..*self }.into_change(kind)
+    }
+
+    fn into_change(self, kind: ChangeKind) -> Change {
+        Change { kind, key: self.key, wanted: self.wanted, begins: None, heard: None }
     }
 }
 

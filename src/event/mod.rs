@@ -81,6 +81,9 @@ pub struct EventId {
     pub part: u32,
 }
 
+/// Longest kind, bytes. No node has one that comes near; an index takes them no longer than some 2,700.
+const MAX_KIND_BYTES: usize = 64;
+
 /// What the log and one frame add to an event besides the body: cells for frames, the envelope
 /// with its cursor, and their allocations.
 const LOG_AND_FRAME_BYTES: usize = 640;
@@ -102,6 +105,12 @@ impl Event {
     /// The value that filters on `name` compare, such as `BTC` for `coin`.
     pub fn key(&self, name: &str) -> Option<&str> {
         self.keys.get(&self.body, name)
+    }
+
+    /// The kind of event within its topic: the variant of a misc event, such as `Funding`, and `twapId`
+    /// of a fill that is a slice of a TWAP. What comes back from the store has no keys, and so no kind.
+    pub fn kind(&self) -> Option<&str> {
+        self.key("type").filter(|kind| kind.len() <= MAX_KIND_BYTES)
     }
 
     /// What this event holds of memory until it is committed, in bytes: what budgets charge for it.

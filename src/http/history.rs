@@ -158,6 +158,7 @@ impl Request {
         let query = EventQuery {
             topics,
             users: distinct(users),
+            kind: None,
             coin,
             positions: (from_block.is_some() || to_block.is_some())
                 .then(|| from_block.unwrap_or(0)..=to_block.unwrap_or(u64::MAX)),

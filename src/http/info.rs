@@ -26,7 +26,12 @@ const ROUTES: &[Route] = &[
     route("GET", "/v1/stream", "live events (Server-Sent Events)"),
     route("GET", "/v1/poll", "live events by long polls"),
     route("GET", "/v1/status", "every stage in figures"),
-    route("GET", "/ws", "live events, protocol of the older service (WebSocket)"),
+    route(
+        "GET",
+        "/ws",
+        "live events, official protocol, and that of the older service (WebSocket)",
+    ),
+    route("POST", "/info", "history in the official protocol, and what its upstream answers"),
     route("POST", "/events", "history as the older service answers it"),
     route("GET", "/height", "highest block read"),
     route("GET", "/livez", "the process answers"),

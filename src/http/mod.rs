@@ -13,6 +13,7 @@ mod health;
 mod history;
 mod info;
 pub mod metrics;
+mod official;
 mod older;
 mod page;
 mod params;
@@ -35,6 +36,7 @@ pub use self::{
 use crate::{
     config::LiveConfig,
     event::{Timestamp, Topic},
+    official::Info,
     router::log::Log,
     source::Budget,
     stats::Stats,
@@ -60,6 +62,8 @@ pub struct ApiState {
     /// When the daemon started.
     pub started: Timestamp,
     pub exports: Exports,
+    /// Answers requests of the official protocol.
+    pub info: Arc<Info>,
     pub logger: Logger,
 }
 
@@ -78,6 +82,7 @@ pub fn routes(state: Arc<ApiState>) -> impl Fn(&mut web::ServiceConfig) + Clone 
             .service(get("/livez", health::livez))
             .service(get("/readyz", health::readyz))
             .service(get("/health", health::health))
+            .service(official::info_resource())
             .service(older::events_resource())
             .service(older::height_resource())
             .service(web::resource(["/ws", "/v1/ws"]).to(upgrade_required))

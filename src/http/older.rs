@@ -144,6 +144,7 @@ impl Request {
         Ok(EventQuery {
             topics,
             users,
+            kind: None,
             coin: None,
             positions: Some(self.start_block..=self.end_block),
             times: None,

@@ -20,7 +20,7 @@ use crate::{
     stats::StreamStats,
     store::{Arrivals, EventQuery, ReadConnections, Recovered, StoreError, StoreSize, StoreWriter},
     testing::{Probe, log},
-    whitelist::{SourceKind, SourceState},
+    whitelist::{Listing, SourceKind, SourceState, Whitelist},
 };
 
 const NOW: Timestamp = Timestamp(1_773_532_800_000_000);
@@ -65,14 +65,26 @@ impl EventStore for NamedStore {
 
 fn state(nodes: &[&str]) -> ApiState {
     let heads = Heads { epoch: 1, run: 2, positions: vec![(Topic::new("fills"), 70)] };
+    let (stats, log_of_events) = (Arc::<Stats>::default(), Log::new(1 << 20, 9, heads));
+    let config = Arc::new(LiveConfig::new(Config {
+        health: HealthConfig { max_lag: 30 * SECOND },
+        ..Config::default()
+    }));
+    let store = Arc::new(NamedStore);
+    let info = Info::new(
+        store.clone(),
+        log_of_events.clone(),
+        config.clone(),
+        Listing::unchanging(Whitelist::all()),
+        stats.clone(),
+        log(),
+    );
     ApiState {
-        store: Arc::new(NamedStore),
-        stats: Arc::default(),
-        log: Log::new(1 << 20, 9, heads),
-        config: Arc::new(LiveConfig::new(Config {
-            health: HealthConfig { max_lag: 30 * SECOND },
-            ..Config::default()
-        })),
+        store,
+        stats,
+        log: log_of_events,
+        config,
+        info: Arc::new(info),
         budgets: Vec::new(),
         topics: vec![Topic::new("fills"), Topic::new("misc")],
         nodes: nodes.iter().map(|node| Arc::from(*node)).collect(),

@@ -12,7 +12,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-pub use self::segment::{ENCODINGS, Heads, LogEvent, NewSegment, Notice, Segment};
+pub use self::segment::{ENCODINGS, EVERYDAY, Heads, LogEvent, NewSegment, Notice, Segment};
 use crate::{
     event::{Cursor, EventId},
     source::Credit,

@@ -5,6 +5,7 @@
 
 mod backfill;
 mod histogram;
+mod official;
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -16,6 +17,7 @@ use serde::Serialize;
 pub use self::{
     backfill::BackfillStats,
     histogram::{Histogram, Observed},
+    official::OfficialStats,
 };
 use crate::{router::gaps::OpenGaps, source::Stream};
 
@@ -54,6 +56,22 @@ impl Gauge {
     pub fn get(&self) -> i64 {
         self.0.load(Ordering::Relaxed)
     }
+
+    /// Counts one more until what this gives is dropped.
+    pub fn one_more(&self) -> OneMore<'_> {
+        self.add(1);
+        OneMore(self)
+    }
+}
+
+/// One of those that a gauge counts.
+#[derive(Debug)]
+pub struct OneMore<'g>(&'g Gauge);
+
+impl Drop for OneMore<'_> {
+    fn drop(&mut self) {
+        self.0.add(-1);
+    }
 }
 
 /// All counters of the daemon. One is made at the start and shared.
@@ -67,6 +85,7 @@ pub struct Stats {
     pub connections: ConnectionStats,
     pub sessions: SessionStats,
     pub backfill: BackfillStats,
+    pub official: OfficialStats,
     /// Connections that were cut because their client took nothing of an answer.
     pub write_timeouts: Counter,
     /// Commands that are connected to the control socket.
@@ -315,6 +334,8 @@ pub struct Endings {
     pub ping_timeout: Counter,
     pub missed: Counter,
     pub too_many: Counter,
+    /// They wanted nothing.
+    pub idle: Counter,
     /// The client closed first.
     pub client: Counter,
     /// The connection ended without a close frame.

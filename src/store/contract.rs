@@ -15,9 +15,11 @@ use crate::{
 
 mod arrivals;
 mod backfilled;
+mod kinds;
 
 pub use arrivals::*;
 pub use backfilled::*;
+pub use kinds::*;
 
 pub const FILLS: Topic = Topic::new("fills");
 pub const MISC: Topic = Topic::new("misc");
@@ -575,6 +577,8 @@ macro_rules! contract_tests {
             compaction_changes_nothing_that_a_start_finds
             pages_neither_repeat_nor_skip_in_either_direction
             every_condition_holds_together_with_the_others
+            a_kind_and_a_time_of_a_users_history_are_found_in_order
+            a_backfilled_event_that_is_cast_later_is_of_its_kind_once
             stored_tells_what_is_there
             arrivals_come_in_the_order_of_seq_whatever_their_topic_block_and_day
             arrivals_are_found_on_both_sides_of_numbers_that_were_given_up

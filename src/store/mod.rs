@@ -9,6 +9,9 @@
 //! with the live ones, and neither needs a column of its own. A live event of the same identity takes
 //! the place of a back-filled one: what was cast can be resumed.
 //!
+//! The kind of an event within its topic ([`Event::kind`]) is a column of its own: the fundings of a user are
+//! found by an index, however many fills or ledger updates there are.
+//!
 //! What is still to be back-filled by list is here as well ([`Pending`]), so that whoever writes next does
 //! it, on whichever machine.
 
@@ -177,6 +180,9 @@ pub struct Committed {
 pub struct EventQuery {
     pub topics: Vec<Topic>,
     pub users: Vec<Address>,
+    /// The events' [kind](Event::kind) within their topic. With `users` such rows are found by an index;
+    /// without them all of a topic are looked through.
+    pub kind: Option<&'static str>,
     /// Value of the key `coin`.
     pub coin: Option<String>,
     /// Inclusive.

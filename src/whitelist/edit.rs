@@ -1,4 +1,4 @@
-//! Changes the file of a whitelist by hand: what `nodecast whitelist add` and `remove` do.
+//! Changes the file of a whitelist: what `nodecast whitelist add` and `remove` do, and a client that may.
 //!
 //! Invariants: the file is replaced in one step, so that whoever reads it sees the old list or the
 //! new one; comments and the order of lines, owner and mode stay; a faulty file is not touched; of

@@ -7,17 +7,17 @@
 //! state directory keeps of a list is written when those who want to know of its change have heard
 //! of it, so that the next start tells again what a crash swallowed.
 
-use std::{io, path::Path, sync::Arc};
+use std::sync::Arc;
 
 use actix::prelude::*;
-use inotify::{EventMask, EventOwned, Inotify, WatchMask};
-use slog::{Logger, error, info, warn};
+use slog::{Logger, info, warn};
 use tokio::sync::oneshot;
 
 use super::{
     change::{ListChanged, ListNews, Since, WhitelistChange},
     filter::ReplaceWhitelist,
     list::AddressList,
+    listing::CurrentList,
     redis::News,
     set::Whitelist,
     sources::{ConfigSource, FileSource, Folder, Held, RedisSource, WhitelistError},
@@ -28,10 +28,8 @@ use crate::{
     event::{Address, Timestamp},
 };
 
+mod looks;
 mod open;
-
-/// Bytes for the events of one read from inotify: some hundred.
-const EVENT_BUFFER_BYTES: usize = 16 << 10;
 
 /// Reads the sources again and accepts what each says, a large shrink too. Sent on SIGHUP.
 #[derive(Clone, Copy, Debug, Message)]
@@ -55,6 +53,8 @@ pub struct WhitelistKeeper {
     /// Where the last known lists are kept.
     folder: Folder,
     list: Arc<Whitelist>,
+    /// The same for those who answer clients.
+    current: Arc<CurrentList>,
     filters: Vec<Recipient<ReplaceWhitelist>>,
     /// Who wants to know of changes.
     listener: Option<Recipient<ListNews>>,
@@ -69,6 +69,10 @@ pub struct WhitelistKeeper {
     gone: Vec<SourceKind>,
     started: Timestamp,
     status: Arc<WhitelistStatus>,
+    /// The next look at Redis; none while one is under way.
+    next_look: Option<SpawnHandle>,
+    /// Somebody wants another look at once behind that one.
+    looks_again: bool,
     logger: Logger,
 }
 
@@ -118,6 +122,11 @@ impl WhitelistKeeper {
         self.list.clone()
     }
 
+    /// The list that holds, from now on.
+    pub fn current(&self) -> Arc<CurrentList> {
+        self.current.clone()
+    }
+
     pub fn status(&self) -> Arc<WhitelistStatus> {
         self.status.clone()
     }
@@ -165,6 +174,8 @@ impl WhitelistKeeper {
         for filter in &self.filters {
             filter.do_send(ReplaceWhitelist(self.list.clone()));
         }
+        // Behind the filters: who is told that somebody is listed gets his events.
+        self.current.set(self.list.clone());
     }
 
     fn warn_if_empty(&self) {
@@ -250,65 +261,6 @@ impl WhitelistKeeper {
             }
         }
     }
-
-    /// Reads the file. Answers are in the log and the status.
-    fn file_changed(&mut self, ctx: &mut Context<Self>) {
-        if let Err(error) = self.read_file(false) {
-            slog::debug!(self.logger, "whitelist file not used"; "error" => %error);
-        }
-        self.tell_all(ctx);
-    }
-
-    /// Reads the file when it has changed.
-    fn look_at_file(&mut self) {
-        let Some(file) = &mut self.sources.file else { return };
-        let answer = match file.look() {
-            Ok(false) => return,
-            Ok(true) => self.read_file(false).map(drop),
-            Err(error) => {
-                file.held.note_fault(&error);
-                Err(error)
-            }
-        };
-        if let Err(error) = answer {
-            slog::debug!(self.logger, "whitelist file not used"; "error" => %error);
-        }
-    }
-
-    /// Watches the directory of the file: an editor replaces the file itself.
-    fn watch(&self, path: &Path, ctx: &mut Context<Self>) -> io::Result<()> {
-        let directory = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let inotify = Inotify::init()?;
-        inotify.watches().add(directory, WatchMask::CLOSE_WRITE | WatchMask::MOVED_TO)?;
-        ctx.add_stream(inotify.into_event_stream(vec![0; EVENT_BUFFER_BYTES])?);
-        Ok(())
-    }
-
-    /// Looks at Redis when it is time to. Only one look is under way at a time.
-    fn look_at_redis_later(&self, ctx: &mut Context<Self>) {
-        let Some(redis) = &self.sources.redis else { return };
-        ctx.run_later(redis.pause(), Self::look_at_redis);
-    }
-
-    fn look_at_redis(&mut self, ctx: &mut Context<Self>) {
-        let Some(redis) = &self.sources.redis else { return };
-        // Meanwhile the file is followed: a Redis that hangs holds nobody up.
-        let look = redis.look(self.config.refresh_interval).into_actor(self);
-        ctx.spawn(look.map(|answer, keeper, ctx| {
-            let Some(redis) = &mut keeper.sources.redis else { return };
-            match redis.take(answer, Some(keeper.config.max_shrink)) {
-                Ok(old) => drop(keeper.unite(SourceKind::Redis, old)),
-                Err(error) => {
-                    slog::debug!(keeper.logger, "whitelist in Redis not used"; "error" => %error);
-                }
-            }
-            keeper.tell_all(ctx);
-            keeper.look_at_redis_later(ctx);
-        }));
-    }
 }
 
 impl Actor for WhitelistKeeper {
@@ -316,6 +268,7 @@ impl Actor for WhitelistKeeper {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.look_at_redis_later(ctx);
+        self.look_when_told(ctx);
         let file = self.sources.file.as_ref();
         if let Some(path) = file.map(|file| file.path().to_owned()) {
             if let Err(error) = self.watch(&path, ctx) {
@@ -333,25 +286,6 @@ impl Actor for WhitelistKeeper {
         }
         self.tell_all(ctx);
     }
-}
-
-impl StreamHandler<io::Result<EventOwned>> for WhitelistKeeper {
-    fn handle(&mut self, event: io::Result<EventOwned>, ctx: &mut Self::Context) {
-        let Some(path) = self.sources.file.as_ref().map(FileSource::path) else { return };
-        match event {
-            // An overflow may have swallowed the event of our file.
-            Ok(event) if event.mask.contains(EventMask::Q_OVERFLOW) => self.file_changed(ctx),
-            Ok(event) if event.name.is_some() && event.name.as_deref() == path.file_name() => {
-                self.file_changed(ctx);
-            }
-            Ok(_) => {}
-            Err(error) => error!(self.logger, "watch of the whitelist file failed";
-                "path" => %path.display(), "error" => %error),
-        }
-    }
-
-    /// The timer goes on looking when the watch ends.
-    fn finished(&mut self, _ctx: &mut Self::Context) {}
 }
 
 impl Handler<Settle> for WhitelistKeeper {

@@ -6,6 +6,8 @@ mod file;
 mod filter;
 mod keeper;
 mod list;
+mod listing;
+mod place;
 mod redis;
 mod set;
 mod sources;
@@ -14,11 +16,13 @@ mod union;
 
 pub use self::{
     change::{ListChanged, ListMark, ListNews, MAX_NAMED, Since, WhitelistChange},
-    edit::{Edit, EditFault, Edited, edit_file},
+    edit::{Edit, EditFault, Edited},
     file::{FileFault, read as read_list, read_into as read_list_into},
     filter::{ReplaceWhitelist, WhitelistFilter},
     keeper::{ReloadWhitelist, Settle, Unread, WhitelistKeeper},
     list::{AddressList, ListBuilder},
+    listing::{AddError, CurrentList, Listing, MAX_ADDITIONS},
+    place::{Place, PlaceFault},
     redis::{RedisFault, RedisList, found_within},
     set::{Verdict, Whitelist},
     sources::{Folder, WhitelistError, is_too_much, read_config, read_file, read_redis},

@@ -11,6 +11,8 @@ use std::{
     time::Duration,
 };
 
+use super::{PATIENCE, until};
+
 /// How often a pump that hears nothing looks whether it is still wanted.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -74,7 +76,23 @@ pub struct Proxy {
 
 impl Proxy {
     pub fn to(target: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::at(([127, 0, 0, 1], 0).into(), target)
+    }
+
+    /// Listens at this address, for clients that know no other.
+    ///
+    /// # Panics
+    /// When it stays taken.
+    pub fn at(address: SocketAddr, target: SocketAddr) -> Self {
+        let mut bound = TcpListener::bind(address);
+        // The thread of another proxy may have it for a moment more.
+        until(PATIENCE, || {
+            if bound.is_err() {
+                bound = TcpListener::bind(address);
+            }
+            bound.is_ok()
+        });
+        let listener = bound.unwrap_or_else(|error| panic!("{address}: {error}"));
         let address = listener.local_addr().unwrap();
         let state = State { target: Some(target), ..State::default() };
         let proxy = Self { address, state: Arc::new(Mutex::new(state)), over: Arc::default() };

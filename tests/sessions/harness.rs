@@ -13,11 +13,13 @@ use std::{
 };
 
 use actix::prelude::*;
+use actix_http::header::HeaderName;
 use bytes::Bytes;
 use nodecast::{
-    config::{Config, HttpConfig, LiveConfig, SessionConfig, StoreConfig},
+    config::{Config, HttpConfig, LiveConfig, OfficialConfig, SessionConfig, StoreConfig},
     delivery::{Casting, SessionSet, replay::Pages, serve},
-    event::{Address, Event, EventId, Keys, SequencedEvent, Timestamp, Topic},
+    event::{Address, Event, EventId, SequencedEvent, Timestamp, Topic},
+    official::Info,
     router::{
         log::{Heads, Log, LogEvent, NewSegment, Notice},
         readers::Readers,
@@ -25,12 +27,15 @@ use nodecast::{
     source::{BatchLost, Budget, Density, Form, Progress, Stream, node},
     stats::Stats,
     store::{self, CommitBatch, EarlierRun, RetentionLimits, StoreWriter},
+    whitelist::{CurrentList, Listing, Whitelist},
 };
 use serde_json::Value;
 use slog::{Discard, Logger, o};
 use tempfile::TempDir;
 use tokio::sync::SemaphorePermit;
-use tungstenite::{Message, WebSocket, protocol::frame::coding::CloseCode};
+use tungstenite::{
+    Message, WebSocket, client::IntoClientRequest, protocol::frame::coding::CloseCode,
+};
 
 pub const FILLS: Topic = Topic::new("fills");
 pub const MISC: Topic = Topic::new("misc");
@@ -38,6 +43,9 @@ pub const ALICE: &str = "0x025a744111554e57c66ba2069a8081249fbe5e11";
 pub const BOB: &str = "0x1e37a337ed460039d1b15bd3bc489de789768d5e";
 /// Nothing here takes that long unless it is broken.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Header of the proxy that all clients come through, as far as it is set.
+const IDENTITY: &str = "x-forwarded-user";
 
 /// Asks for a native session.
 pub const HANDSHAKE: &str = "GET /v1/ws HTTP/1.1\r\nHost: n\r\nConnection: upgrade\r\n\
@@ -52,7 +60,9 @@ pub struct Server {
     pub stats: Arc<Stats>,
     pub log: Arc<Log>,
     pub sessions: Arc<SessionSet>,
-    casting: Arc<Casting>,
+    pub casting: Arc<Casting>,
+    /// Whose events are kept.
+    pub users: Arc<CurrentList>,
     readers: Arc<Readers>,
     budget: Arc<Budget>,
     stream: Arc<Stream>,
@@ -95,25 +105,63 @@ impl Server {
         max_bytes: usize,
         configure: impl FnOnce(&mut SessionConfig),
     ) -> Self {
+        Self::start_configured(last_seq, max_bytes, Whitelist::all(), |config| {
+            config.whitelist.all = true;
+            configure(&mut config.session);
+        })
+    }
+
+    /// Everybody else is not listed.
+    pub fn start_listing(list: Whitelist, configure: impl FnOnce(&mut Config)) -> Self {
+        Self::start_configured(100, 1 << 30, list, configure)
+    }
+
+    fn start_configured(
+        last_seq: u64,
+        max_bytes: usize,
+        list: Whitelist,
+        configure: impl FnOnce(&mut Config),
+    ) -> Self {
         // Nothing comes on its own but in tests that are about it, however long one takes.
-        let mut session = SessionConfig {
+        let session = SessionConfig {
             ping_interval: Duration::from_secs(3_600),
             heartbeat_interval: Duration::from_secs(3_600),
             ..SessionConfig::default()
         };
-        configure(&mut session);
-        let http = HttpConfig { request_timeout: Duration::from_secs(1), ..HttpConfig::default() };
+        let http = HttpConfig {
+            request_timeout: Duration::from_secs(1),
+            trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()],
+            identity_header: Some(HeaderName::from_static(IDENTITY)),
+            ..HttpConfig::default()
+        };
+        // Looked at with each heartbeat.
+        let idle_timeout = Duration::from_millis(100);
+        let official = OfficialConfig { idle_timeout, ..OfficialConfig::default() };
+        let mut config = Config { session, http, official, ..Config::default() };
+        configure(&mut config);
         let stats = Arc::new(Stats::default());
         let heads = Heads { epoch: 0xe, run: 0xf, positions: vec![] };
         let log = Log::new(max_bytes, last_seq, heads.clone());
         let directory = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", directory.path().join("nodecast.db").display());
-        let config = StoreConfig { durable: false, ..StoreConfig::default() };
+        let durable = StoreConfig { durable: false, ..StoreConfig::default() };
         let (store, writer) = block_on(async {
-            let store = store::open(&url, &config).await.unwrap();
+            let store = store::open(&url, &durable).await.unwrap();
             let (writer, _) = store.open_writer().await.unwrap();
             (store, Mutex::new((writer, 0)))
         });
+        let logger = Logger::root(Discard, o!());
+        let users = CurrentList::new(Arc::new(list));
+        let listing = Listing::new(users.clone(), &config.whitelist, stats.clone(), logger.clone());
+        let config = Arc::new(LiveConfig::new(config));
+        let info = Info::new(
+            store.clone(),
+            log.clone(),
+            config.clone(),
+            listing.clone(),
+            stats.clone(),
+            logger.clone(),
+        );
         let pages = Pages::new(store, log.clone(), node::keys_of, vec![EARLIER_RUN], stats.clone());
         let readers = Arc::new(Readers::default());
         let sessions = SessionSet::new(stats.clone());
@@ -123,9 +171,11 @@ impl Server {
             sessions: sessions.clone(),
             pages,
             stats: stats.clone(),
-            config: Arc::new(LiveConfig::new(Config { session, http, ..Config::default() })),
+            config,
+            info: Arc::new(info),
+            listing,
             topics: vec![FILLS, MISC],
-            logger: Logger::root(Discard, o!()),
+            logger,
         });
         let held = casting.clone();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -154,6 +204,7 @@ impl Server {
             stats,
             log,
             sessions,
+            users,
             casting: held,
             readers,
             budget,
@@ -289,6 +340,23 @@ impl Server {
         Client { socket }
     }
 
+    /// A client on `/ws` of whom the proxy says who he is.
+    pub fn connect_as(&self, identity: &'static str) -> Client {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut request = format!("ws://{}/ws", self.address).into_client_request().unwrap();
+        request.headers_mut().insert(IDENTITY, identity.parse().unwrap());
+        let (socket, _) = tungstenite::client(request, stream).unwrap();
+        Client { socket }
+    }
+
+    /// Changes what a reload changes.
+    pub fn reload(&self, change: impl FnOnce(&mut Config)) {
+        let mut config = (*self.casting.config.get()).clone();
+        change(&mut config);
+        self.casting.config.set(config);
+    }
+
     /// A native client that has read its `hello`.
     pub fn native(&self) -> Client {
         let mut client = self.connect("/v1/ws");
@@ -361,7 +429,7 @@ fn raise(heads: &mut Heads, topic: Topic, position: u64) -> bool {
     false
 }
 
-fn block_on<T>(work: impl Future<Output = T>) -> T {
+pub fn block_on<T>(work: impl Future<Output = T>) -> T {
     actix_rt::Runtime::new().unwrap().block_on(work)
 }
 
@@ -434,15 +502,11 @@ impl Client {
 }
 
 pub fn event(topic: Topic, block: u64, index: u32, user: Option<&str>, body: &str) -> Event {
-    let keys = ["coin", "side", "dir"].into_iter().filter_map(|key| {
-        let at = body.find(&format!("\"{key}\":\""))? + key.len() + 4;
-        Some((key, at as u32..(at + body[at..].find('"')?) as u32))
-    });
     Event {
         id: EventId { topic, position: block, index, part: 0 },
         time: Timestamp(1_773_532_800_000_000),
         user: user.map(|user| user.parse::<Address>().unwrap()),
-        keys: Keys::new(keys),
+        keys: node::keys_of(topic, body.as_bytes()),
         body: Bytes::copy_from_slice(body.as_bytes()),
     }
 }

@@ -6,7 +6,7 @@ use nodecast::event::Timestamp;
 use serde_json::{Value, json};
 use tungstenite::Message;
 
-use crate::harness::{ALICE, BOB, Client, FILLS, Server, event, fill, misc};
+use crate::harness::{ALICE, BOB, Client, FILLS, Server, block_on, event, fill, misc};
 
 /// Everything that follows up to `live`, and what that frame says.
 pub fn replay(client: &mut Client) -> (Vec<u64>, Value) {
@@ -472,4 +472,25 @@ fn who_asks_for_more_that_begins_now_is_told_all_the_same_when_it_has_the_past()
 
     assert_eq!((client.json()["id"].take(), client.json()["id"].take()), (json!("a"), json!("b")));
     assert!(replay(&mut client).0.into_iter().eq(1..=10));
+}
+
+#[test]
+fn a_page_of_the_past_ends_with_a_block_however_long_that_is() {
+    let server = Server::start(|_| {});
+    let block = |number, events| (0..events).map(move |at| event(FILLS, number, at, None, "{}"));
+    // 510 events of three each, then a block that is longer than a page, then one that ends it.
+    (1..=170).for_each(|number| server.append(block(number, 3).collect()));
+    server.append(block(171, 1_500).collect());
+    server.append(block(172, 600).collect());
+    server.commit();
+
+    let (mut after, mut ends) = (0, Vec::new());
+    while after < server.log.state().last_seq {
+        let page = block_on(server.casting.pages.page(after)).unwrap();
+        let last = page.events.last().map(|last| last.sequenced.event.id);
+        ends.push(last.map(|id| (id.position, id.index)));
+        after = page.through;
+    }
+
+    assert_eq!(ends, [Some((170, 2)), Some((171, 1_499)), Some((172, 599))]);
 }

@@ -40,10 +40,18 @@ pub enum Transport {
     /// WebSocket, `/v1/ws`
     #[default]
     Ws,
+    /// WebSocket, `/ws`, in the official protocol: `userFills` of a list of users
+    Official,
     /// Server-Sent Events, `/v1/stream`
     Sse,
     /// Long polls, `/v1/poll`
     Poll,
+}
+
+impl Transport {
+    pub fn is_socket(self) -> bool {
+        matches!(self, Self::Ws | Self::Official)
+    }
 }
 
 /// How clients connect.

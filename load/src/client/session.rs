@@ -139,10 +139,11 @@ impl Session {
         self.stage = Stage::Shaking;
         let (server, wish) = (self.server, self.order.wish);
         let from = self.order.from.as_ref().map_or("now", |(cursor, _)| &**cursor);
+        let path = if self.transport == Transport::Ws { "/v1/ws" } else { "/ws" };
         let request = match self.transport {
             // The key is the example of RFC 6455.
-            Transport::Ws => format!(
-                "GET /v1/ws HTTP/1.1\r\nHost: {server}\r\nConnection: Upgrade\r\n\
+            Transport::Ws | Transport::Official => format!(
+                "GET {path} HTTP/1.1\r\nHost: {server}\r\nConnection: Upgrade\r\n\
                  Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                  Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
             ),
@@ -170,7 +171,7 @@ impl Session {
         let max = buffer.len();
         let bytes = &mut buffer[..carried + read];
         let left = match self.transport {
-            Transport::Ws => self.take(bytes, max, scene)?..bytes.len(),
+            Transport::Ws | Transport::Official => self.take(bytes, max, scene)?..bytes.len(),
             Transport::Sse => self.take_stream(bytes, carried, scene)?,
             Transport::Poll => self.take_answer(bytes, scene)?..bytes.len(),
         };
@@ -261,7 +262,10 @@ impl Session {
         }
         self.stage = Stage::Subscribing;
         let cursor = self.order.from.as_ref().map(|(cursor, _)| &**cursor);
-        let message = traffic.subscribe(self.order.wish, cursor);
+        let message = match self.transport {
+            Transport::Official => traffic.subscribe_officially(self.order.wish, cursor),
+            _ => traffic.subscribe(self.order.wish, cursor),
+        };
         self.send(&frame::of_client(TEXT, message.as_bytes()))
     }
 
@@ -285,7 +289,11 @@ impl Session {
     }
 
     fn message(&mut self, payload: &[u8], now: u64, scene: &mut Scene<'_>) {
-        match frame::kind(payload) {
+        let kind = match self.transport {
+            Transport::Official => frame::official_kind(payload),
+            _ => frame::kind(payload),
+        };
+        match kind {
             Kind::Event => return self.event(payload, now, scene),
             Kind::Ack => self.begin(now, scene),
             Kind::Live => self.joined = true,
@@ -334,7 +342,7 @@ impl Session {
         }
         *scene.events_seen += 1;
         if (*scene.events_seen).is_multiple_of(COMPARE_EVERY) {
-            compare(event, payload, scene);
+            compare(event, payload, self.transport, scene);
         }
     }
 
@@ -372,13 +380,24 @@ impl Session {
 
 /// Parses one event as a client would, and compares its body with what was written. The raw writer's
 /// events have no body.
-fn compare(event: u64, payload: &[u8], scene: &mut Scene<'_>) {
-    let Some(at) = memchr::memmem::find(payload, br#","data":{"#) else { return };
+fn compare(event: u64, payload: &[u8], transport: Transport, scene: &mut Scene<'_>) {
+    let (begin, end) = match transport {
+        Transport::Official => (&br#","fills":["#[..], &br#"],"block":"#[..]),
+        _ => (&br#","data":"#[..], &b"}"[..]),
+    };
+    let Some(at) = memchr::memmem::find(payload, begin) else { return };
+    if payload.get(at + begin.len()) != Some(&b'{') {
+        return;
+    }
     *scene.compared += 1;
     let parsed = serde_json::from_slice::<serde_json::Value>(payload);
-    let whole = parsed.is_ok_and(|event| event["type"] == "event" && event["topic"] == "fills");
-    let body = &payload[at + br#","data":"#.len()..payload.len() - 1];
-    if !whole || body != scene.traffic.body(event).as_bytes() {
+    let whole = parsed.is_ok_and(|event| match transport {
+        Transport::Official => event["channel"] == "userFills",
+        _ => event["type"] == "event" && event["topic"] == "fills",
+    });
+    let rest = &payload[at + begin.len()..];
+    let body = memchr::memmem::rfind(rest, end).map(|end| &rest[..end]);
+    if !whole || body != Some(scene.traffic.body(event).as_bytes()) {
         scene.faults.differing += 1;
         scene.faults.say(|| format!("event {event}: {}", String::from_utf8_lossy(payload)));
     }

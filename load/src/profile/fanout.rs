@@ -4,7 +4,6 @@ use std::process::ExitCode;
 
 use super::audience;
 use crate::{
-    client::Transport,
     options::Fanout,
     report::Report,
     run::{Phase, Run},
@@ -49,7 +48,7 @@ pub fn run(options: &Fanout) -> anyhow::Result<ExitCode> {
             let run = Run::daemon(common, sessions, &[])?;
             let phase = measure(run, options, mix, merge, &mut report)?;
             ours.add(&phase);
-            if options.mix.is_none() && common.transport == Transport::Ws {
+            if options.mix.is_none() && common.transport.is_socket() {
                 let run = Run::raw(common, phase.payload_bytes.round() as usize)?;
                 raw.add(&measure(run, options, mix, merge, &mut report)?);
             }

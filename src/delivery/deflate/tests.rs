@@ -75,3 +75,15 @@ fn the_examples_of_the_specification_are_understood() {
     // The same message again, from memory of the first: there is none.
     assert_eq!(inflate(b"\xf2\x00\x11\x00\x00", 100), Err(CloseReason::NotDeflate));
 }
+
+#[test]
+fn several_frames_in_one_piece_stay_as_they_are() {
+    for text in [EVENT, "{}", &"x".repeat(70_000)] {
+        let one = frame::text(|out| out.extend_from_slice(text.as_bytes()));
+        assert!(frame::is_one(&one));
+        let two = Bytes::from([one.clone(), one].concat());
+
+        assert!(!frame::is_one(&two));
+        assert_eq!(pack(&two, &SessionStats::default()), None);
+    }
+}

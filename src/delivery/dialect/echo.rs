@@ -5,13 +5,13 @@
 use bytes::Bytes;
 
 use super::{
-    Desk, Dialect,
+    Desk, Dialect, Shown,
     hyper::{self, Hyper},
 };
 use crate::{
     delivery::{close::CloseReason, frame},
     event::Cursor,
-    router::{ledger::Gap, log::LogEvent},
+    router::ledger::Gap,
     stats::Stats,
 };
 
@@ -23,7 +23,7 @@ impl Dialect for Echo {
         hyper::ENCODING
     }
 
-    fn event(&self, event: &LogEvent, replayed: bool) -> Bytes {
+    fn event(&self, event: Shown<'_>, replayed: bool) -> Bytes {
         Hyper.event(event, replayed)
     }
 

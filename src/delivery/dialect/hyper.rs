@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use super::{
-    Desk, Dialect, encode,
+    Desk, Dialect, Shown, encode,
     object::{self, ObjectError},
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
         subscription::{SubscribeError, Users},
     },
     event::{Address, Cursor, Topic},
-    router::{ledger::Gap, log::LogEvent},
+    router::ledger::Gap,
 };
 
 pub const ENCODING: usize = 0;
@@ -109,8 +109,10 @@ impl Dialect for Hyper {
         ENCODING
     }
 
-    fn event(&self, event: &LogEvent, _replayed: bool) -> Bytes {
-        event.frame(ENCODING, |event| frame::text(|out| encode::older_event(&event.sequenced, out)))
+    fn event(&self, event: Shown<'_>, _replayed: bool) -> Bytes {
+        event
+            .event()
+            .frame(ENCODING, |event| frame::text(|out| encode::older_event(&event.sequenced, out)))
     }
 
     fn greet(&self, _desk: &mut Desk<'_>) {}

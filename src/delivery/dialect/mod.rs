@@ -9,26 +9,34 @@
 mod echo;
 pub mod encode;
 mod hyper;
+mod hyperliquid;
 mod native;
 pub mod object;
 pub mod plain;
 pub mod sse;
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
+use serde_json::value::RawValue;
 
 use super::{
     close::CloseReason,
-    replay::{ResumeError, Since, Start, Wanted},
-    subscription::{Change, SubscribeError, Subscriptions},
+    replay::{ResumeError, Since, Start},
+    subscription::{Change, SubscribeError, Subscriptions, Wanted},
+    view::View,
 };
 use crate::{
     config::SessionConfig,
-    event::{Cursor, Topic},
+    event::{Address, Cursor, Topic},
+    official::{Admission, InfoError, Newest, Recent},
     router::{
         ledger::Gap,
         log::{ENCODINGS, LogEvent},
     },
     stats::Stats,
+    store::StoreError,
+    whitelist::AddError,
 };
 
 /// What a client is connected by.
@@ -51,20 +59,27 @@ pub trait Dialect: Sync {
         Transport::Socket
     }
 
-    /// The frame of an event, live or from the past: the same for every session.
-    fn event(&self, event: &LogEvent, replayed: bool) -> Bytes;
+    /// The frame of an event in one of its views, live or from the past: the same for every session. Empty:
+    /// that view does not show this event.
+    fn event(&self, event: Shown<'_>, replayed: bool) -> Bytes;
 
     /// Where its events keep the frame that [`event`](Self::event) gives.
-    fn slot(&self, _replayed: bool) -> usize {
+    fn slot(&self, _view: View, _replayed: bool) -> usize {
         self.encoding()
     }
 
     /// What a client is told when it has connected.
     fn greet(&self, desk: &mut Desk<'_>);
 
-    /// Does what a client says. Where a subscription begins in the past, or several requests have come in
-    /// one message, it puts a [`Resume`] on the desk instead, and nothing is done yet.
+    /// Does what a client says. Where something has to be looked up first, it puts [`Later`] on the desk
+    /// instead, and nothing is done yet.
     fn receive(&self, text: &str, desk: &mut Desk<'_>);
+
+    /// Answers what may be answered while another answer is put off, as it has nothing to do with it. None:
+    /// the message waits, and with it all that follows.
+    fn meanwhile(&self, _text: &str) -> Option<Bytes> {
+        None
+    }
 
     /// Does what a client says in a binary message.
     ///
@@ -89,6 +104,11 @@ pub trait Dialect: Sync {
         None
     }
 
+    /// Whether a client that wants nothing, and to whom nothing was said for a time, is sent away.
+    fn closes_idle(&self) -> bool {
+        false
+    }
+
     /// A hole in a topic was found, or filled.
     fn gap(&self, gap: &Gap, closed: bool) -> Option<Bytes>;
 
@@ -104,6 +124,20 @@ pub trait Dialect: Sync {
 
     /// The last frames of a session: a farewell if the dialect has one, then the close frame.
     fn farewell(&self, reason: &CloseReason) -> Vec<Bytes>;
+}
+
+/// An event among those that came with it, and how it is shown.
+#[derive(Clone, Copy)]
+pub struct Shown<'a> {
+    pub events: &'a [LogEvent],
+    pub at: usize,
+    pub view: View,
+}
+
+impl<'a> Shown<'a> {
+    pub fn event(self) -> &'a LogEvent {
+        &self.events[self.at]
+    }
 }
 
 /// A stretch that a subscription does not get.
@@ -124,6 +158,12 @@ pub struct Desk<'a> {
     pub limits: &'a SessionConfig,
     pub topics: &'a [Topic],
     pub stats: &'a Stats,
+    /// Whether the events of all users are kept.
+    pub keeps_all: bool,
+    /// Whether the events of this one are kept.
+    pub is_listed: &'a dyn Fn(&Address) -> bool,
+    /// What becomes of a subscription to others.
+    pub admission: &'a dyn Fn() -> Admission,
     /// What is subscribed to now starts behind it.
     pub cursor: &'a dyn Fn() -> Cursor,
     /// "Delivered up to here" to this session.
@@ -132,34 +172,54 @@ pub struct Desk<'a> {
     pub replies: Vec<Bytes>,
     /// What the index has to learn, in order.
     pub changes: Vec<Change>,
-    /// What is put off. Nothing else of this client is heard before it is done.
-    pub resume: Option<Resume>,
+    /// What is put off. Nothing else of this client is heard before it is done; an answer that was put off may
+    /// put off more of itself.
+    pub later: Option<Later>,
+    /// What is spoken from now on, if another one.
+    pub speaks: Option<&'static dyn Dialect>,
+    /// Frames for which the client need not stop talking: they are made one after the other, while it has
+    /// room for them.
+    pub asides: Vec<Aside>,
+    /// How many more of them may be asked for.
+    pub free_asides: usize,
 }
 
-/// A message that is answered as a whole, when every place in the past is found that it asks for: so no
-/// event of one of its subscriptions comes before the answer to another one.
-pub struct Resume {
+/// A message that is answered as a whole, when everything is looked up that it asks for: so no event of one
+/// of its subscriptions comes before the answer to another one.
+pub struct Later {
     /// As how many messages it counts.
     pub requests: u64,
-    pub pasts: Vec<Past>,
+    pub lookups: Vec<Lookup>,
     pub answer: Answer,
 }
 
-/// Does what was put off, with what was found for each of the places, in their order.
+/// Does what was put off, with what was found for each of the lookups, in their order.
 pub type Answer = Box<dyn FnOnce(Vec<Found>, &mut Desk<'_>)>;
 
-/// A subscription that begins in the past.
-#[derive(Debug)]
-pub struct Past {
-    pub from: Since,
-    pub wanted: Wanted,
+/// What an answer needs to know.
+#[derive(Clone, Debug)]
+pub enum Lookup {
+    /// Where a subscription begins in the past.
+    Place { from: Since, wanted: Wanted },
+    /// The newest of what has been of a user.
+    Newest { of: Recent, user: Address },
+    /// Users are put on the whitelist.
+    Add { users: BTreeSet<Address> },
 }
 
-/// What was found for one.
+/// What was found.
 #[derive(Debug)]
-pub struct Found {
-    pub past: Past,
-    pub start: Result<Start, ResumeError>,
+pub enum Found {
+    Place(Result<Start, ResumeError>),
+    Newest(Result<Newest, StoreError>),
+    Added(Result<(), AddError>),
+}
+
+/// A request for information that is answered by one frame.
+pub struct Aside {
+    /// JSON, as the client has sent it.
+    pub request: Box<RawValue>,
+    pub frame: Box<dyn FnOnce(Result<Bytes, InfoError>) -> Bytes>,
 }
 
 impl Desk<'_> {
@@ -202,10 +262,12 @@ impl Door {
         }
     }
 
-    /// The dialect of a session whose first frame is `_first`. A dialect that shares `/ws` is
-    /// recognised here.
-    pub fn settle(self, _first: &str) -> &'static dyn Dialect {
-        self.dialect()
+    /// The dialect of a session whose first frame is `first`.
+    pub fn settle(self, first: &str) -> &'static dyn Dialect {
+        match self {
+            Self::Open if hyperliquid::is_spoken(first) => hyperliquid::PLAIN,
+            other => other.dialect(),
+        }
     }
 }
 
@@ -213,14 +275,19 @@ const _: () = assert!(hyper::ENCODING < ENCODINGS && native::REPLAYED < ENCODING
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
     #[test]
     fn every_dialect_has_a_number_of_its_own() {
         // What is encoded once for all who speak a dialect is found by it.
-        let all: [&dyn Dialect; 4] = [&hyper::Hyper, &native::Native, &plain::Plain, &sse::Sse];
+        let all: [&dyn Dialect; 6] = [
+            &hyper::Hyper,
+            &native::Native,
+            &plain::Plain,
+            &sse::Sse,
+            hyperliquid::PLAIN,
+            hyperliquid::EXTENDED,
+        ];
 
         let numbers: BTreeSet<_> = all.iter().map(|dialect| dialect.encoding()).collect();
 

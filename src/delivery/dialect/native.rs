@@ -6,21 +6,23 @@ mod say;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-pub use self::say::{bye, skipped};
+pub use self::say::{bye, lag_ms, skipped};
 use self::{
     request::{Asked, FrameError, Request},
-    say::{Limits, Listed, Say, lag_ms},
+    say::{Limits, Listed, Say},
 };
-use super::{Desk, Dialect, Found, Resume, Skipped, encode};
+use super::{Desk, Dialect, Found, Later, Shown, Skipped, encode};
 use crate::{
     delivery::{
         close::CloseReason,
         frame,
         policy::Policy,
-        replay::{ResumeError, Since, Start, Wanted},
+        replay::{ResumeError, Since, Start},
+        subscription::Wanted,
+        view::View,
     },
     event::Cursor,
-    router::{ledger::Gap, log::LogEvent},
+    router::ledger::Gap,
     stats::Stats,
 };
 
@@ -53,9 +55,11 @@ impl Native {
     ) -> Result<(), FrameError> {
         match request {
             Request::Subscribe { id, wanted } => Self::begin(&id, wanted, None, desk),
-            Request::Resume { id } => {
-                let Found { past, start } = found.next().expect("each place is looked for");
-                Self::begin(&id, past.wanted, Some((&start?, &past.from)), desk)
+            Request::Resume { id, from, wanted } => {
+                let Some(Found::Place(start)) = found.next() else {
+                    unreachable!("each place is looked for")
+                };
+                Self::begin(&id, wanted, Some((&start?, &from)), desk)
             }
             Request::Unsubscribe { id } => {
                 let gone = desk.subscriptions.unsubscribe(id.get()).ok_or(FrameError::UnknownId)?;
@@ -92,7 +96,7 @@ impl Native {
         let Wanted { policy, linger_ms, .. } = wanted;
         let mut change = desk.subscriptions.begin(id.get(), wanted, desk.limits)?;
         change.begins = past.map(|(start, _)| start.place());
-        change.heard = past.and_then(|(start, from)| start.heard(from, change.topic));
+        change.heard = past.and_then(|(start, from)| start.heard(from, change.wanted.topic));
         desk.changes.push(change);
         let cursor = match past {
             None => (desk.cursor)().to_string(),
@@ -136,12 +140,12 @@ impl Dialect for Native {
         ENCODING
     }
 
-    fn slot(&self, replayed: bool) -> usize {
+    fn slot(&self, _view: View, replayed: bool) -> usize {
         if replayed { REPLAYED } else { ENCODING }
     }
 
-    fn event(&self, event: &LogEvent, replayed: bool) -> Bytes {
-        event.frame(self.slot(replayed), |event| {
+    fn event(&self, event: Shown<'_>, replayed: bool) -> Bytes {
+        event.event().frame(self.slot(event.view, replayed), |event| {
             let cursor = event.cursor();
             frame::text(|out| encode::native_event(&event.sequenced, &cursor, replayed, out))
         })
@@ -162,16 +166,17 @@ impl Dialect for Native {
     }
 
     fn receive(&self, text: &str, desk: &mut Desk<'_>) {
-        let (asked, pasts) = match request::read(text, desk.topics) {
+        let asked = match request::read(text, desk.topics) {
             Ok(read) => read,
             Err(error) => return Self::refuse(None, &error, desk),
         };
-        if asked.len() == 1 && pasts.is_empty() {
+        let lookups: Vec<_> = asked.iter().filter_map(Asked::lookup).collect();
+        if asked.len() == 1 && lookups.is_empty() {
             return Self::answer(asked, Vec::new(), desk);
         }
         let requests = asked.len() as u64;
         let answer = Box::new(|found, desk: &mut Desk<'_>| Self::answer(asked, found, desk));
-        desk.resume = Some(Resume { requests, pasts, answer });
+        desk.later = Some(Later { requests, lookups, answer });
     }
 
     fn live(&self, cursor: &Cursor) -> Option<Bytes> {

@@ -3,13 +3,13 @@
 use bytes::Bytes;
 
 use super::{
-    Desk, Dialect, Transport,
+    Desk, Dialect, Shown, Transport,
     native::{self, Native},
 };
 use crate::{
     delivery::{close::CloseReason, frame},
     event::Cursor,
-    router::{ledger::Gap, log::LogEvent},
+    router::ledger::Gap,
 };
 
 pub struct Plain;
@@ -24,7 +24,7 @@ impl Dialect for Plain {
         Transport::Answer
     }
 
-    fn event(&self, event: &LogEvent, replayed: bool) -> Bytes {
+    fn event(&self, event: Shown<'_>, replayed: bool) -> Bytes {
         frame::payload(&Native.event(event, replayed))
     }
 

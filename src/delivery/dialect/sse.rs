@@ -8,14 +8,14 @@ use std::io::Write;
 use bytes::Bytes;
 
 use super::{
-    Desk, Dialect, Skipped, Transport,
+    Desk, Dialect, Shown, Skipped, Transport,
     encode::{self, IN_MEMORY},
     native::{self, Native},
 };
 use crate::{
     delivery::{close::CloseReason, frame, replay::Start},
     event::Cursor,
-    router::{ledger::Gap, log::LogEvent},
+    router::ledger::Gap,
     stats::Stats,
 };
 
@@ -34,8 +34,8 @@ impl Dialect for Sse {
     }
 
     /// `id: 1.a.b.c\ndata: {..}\n\n`: an event without a name is a `message` to browsers.
-    fn event(&self, event: &LogEvent, replayed: bool) -> Bytes {
-        event.frame(ENCODINGS[usize::from(replayed)], |event| {
+    fn event(&self, event: Shown<'_>, replayed: bool) -> Bytes {
+        event.event().frame(ENCODINGS[usize::from(replayed)], |event| {
             let cursor = event.cursor();
             let mut out = Vec::new();
             write!(out, "id: {cursor}\ndata: ").expect(IN_MEMORY);

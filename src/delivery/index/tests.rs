@@ -6,11 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     config::SessionConfig,
-    delivery::{
-        policy::Policy,
-        replay::Wanted,
-        subscription::{Conditions, Subscription, Subscriptions},
-    },
+    delivery::subscription::{Conditions, Subscription, Subscriptions, Wanted},
     event::{EventId, Keys, Timestamp},
 };
 
@@ -83,7 +79,7 @@ impl Sessions {
     }
 
     fn interests(&self, event: &Event) -> Vec<Interest> {
-        let mut sessions = vec![Interest::new(99, 0)];
+        let mut sessions = vec![Interest::new(99, Views::default(), 0)];
         self.index.interested(event, &mut sessions);
         sessions
     }
@@ -101,8 +97,7 @@ fn an_event_may_wait_as_long_as_each_of_a_sessions_matching_subscriptions_allows
         (2, "a", listed(&[7]), 0),
         (2, "b", Users::All, 30),
     ] {
-        let policy = Policy::default();
-        let wanted = Wanted { topic: FILLS, users, conditions: None, policy, linger_ms };
+        let wanted = Wanted { linger_ms, ..Wanted::new(FILLS, users) };
         let change = sessions.subscriptions[session].begin(id, wanted, &limits).unwrap();
         sessions.index.apply(session as SessionId, &change);
     }
@@ -183,7 +178,7 @@ proptest! {
             let own = &mut sessions.subscriptions[session];
             let changes: Vec<Change> = match (subscribe, users.is_empty()) {
                 (true, true) => own.subscribe(&id, topic, Users::All, only(&["BTC"]), &limits).into_iter().collect(),
-                (true, false) if !own.iter().any(|(known, one)| known == id && one.topic != topic) =>
+                (true, false) if !own.iter().any(|(known, one)| known == id && one.wanted.topic != topic) =>
                     own.add_users(&id, topic, users, &limits).into_iter().collect(),
                 (true, false) => vec![],
                 (false, true) => own.unsubscribe(&id).into_iter().collect(),
@@ -197,9 +192,9 @@ proptest! {
                 for coin in ["BTC", "ETH"] {
                     let event = event(topic, user, coin);
                     let wants = |one: &Subscription| {
-                        one.topic == topic
-                            && one.conditions.as_ref().is_none_or(|conditions| conditions.hold(&event))
-                            && match &one.users {
+                        one.wanted.topic == topic
+                            && one.wanted.conditions.as_ref().is_none_or(|conditions| conditions.hold(&event))
+                            && match &one.wanted.users {
                                 Users::All => true,
                                 Users::Listed(users) => event.user.is_some_and(|user| users.contains(&user)),
                             }

@@ -1,6 +1,6 @@
 //! Casts events and notices to the sessions that are live.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, mem, time::Duration};
 
 use bytes::Bytes;
 use slog::warn;
@@ -9,10 +9,12 @@ use super::{Member, Members, TURN_EVENTS, TURN_FRAMES};
 use crate::{
     delivery::{
         deflate,
+        dialect::Shown,
         index::SessionId,
         outbox::Full,
         replay::{Behind, Cause, Heard, Place, Waits},
         session::Told,
+        view::Views,
     },
     event::{Cursor, Timestamp},
     router::log::{ENCODINGS, LogEvent, Notice, Segment},
@@ -23,19 +25,22 @@ use crate::{
 const BATCH_MICROS: i64 = 1_000_000;
 
 impl Members {
-    /// Puts one event into the outboxes of those who want it. Gives their number.
-    pub(super) fn cast(&mut self, event: &LogEvent) -> usize {
-        let mut interested = std::mem::take(&mut self.interested);
+    /// Puts one of these events into the outboxes of those who want it. Gives their number.
+    pub(super) fn cast(&mut self, events: &[LogEvent], at: usize) -> usize {
+        let event = &events[at];
+        let mut interested = mem::take(&mut self.interested);
         self.index.interested(&event.sequenced.event, &mut interested);
         let mut fallen = Vec::new();
         for interest in &interested {
             let id = interest.session();
             if let Some(member) = self.members.get_mut(&id).filter(|member| member.is_live()) {
-                let frame = member.frame(event, false, &self.casting.stats);
+                let (views, stats) = (interest.views(), &self.casting.stats);
+                let shown = member.first_frame(events, at, views, false, stats);
+                let Some((frame, rest)) = shown else { continue };
                 let put = match interest.linger_ms() {
                     0 => member.put(id, frame, &mut self.flushing.touched),
                     ms => {
-                        let linger = Duration::from_millis(ms);
+                        let linger = Duration::from_millis(ms.into());
                         member.put_by(
                             id,
                             frame,
@@ -45,8 +50,9 @@ impl Members {
                         )
                     }
                 };
-                if put == Err(Full) {
-                    fallen.push(id);
+                match put {
+                    Ok(()) => member.show_rest(events, at, rest, false, stats),
+                    Err(Full) => fallen.push(id),
                 }
             }
         }
@@ -167,14 +173,50 @@ impl Member {
         self.behind.is_none()
     }
 
-    /// The frame of an event as its client wants it: shared by all who want it so.
-    pub(super) fn frame(&self, event: &LogEvent, replayed: bool, stats: &Stats) -> Bytes {
-        let plain = self.dialect.event(event, replayed);
-        if plain.len() < self.packs_from {
-            return plain;
+    /// The first frame of an event, of the views that show it, and those that are left.
+    pub(super) fn first_frame(
+        &self,
+        events: &[LogEvent],
+        at: usize,
+        mut views: Views,
+        replayed: bool,
+        stats: &Stats,
+    ) -> Option<(Bytes, Views)> {
+        while let Some(view) = views.pop_first() {
+            if let Some(frame) = self.frame(Shown { events, at, view }, replayed, stats) {
+                return Some((frame, views));
+            }
         }
-        let slot = self.dialect.slot(replayed);
-        event.packed(slot, || deflate::pack(&plain, &stats.sessions)).unwrap_or(plain)
+        None
+    }
+
+    /// Queues the other frames of an event: all of it goes where the first one has gone.
+    pub(super) fn show_rest(
+        &self,
+        events: &[LogEvent],
+        at: usize,
+        mut views: Views,
+        replayed: bool,
+        stats: &Stats,
+    ) {
+        while let Some((frame, left)) = self.first_frame(events, at, views, replayed, stats) {
+            self.wire.force(frame);
+            views = left;
+        }
+    }
+
+    /// The frame of an event as its client wants it: shared by all who want it so.
+    fn frame(&self, shown: Shown<'_>, replayed: bool, stats: &Stats) -> Option<Bytes> {
+        let plain = self.dialect.event(shown, replayed);
+        if plain.is_empty() {
+            return None;
+        }
+        if plain.len() < self.packs_from {
+            return Some(plain);
+        }
+        let slot = self.dialect.slot(shown.view, replayed);
+        let packed = shown.event().packed(slot, || deflate::pack(&plain, &stats.sessions));
+        Some(packed.unwrap_or(plain))
     }
 
     /// Queues what is live.

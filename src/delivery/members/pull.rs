@@ -119,16 +119,17 @@ impl Members {
         let Some(member) = self.members.get_mut(&id) else { return };
         let Some(behind) = &mut member.behind else { return };
         behind.announces |= of_past;
-        for Change { topic, heard, .. } in follows() {
-            match *heard {
+        for change in follows() {
+            let topic = change.wanted.topic;
+            match change.heard {
                 // Once for all subscriptions that begin there.
-                Some(position) if member.asked_from.lower(*topic, position) => {
-                    behind.will_hear(*topic, position);
+                Some(position) if member.asked_from.lower(topic, position) => {
+                    behind.will_hear(topic, position);
                 }
                 Some(_) => {}
-                None if member.topics.contains(topic) => {}
+                None if member.topics.contains(&topic) => {}
                 None => {
-                    behind.heard.lower(*topic, delivered.position(*topic).unwrap_or(0));
+                    behind.heard.lower(topic, delivered.position(topic).unwrap_or(0));
                 }
             }
         }
@@ -149,9 +150,9 @@ impl Members {
     fn was_told_ahead(&self, change: &Change) -> bool {
         let heads = self.current.as_ref().filter(|_| self.told > 0).map(|current| current.heads());
         heads.is_some_and(|heads| {
-            let here = self.delivered.position(change.topic).unwrap_or(0);
-            let next = self.casting.stats.router.gaps.next_end(change.topic, here);
-            next.is_some_and(|end| position_of(&heads.positions, change.topic) >= Some(end))
+            let here = self.delivered.position(change.wanted.topic).unwrap_or(0);
+            let next = self.casting.stats.router.gaps.next_end(change.wanted.topic, here);
+            next.is_some_and(|end| position_of(&heads.positions, change.wanted.topic) >= Some(end))
         })
     }
 

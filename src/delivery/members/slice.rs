@@ -93,7 +93,7 @@ impl Members {
         let from = page.count_through(seq);
         let batch = &page.events[from..page.events.len().min(from + most)];
         let (gaps, before) = member.tell_before(behind, batch, &stats.router.gaps);
-        let cast = member.cast_past(behind, &batch[..before], stats);
+        let cast = member.cast_past(behind, &page.events, from..from + before, stats);
         let done = from + cast;
         let at = match page.events[from..done].last() {
             _ if done == page.events.len() => page.through,
@@ -147,7 +147,7 @@ impl Members {
         let end = if is_here { here.1 } else { found.events.len() };
         let batch = &found.events[done..end.min(done + most)];
         let (gaps, before) = member.tell_before(behind, batch, open);
-        let cast = member.cast_past(behind, &batch[..before], stats);
+        let cast = member.cast_past(behind, &found.events, done..done + before, stats);
         // An empty segment is work, too.
         let mut looked_at = entered + told + gaps + before.max(1);
         let done = done + cast;

@@ -1,6 +1,6 @@
 //! What becomes of the events that a slow session has missed, by the policies of its subscriptions.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
 
@@ -9,6 +9,7 @@ use crate::{
     delivery::{
         dialect::Skipped,
         replay::{Behind, Fate},
+        view::Views,
     },
     router::log::LogEvent,
     stats::Stats,
@@ -42,24 +43,27 @@ impl Members {
 }
 
 impl Member {
-    /// Queues what the session wants of these, or keeps it. Gives how many are done with.
+    /// Queues what the session wants of a range of these, or keeps it. Gives how many are done with.
     pub(super) fn cast_past(
         &self,
         behind: &mut Behind,
         events: &[LogEvent],
+        range: Range<usize>,
         stats: &Arc<Stats>,
     ) -> usize {
-        for (done, event) in events.iter().enumerate() {
+        for (done, at) in range.clone().enumerate() {
+            let event = &events[at];
             let seq = event.sequenced.seq;
             match behind.fate(&event.sequenced.event, seq) {
                 Fate::Pass => {}
-                Fate::Send => {
+                Fate::Send(views) => {
+                    let shown = self.first_frame(events, at, views, true, stats);
+                    let Some((first, rest)) = shown else { continue };
                     // Whatever is sent stands behind all that came before it.
-                    if !self.send_kept(behind)
-                        || self.wire.push(self.frame(event, true, stats)).is_err()
-                    {
+                    if !self.send_kept(behind) || self.wire.push(first).is_err() {
                         return done;
                     }
+                    self.show_rest(events, at, rest, true, stats);
                 }
                 Fate::Keep(slots) => {
                     while behind.kept.as_ref().is_some_and(|kept| kept.is_full(KEPT_BYTES)) {
@@ -67,12 +71,15 @@ impl Member {
                             return done;
                         }
                     }
-                    let frame = self.frame(event, true, stats);
-                    behind.keep(seq, frame, event.cursor(), slots, stats);
+                    // Only the native protocol has policies, and one view.
+                    let views = Views::default();
+                    if let Some((frame, _)) = self.first_frame(events, at, views, true, stats) {
+                        behind.keep(seq, frame, event.cursor(), slots, stats);
+                    }
                 }
             }
         }
-        events.len()
+        range.len()
     }
 
     /// Queues all that is kept. Gives whether all of it found room.

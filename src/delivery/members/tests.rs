@@ -19,6 +19,7 @@ use crate::{
         subscription::{Change, Users},
     },
     event::{Address, Event, EventId, Keys, SequencedEvent},
+    official::Info,
     router::{
         ledger::Gap,
         log::{Heads, LogEvent, NewSegment, Notice},
@@ -28,6 +29,7 @@ use crate::{
     stats::Stats,
     store::{self, StoreError},
     testing::{Probe, ProbeHandle, Records, recorded_log},
+    whitelist::{Listing, Whitelist},
 };
 
 const FILLS: Topic = Topic::new("fills");
@@ -132,13 +134,25 @@ impl Scene {
         let (logger, records) = recorded_log();
         let mut config = Config::default();
         (config.http.workers, config.session.max_replays) = (1, 1);
+        let config = Arc::new(LiveConfig::new(config));
+        let listing = Listing::unchanging(Whitelist::all());
+        let info = Info::new(
+            store.clone(),
+            log.clone(),
+            config.clone(),
+            listing.clone(),
+            stats.clone(),
+            logger.clone(),
+        );
         let casting = Arc::new(Casting {
             log: log.clone(),
             readers: Arc::new(Readers::default()),
             sessions: SessionSet::new(stats.clone()),
             pages: Pages::new(store, log.clone(), keys, vec![], stats.clone()),
             stats,
-            config: Arc::new(LiveConfig::new(config)),
+            config,
+            info: Arc::new(info),
+            listing,
             topics: vec![FILLS],
             logger,
         });

@@ -16,7 +16,8 @@ use crate::{
     delivery::{
         index::{Index, Interest},
         policy::Policy,
-        subscription::{Change, ChangeKind, Subscription, Subscriptions},
+        subscription::{Change, ChangeKind, Subscription, Subscriptions, Wanted},
+        view::Views,
     },
     event::{Cursor, Event, Timestamp, Topic, position_of},
     router::{gaps::OpenGaps, log::LogEvent},
@@ -50,7 +51,7 @@ pub enum Waits {
 pub enum Fate {
     /// No subscription wants it.
     Pass,
-    Send,
+    Send(Views),
     /// Only the newest of these values are sent.
     Keep(Vec<Slot>),
 }
@@ -183,10 +184,11 @@ impl Behind {
         for change in begin {
             let Some(begins) = &change.begins else { continue };
             let positions = &mut self.cursor.positions;
-            match begins.position(change.topic) {
-                None => positions.retain(|(topic, _)| *topic != change.topic),
+            match begins.position(change.wanted.topic) {
+                None => positions.retain(|(topic, _)| *topic != change.wanted.topic),
                 Some(named) => {
-                    let known = positions.iter_mut().find(|(topic, _)| *topic == change.topic);
+                    let known =
+                        positions.iter_mut().find(|(topic, _)| *topic == change.wanted.topic);
                     known.into_iter().for_each(|(_, position)| *position = named.min(*position));
                 }
             }
@@ -199,7 +201,7 @@ impl Behind {
             let asked = change.begins.is_some();
             Want { begins: seq, asked, special: None }
         });
-        if !change.policy.is_default() {
+        if !change.wanted.policy.is_default() {
             let mut all = all.iter();
             let found = all.find(|(_, subscription)| subscription.key == change.key);
             want.special = found.and_then(|(id, subscription)| Special::of(id, subscription));
@@ -333,22 +335,32 @@ impl Behind {
     pub fn fate(&mut self, event: &Event, seq: u64) -> Fate {
         let Some(wants) = &self.wants else { return Fate::Pass };
         wants.interested(event, &mut self.matching);
-        let mut slots = Vec::new();
-        for key in self.matching.iter().map(|one| one.session() as u32) {
+        let (mut slots, mut views, mut all) = (Vec::new(), Views::NONE, Views::NONE);
+        for one in &self.matching {
+            let key = one.session() as u32;
             let want = self.begins.get(&key);
             if want.is_some_and(|want| seq <= want.begins) {
                 continue;
             }
             let special = want.filter(|want| self.cause == Cause::Slow && !want.asked);
             let special = special.and_then(|want| want.special.as_ref());
-            let Some(Policy::Conflate(by)) = special.map(|special| special.policy) else {
-                return Fate::Send;
+            all = all.and(one.views());
+            let value = match special.map(|special| special.policy) {
+                // What has no value is like nothing else.
+                Some(Policy::Conflate(by)) => by.value(event),
+                _ => None,
             };
-            // What has no value is like nothing else.
-            let Some(value) = by.value(event) else { return Fate::Send };
-            slots.push((key, value));
+            match value {
+                Some(value) => slots.push((key, value)),
+                None => views = views.and(one.views()),
+            }
         }
-        if slots.is_empty() { Fate::Pass } else { Fate::Keep(slots) }
+        match (views.is_empty(), slots.is_empty()) {
+            // What one gets the others need not keep.
+            (false, _) => Fate::Send(all),
+            (true, true) => Fate::Pass,
+            (true, false) => Fate::Keep(slots),
+        }
     }
 
     /// Keeps an event until something newer comes in its place.
@@ -375,7 +387,7 @@ impl Behind {
 
 impl Special {
     fn of(id: &str, subscription: &Subscription) -> Option<Box<Self>> {
-        let Subscription { policy, topic, .. } = *subscription;
+        let Wanted { policy, topic, .. } = subscription.wanted;
         (!policy.is_default()).then(|| Box::new(Self { policy, topic, id: id.into() }))
     }
 }

@@ -16,5 +16,5 @@ pub use self::{
     behind::{Behind, Cause, Fate, Place, Waits},
     heard::Heard,
     pages::{KeysOf, Page, Pages},
-    start::{ResumeError, Since, Start, Wanted},
+    start::{ResumeError, Since, Start},
 };

@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 
 use super::start::SEARCHES;
 use crate::{
-    event::{Event, Keys, Topic},
+    event::{Event, Keys, SequencedEvent, Topic},
     router::log::{Heads, Log, LogEvent},
     stats::Stats,
     store::{Arrivals, EarlierRun, EventStore, StoreError},
@@ -26,6 +26,9 @@ use crate::{
 
 /// Events of one page: about a megabyte at real sizes.
 const PAGE_EVENTS: usize = 512;
+
+/// Of one that would end within a block, at most.
+const MAX_PAGE_EVENTS: usize = 16 * PAGE_EVENTS;
 
 /// Most bytes of pages that are kept for others; those that a session reads from stay until it has.
 const MAX_BYTES: usize = 32 << 20;
@@ -162,10 +165,9 @@ impl Pages {
         // stored, or was given up and comes with other numbers.
         let state = self.log.state();
         let known = state.committed_seq.max(state.left_seq);
-        let arrivals = self.store.arrivals(after, PAGE_EVENTS).await?;
+        let (arrivals, is_full) = self.arrivals(after).await?;
         self.note_deleted(arrivals.deleted_seq);
         let last = arrivals.events.last().map_or(after, |last| last.seq);
-        let is_full = arrivals.events.len() >= PAGE_EVENTS;
         let through = if is_full { last } else { last.max(known) };
         let page = Arc::new(Page::new(after, through, arrivals, &self.log.heads(), self.keys));
         self.stats.sessions.replay_pages.add(1);
@@ -174,10 +176,32 @@ impl Pages {
         Ok(page)
     }
 
+    /// What follows `after`, whole blocks of it, and whether there may be more.
+    async fn arrivals(&self, after: u64) -> Result<(Arrivals, bool), StoreError> {
+        let mut most = PAGE_EVENTS;
+        loop {
+            let mut arrivals = self.store.arrivals(after, most).await?;
+            let is_full = arrivals.events.len() >= most;
+            if !is_full || end_with_block(&mut arrivals.events) || most >= MAX_PAGE_EVENTS {
+                return Ok((arrivals, is_full));
+            }
+            most *= 4;
+        }
+    }
+
     fn shelf(&self) -> MutexGuard<'_, Shelf> {
         // Every change is complete before a panic could happen.
         self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Leaves the last block out, of which more may follow: some frames show events of a block together. Gives
+/// whether anything is left; else nothing has changed.
+fn end_with_block(events: &mut Vec<SequencedEvent>) -> bool {
+    let block = |row: &SequencedEvent| (row.event.id.topic, row.event.id.position);
+    let last = events.last().map(block);
+    let end = events.iter().rposition(|row| Some(block(row)) != last);
+    end.inspect(|end| events.truncate(end + 1)).is_some()
 }
 
 impl Page {

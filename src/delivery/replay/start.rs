@@ -4,16 +4,13 @@
 //! which nothing is missing, or refused with the reason; a session looks for one place at a time, few
 //! of all sessions do, and none looks or waits without end.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio::{sync::SemaphorePermit, time::timeout};
 
 use super::Pages;
 use crate::{
-    delivery::{
-        policy::Policy,
-        subscription::{Conditions, Users},
-    },
+    delivery::subscription::{Users, Wanted},
     event::{Cursor, Event, Timestamp, Topic},
     router::log::Heads,
     stats::Gauge,
@@ -46,16 +43,6 @@ pub enum Since {
     Last(usize),
     Block(u64),
     Time(Timestamp),
-}
-
-/// What is subscribed to.
-#[derive(Clone, Debug)]
-pub struct Wanted {
-    pub topic: Topic,
-    pub users: Users,
-    pub conditions: Option<Arc<Conditions>>,
-    pub policy: Policy,
-    pub linger_ms: u16,
 }
 
 /// Where a subscription begins.

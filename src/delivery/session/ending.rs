@@ -18,7 +18,7 @@ impl Session {
         }
         self.closing = true;
         // Its own farewell is waited for, whatever kept us from listening.
-        (self.full, self.resuming) = (false, false);
+        (self.full, self.resuming, self.unheard) = (false, false, None);
         self.wire.listen(true);
         self.seat.leave();
         let stats = &self.casting.stats.sessions;
@@ -38,6 +38,7 @@ impl Session {
             | CloseReason::Internal
             | CloseReason::Missed
             | CloseReason::TooMany
+            | CloseReason::Idle
             | CloseReason::Client(_) => {}
         }
         reason.log(self.wire.client(), &self.casting.logger);

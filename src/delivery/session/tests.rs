@@ -10,15 +10,18 @@ use tokio::net::TcpStream;
 
 use super::*;
 use crate::{
+    client::Client,
     config::{LiveConfig, SessionConfig, StoreConfig},
-    delivery::{client::Client, replay::Pages, set::SessionSet},
+    delivery::{replay::Pages, set::SessionSet},
     event::{Keys, Topic},
+    official::Info,
     router::{
         log::{Heads, Log},
         readers::Readers,
     },
     stats::Stats,
     store,
+    whitelist::{Listing, Whitelist},
 };
 
 /// A ping of a client, with the longest payload that there is.
@@ -44,15 +47,28 @@ impl Flooded {
         let store = store::open(&url, &StoreConfig::default()).await.unwrap();
         let (stats, log) = (Arc::new(Stats::default()), Log::new(1 << 30, 1, Heads::default()));
         let config = Config { session, ..Config::default() };
+        let live = Arc::new(LiveConfig::new(config.clone()));
+        let logger = Logger::root(Discard, o!());
+        let listing = Listing::unchanging(Whitelist::all());
+        let info = Info::new(
+            store.clone(),
+            log.clone(),
+            live.clone(),
+            listing.clone(),
+            stats.clone(),
+            logger.clone(),
+        );
         let casting = Arc::new(Casting {
             log: log.clone(),
             readers: Arc::new(Readers::default()),
             sessions: SessionSet::new(stats.clone()),
             pages: Pages::new(store, log, |_, _| Keys::default(), vec![], stats.clone()),
             stats: stats.clone(),
-            config: Arc::new(LiveConfig::new(config.clone())),
+            config: live,
+            info: Arc::new(info),
+            listing,
             topics: vec![Topic::new("fills")],
-            logger: Logger::root(Discard, o!()),
+            logger,
         });
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         SockRef::from(&listener).set_recv_buffer_size(400 << 10).unwrap();

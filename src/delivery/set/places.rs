@@ -9,11 +9,9 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 use tokio::time::Instant;
 
 use crate::{
+    client::Client,
     config::SessionConfig,
-    delivery::{
-        client::Client,
-        rate::{Allowances, Recovering, SharedAllowances},
-    },
+    delivery::rate::{Allowances, Recovering, SharedAllowances},
     stats::{Counter, Refusals},
 };
 

@@ -12,13 +12,12 @@ use actix_web::{HttpRequest, HttpResponse, http::header};
 pub use self::{poll::poll, sse::stream};
 use super::{ApiState, error::ApiError, params::Params};
 use crate::{
+    client::Client,
     delivery::{
-        client::Client,
         feed::{FeedError, Feeds},
         peer::Peer,
-        policy::Policy,
-        replay::{ResumeError, Since, Wanted},
-        subscription::{Conditions, KEYS, MAX_VALUE_BYTES, Users},
+        replay::{ResumeError, Since},
+        subscription::{Conditions, KEYS, MAX_VALUE_BYTES, Users, Wanted},
     },
     event::{Address, Cursor, Topic},
 };
@@ -61,7 +60,7 @@ impl Asked {
             .into_iter()
             .map(|topic| {
                 let (users, conditions) = (users.clone(), conditions.clone());
-                Wanted { topic, users, conditions, policy: Policy::default(), linger_ms: 0 }
+                Wanted { conditions, ..Wanted::new(topic, users) }
             })
             .collect();
         Self { wanted, from: cursor.unwrap_or(Since::Now) }

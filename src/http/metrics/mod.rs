@@ -7,6 +7,7 @@
 //! with `limit`.
 
 mod keeping;
+mod official;
 mod process;
 mod sessions;
 mod stages;
@@ -74,6 +75,7 @@ pub fn page(metrics: &Metrics, now: Timestamp) -> String {
     keeping::mirror(&mut page, metrics);
     sessions::sessions(&mut page, metrics);
     sessions::commands(&mut page, metrics);
+    official::info(&mut page, metrics);
     process::process(&mut page);
     page.finish()
 }

@@ -83,6 +83,7 @@ pub fn sessions(page: &mut Page, metrics: &Metrics) {
         ("ping_timeout", "4009", &endings.ping_timeout),
         ("missed", "4010", &endings.missed),
         ("too_many", "4011", &endings.too_many),
+        ("idle", "1000", &endings.idle),
         ("client", "", &endings.client),
         ("lost", "", &endings.lost),
     ] {

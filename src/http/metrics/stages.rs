@@ -9,7 +9,7 @@ use crate::{
     http::{health, older::highest_block},
     router::ledger::{MAX_OPEN_GAPS, MAX_REMEMBERED},
     stats::{Counter, StreamStats},
-    whitelist::SourceState,
+    whitelist::{MAX_ADDITIONS, SourceState},
 };
 
 /// Picks a counter of a stream.
@@ -172,6 +172,27 @@ pub fn whitelist(page: &mut Page, metrics: &Metrics) {
         "nodecast_whitelist_skipped",
         "Members of a source that are no addresses.",
         &|source| source.skipped as f64,
+    );
+    let clients = &state.stats.official;
+    page.counter(
+        "nodecast_whitelist_added_users_total",
+        "Users whom clients have added by subscribing to them, where official.unlisted lets them.",
+        &clients.added_users,
+    );
+    page.gauge(
+        "nodecast_whitelist_additions",
+        "Additions by clients that are made or wait for their turn.",
+        clients.additions.get(),
+    );
+    page.gauge(
+        "nodecast_whitelist_additions_limit",
+        "Bound of it, above which they are refused.",
+        MAX_ADDITIONS,
+    );
+    page.counter(
+        "nodecast_whitelist_additions_refused_total",
+        "Additions by clients that found too many waiting.",
+        &clients.refused_additions,
     );
 }
 

@@ -165,7 +165,7 @@ const FILLS: [(&str, &str); 4] = [
 
 /// Keys that bound one line, frame, read or request, and nothing that fills: how often they were met
 /// is a counter, or an answer to who asked.
-const OF_ONE: [&str; 15] = [
+const OF_ONE: [&str; 16] = [
     "session.max_users_per_subscription",
     "session.max_per_address",
     "session.max_per_identity",
@@ -177,6 +177,7 @@ const OF_ONE: [&str; 15] = [
     "http.max_body_bytes",
     "http.max_page_size",
     "http.max_limit",
+    "official.max_rows",
     "session.send_buffer_bytes",
     "session.max_frame_bytes",
     "session.compress_min_bytes",

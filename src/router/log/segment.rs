@@ -19,15 +19,22 @@ use crate::{
 
 /// How many encodings of an event are kept: of a dialect one for live events, and one for those from the
 /// past where they differ.
-pub const ENCODINGS: usize = 5;
+pub const ENCODINGS: usize = EVERYDAY + RARE;
+
+/// Of these each event has a place.
+pub const EVERYDAY: usize = 5;
+
+/// The others share one, that of a dialect which shows an event in several ways: most logs have none of them.
+const RARE: usize = 5;
 
 /// An event in the log, with its frames: encoded once per dialect and shared by all sessions.
 pub struct LogEvent {
     pub sequenced: SequencedEvent,
     /// Shared by the events of a batch.
     heads: Arc<Heads>,
-    frames: [OnceLock<Bytes>; ENCODINGS],
-    /// The same, compressed. Most logs have none: they are not where every event would pay for them.
+    frames: [OnceLock<Bytes>; EVERYDAY],
+    rare: OnceLock<Box<[OnceLock<Bytes>; RARE]>>,
+    /// All of them, compressed. Most logs have none: they are not where every event would pay for them.
     packed: OnceLock<Box<Packed>>,
 }
 
@@ -36,7 +43,8 @@ type Packed = [OnceLock<Option<Bytes>>; ENCODINGS];
 
 impl LogEvent {
     pub fn new(sequenced: SequencedEvent, heads: Arc<Heads>) -> Self {
-        Self { sequenced, heads, frames: Default::default(), packed: OnceLock::new() }
+        let (frames, rare, packed) = (Default::default(), OnceLock::new(), OnceLock::new());
+        Self { sequenced, heads, frames, rare, packed }
     }
 
     /// "Delivered up to this event."
@@ -55,7 +63,11 @@ impl LogEvent {
     /// # Panics
     /// When `encoding` is not below [`ENCODINGS`].
     pub fn frame(&self, encoding: usize, encode: impl FnOnce(&Self) -> Bytes) -> Bytes {
-        self.frames[encoding].get_or_init(|| encode(self)).clone()
+        let frame = match encoding.checked_sub(EVERYDAY) {
+            None => &self.frames[encoding],
+            Some(rare) => &self.rare.get_or_init(Box::default)[rare],
+        };
+        frame.get_or_init(|| encode(self)).clone()
     }
 
     /// Gives that frame compressed, which is done by the first who asks; `None` when it does not get

@@ -25,6 +25,9 @@ pub const TOPIC: Topic = Topic::new("fills");
 /// What filters may ask a fill for.
 const KEYS: [&str; 3] = ["coin", "side", "dir"];
 
+/// Names the TWAP order that a fill is a slice of; `null` in all others.
+const TWAP: &str = "twapId";
+
 /// Place of the fill in `["0x..",{`, counted from the `[`.
 const COMPACT_BODY: usize = 2 + Address::TEXT_LEN + 2;
 
@@ -58,14 +61,28 @@ fn any_pair(line: &[u8], text: &[u8]) -> Option<(Address, Range<usize>)> {
     data.get().starts_with('{').then(|| (user, place_in(line, data.get())))
 }
 
-/// Reads the keys of a fill and proves that its whole body is valid JSON.
+/// Reads the keys of a fill and proves that its whole body is valid JSON. A slice of a TWAP has the key
+/// `type` besides: the very name `twapId` in its body.
 pub fn read_keys(body: &[u8]) -> Result<Keys, serde_json::Error> {
-    let values = members(utf8(body)?, KEYS)?;
+    let text = utf8(body)?;
+    let [coin, side, dir] = KEYS;
+    let [values @ .., twap] = members(text, [coin, side, dir, TWAP])?;
     let places = KEYS.into_iter().zip(values).filter_map(|(name, value)| {
         let at = place_in(body, text_of(value?)?);
         Some((name, at.start as u32..at.end as u32))
     });
-    Ok(Keys::new(places))
+    let kind = twap.filter(|value| value.get() != "null").and_then(|value| {
+        let at = name_before(text, place_in(body, value.get()).start)?;
+        Some(("type", at.start as u32..at.end as u32))
+    });
+    Ok(Keys::new(places.chain(kind)))
+}
+
+/// The place of the name `twapId` in front of its value. `None` when it is written with escapes.
+fn name_before(text: &str, value: usize) -> Option<Range<usize>> {
+    let before = text[..value].trim_end().strip_suffix(':')?.trim_end().strip_suffix('"')?;
+    let start = before.strip_suffix(TWAP)?.len();
+    Some(start..before.len())
 }
 
 #[cfg(test)]
@@ -138,6 +155,40 @@ mod tests {
             (name, start..start + text.len() as u32)
         });
         assert_eq!(keys, Keys::new(places));
+    }
+
+    #[test]
+    fn a_slice_of_a_twap_has_a_kind_and_no_other_fill_has_one() {
+        let kind = |body: &str| {
+            let event = crate::event::Event {
+                id: crate::event::EventId { topic: TOPIC, position: 1, index: 0, part: 0 },
+                time: crate::event::Timestamp(0),
+                user: None,
+                keys: read_keys(body.as_bytes()).unwrap(),
+                body: body.to_owned().into(),
+            };
+            event.kind().map(str::to_owned)
+        };
+
+        for slice in [
+            r#"{"coin":"BTC","twapId":1954}"#,
+            r#"{"twapId" : 0 , "coin":"twapId"}"#,
+            "{\"twapId\"\n:\t7}",
+            // The last one counts.
+            r#"{"twapId":null,"x":{"twapId":3},"twapId":4}"#,
+            r#"{"twapId":"8"}"#,
+        ] {
+            assert_eq!(kind(slice).as_deref(), Some("twapId"), "{slice}");
+        }
+        for other in [
+            r#"{"coin":"BTC"}"#,
+            r#"{"coin":"twapId","twapId":null}"#,
+            r#"{"twapId":4,"twapId":null}"#,
+            r#"{"x":{"twapId":3}}"#,
+            r#"{"twapI\u0064":3}"#,
+        ] {
+            assert_eq!(kind(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Pages of history: keyset reads that walk an index in the order of the answer.
 //!
-//! A page is a merge of branches, one per user or else one per topic. Each walks its index by
-//! position and stops at the limit, so the cost of a page does not grow with its depth.
+//! A page is a merge of branches: one per user and topic, one per user where a kind is asked for, or
+//! else one per topic. Each walks its index by position and stops at the limit, so the cost of a page
+//! grows neither with its depth nor with what else a user has. Where times are asked for, they are made
+//! positions first ([`spans`]).
 
 use std::{collections::HashSet, fmt::Write};
 
@@ -14,7 +16,12 @@ use diesel::{
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
-use super::{fault::Fault, schema::events, topics::Topics};
+use super::{
+    fault::Fault,
+    schema::events,
+    spans::{Span, spans},
+    topics::Topics,
+};
 use crate::{
     event::{Address, EventId, SequencedEvent, Timestamp},
     store::{
@@ -23,9 +30,9 @@ use crate::{
     },
 };
 
-/// Most branches of one statement. More users than this are looked for along the topics' index
-/// instead.
-const MAX_BRANCHES: usize = 200;
+/// Most branches of one statement. Users that need more than these are looked for along the topics'
+/// index instead.
+const MAX_BRANCHES: usize = 400;
 
 pub const COLUMNS: &str = "seq, position, time, idx, part, topic_id, late, user_address, body";
 
@@ -72,7 +79,8 @@ pub async fn page(
     query: &EventQuery,
 ) -> Result<Vec<SequencedEvent>, Fault> {
     let topics = Topics::load(connection).await?;
-    let Some(statement) = statement(query, &topics) else { return Ok(Vec::new()) };
+    let spans = spans(connection, query, &topics).await?;
+    let Some(statement) = statement(query, &spans) else { return Ok(Vec::new()) };
     let mut boxed: BoxedSqlQuery<'_, Pg, SqlQuery> = diesel::sql_query(statement.sql).into_boxed();
     for text in statement.binds {
         boxed = boxed.bind::<Text, _>(text);
@@ -82,46 +90,50 @@ pub async fn page(
 }
 
 /// Writes the statement of a page; `None` when nothing can match.
-pub fn statement(query: &EventQuery, topics: &Topics) -> Option<Statement> {
-    let mut topics: Vec<i16> = match query.topics.as_slice() {
-        [] => topics.iter().map(|(id, _)| id).collect(),
-        // One that has no number has no events either.
-        wanted => wanted.iter().filter_map(|topic| topics.id(*topic)).collect(),
-    };
-    topics.sort_unstable();
-    topics.dedup();
-    let (mut first, mut last) = (0, i64::MAX);
-    if let Some(positions) = &query.positions {
-        if *positions.start() > i64::MAX as u64 {
-            return None;
-        }
-        (first, last) = (clamp(*positions.start()), clamp(*positions.end()));
-    }
-    if topics.is_empty() || query.limit == 0 || first > last {
+pub fn statement(query: &EventQuery, spans: &[Span]) -> Option<Statement> {
+    if spans.is_empty() || query.limit == 0 {
         return None;
     }
     let mut statement = Statement::default();
-    if query.users.is_empty() || query.users.len() > MAX_BRANCHES {
-        for topic in topics {
+    let users: HashSet<Address> = query.users.iter().copied().collect();
+    let topics_each = if query.kind.is_some() { 1 } else { spans.len() };
+    if users.is_empty() || users.len() * topics_each > MAX_BRANCHES {
+        for span in spans {
             statement.begin_branch();
-            statement.push(format_args!("topic_id = {topic}"));
-            statement.between(first, last);
-            if !query.users.is_empty() {
-                statement.users(&query.users);
+            statement.push(format_args!("topic_id = {}", span.topic));
+            statement.between(span.first, span.last);
+            if !users.is_empty() {
+                statement.users(&users);
+            }
+            statement.of_kind(query);
+            statement.end_branch(query);
+        }
+    } else if query.kind.is_some() {
+        for user in users {
+            statement.begin_branch();
+            statement.push(format_args!("user_address = {}", literal(&user)));
+            statement.of_kind(query);
+            statement.between_all(spans);
+            if !query.topics.is_empty() {
+                // A product, as no index by topic is of use here.
+                let topics: Vec<_> = spans.iter().map(|span| span.topic.to_string()).collect();
+                statement.push(format_args!(" AND topic_id * 1 IN ({})", topics.join(", ")));
             }
             statement.end_branch(query);
         }
     } else {
-        let users: HashSet<Address> = query.users.iter().copied().collect();
         for user in users {
-            statement.begin_branch();
-            statement.push(format_args!("user_address = {}", literal(&user)));
-            statement.between(first, last);
-            if !query.topics.is_empty() {
-                let topics: Vec<_> = topics.iter().map(i16::to_string).collect();
-                statement.push(format_args!(" AND topic_id IN ({})", topics.join(", ")));
+            for span in spans {
+                statement.begin_branch();
+                // The very sum of the index.
+                let Span { topic, first, last } = span;
+                let user = literal(&user);
+                statement.push(format_args!(
+                    "user_address = {user} AND topic_id + 0::smallint = {topic}"
+                ));
+                statement.between(*first, *last);
+                statement.end_branch(query);
             }
-            statement.end_branch(query);
         }
     }
     let (limit, offset, order) = (query.limit, query.offset, order(query));
@@ -152,9 +164,13 @@ impl Statement {
     /// Adds what no index answers, the order and the limit.
     fn end_branch(&mut self, query: &EventQuery) {
         if let Some(times) = &query.times {
-            // It also spares the partitions of all other days.
+            // It also spares the partitions of all other days. What is no bound is none of the
+            // server's `bigint` either.
             let (first, last) = (times.start().0, times.end().0);
-            self.push(format_args!(" AND time >= {first} AND time <= {last}"));
+            if first > i64::MIN {
+                self.push(format_args!(" AND time >= {first}"));
+            }
+            self.push(format_args!(" AND time <= {last}"));
         }
         if query.in_order {
             // A sum, as the index by arrival gives no order and is of no use here.
@@ -175,11 +191,25 @@ impl Statement {
         self.push(format_args!(" {} LIMIT {most})", order(query)));
     }
 
+    fn of_kind(&mut self, query: &EventQuery) {
+        if let Some(kind) = query.kind {
+            // The first condition is that of the index.
+            self.text(" AND kind <> '' AND kind = ", kind.to_owned());
+        }
+    }
+
+    /// The spans differ by topic only because of the time, which is tested again on each row.
+    fn between_all(&mut self, spans: &[Span]) {
+        let first = spans.iter().map(|span| span.first).min().unwrap_or(0);
+        let last = spans.iter().map(|span| span.last).max().unwrap_or(i64::MAX);
+        self.between(first, last);
+    }
+
     fn between(&mut self, first: i64, last: i64) {
         self.push(format_args!(" AND position >= {first} AND position <= {last}"));
     }
 
-    fn users(&mut self, users: &[Address]) {
+    fn users(&mut self, users: &HashSet<Address>) {
         let users: Vec<String> = users.iter().map(literal).collect();
         self.push(format_args!(" AND user_address IN ({})", users.join(", ")));
     }

@@ -19,7 +19,7 @@ statement! {
     /// rows into a table of its own, for a fifth of the work of a row.
     Insert<'c> {
         "INSERT INTO nodecast.events \
-         (seq, position, time, idx, part, topic_id, late, user_address, body) \
+         (seq, position, time, idx, part, topic_id, late, user_address, body, kind) \
          SELECT unnest(" seq: &'c [i64] => Array<BigInt>,
         "), unnest(" position: &'c [i64] => Array<BigInt>,
         "), unnest(" time: &'c [i64] => Array<BigInt>,
@@ -28,7 +28,8 @@ statement! {
         "), unnest(" topic: &'c [i16] => Array<SmallInt>,
         "), unnest(" late: &'c [bool] => Array<Bool>,
         "), unnest(" user: &'c [Option<&'c [u8]>] => Array<Nullable<Binary>>,
-        "), unnest(" body: &'c [&'c str] => Array<Text>;
+        "), unnest(" body: &'c [&'c str] => Array<Text>,
+        "), unnest(" kind: &'c [&'c str] => Array<Text>;
         ") ON CONFLICT (topic_id, position, idx, part, time) DO NOTHING"
     }
 }
@@ -62,6 +63,8 @@ pub struct Columns<'e> {
     late: Vec<bool>,
     user: Vec<Option<&'e [u8]>>,
     body: Vec<&'e str>,
+    /// Empty: it has none.
+    kind: Vec<&'e str>,
 }
 
 impl<'e> Columns<'e> {
@@ -120,6 +123,7 @@ impl<'e> Columns<'e> {
         self.late.push(late);
         self.user.push(user.as_ref().map(|user| user.0.as_slice()));
         self.body.push(body);
+        self.kind.push(event.kind().unwrap_or_default());
         Ok(())
     }
 
@@ -192,6 +196,7 @@ impl<'e> Columns<'e> {
             late: &self.late,
             user: &self.user,
             body: &self.body,
+            kind: &self.kind,
         };
         Ok(insert.execute(&mut connection).await?)
     }

@@ -23,6 +23,7 @@ mod pending;
 mod pool;
 mod retention;
 mod schema;
+mod spans;
 mod sqlstate;
 mod state;
 mod statement;

@@ -19,6 +19,8 @@ diesel::table! {
         late -> Bool,
         user_address -> Nullable<Binary>,
         body -> Text,
+        /// Empty: it has none.
+        kind -> Text,
     }
 }
 

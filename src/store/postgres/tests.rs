@@ -2,6 +2,7 @@
 
 mod connections;
 mod gone_back;
+mod kinds;
 mod migrations;
 mod reads;
 
@@ -414,19 +415,28 @@ async fn the_older_services_table_is_a_view_and_a_name_that_is_taken_is_left_alo
 // H43
 #[actix_rt::test]
 async fn migrations_run_up_down_and_up() {
-    macro_rules! script {
-        ($name:literal) => {
-            include_str!(concat!("../../../migrations/postgres/2026-11-21-", $name))
+    macro_rules! scripts {
+        ($($name:literal)*) => {
+            [$((
+                include_str!(concat!("../../../migrations/postgres/2026-11-", $name, "/up.sql")),
+                include_str!(concat!("../../../migrations/postgres/2026-11-", $name, "/down.sql")),
+            )),*]
         };
     }
+    let scripts = scripts! {
+        "21-000000_store" "21-180000_backfills" "22-000000_arrivals" "23-000000_arrival_ranges"
+        "24-000000_kinds"
+    };
     let (_store, database) = new_store().await;
 
     database.run("DROP VIEW public.events").await;
-    database.run(script!("180000_backfills/down.sql")).await;
-    database.run(script!("000000_store/down.sql")).await;
+    for (_, down) in scripts.iter().rev() {
+        database.run(down).await;
+    }
     database.run("SELECT 1 / (to_regclass('nodecast.events') IS NULL)::int").await;
-    database.run(script!("000000_store/up.sql")).await;
-    database.run(script!("180000_backfills/up.sql")).await;
+    for (up, _) in scripts {
+        database.run(up).await;
+    }
 
     let (mut writer, _) = database.open().await.unwrap().open_writer().await.unwrap();
     Content::of(history(2, 1)).commit(1, &mut *writer).await.unwrap();
@@ -492,7 +502,7 @@ async fn a_page_of_a_day_without_statistics_is_read_in_the_order_of_the_index() 
     let query = EventQuery { after, limit: 1_000, ..EventQuery::default() };
     let plan = store.readers.read(async |connection| {
         let topics = Topics::load(connection).await?;
-        let page = history::statement(&query, &topics).unwrap();
+        let page = history::statement(&query, &spans::by_position(&query, &topics)).unwrap();
         let explain = diesel::sql_query(format!("EXPLAIN {}", page.sql));
         let plan: Vec<Plan> = explain.load(connection).await?;
         Ok(plan.into_iter().map(|row| row.line).collect::<Vec<_>>().join("\n"))

@@ -1,8 +1,9 @@
 //! Pages of history: keyset reads that walk an index in the order of the answer.
 //!
-//! A page is a merge of branches, one per user or else one per topic. Each branch walks its index
-//! by (position, seq), so SQLite merges them lazily and stops at the limit: the cost of a page
-//! does not grow with its depth. Only within one block of a topic something is sorted.
+//! A page is a merge of branches: one per user and topic, one per user where a kind is asked for, or
+//! else one per topic. Each branch walks its index by (position, seq), so SQLite merges them lazily and
+//! stops at the limit: the cost of a page grows neither with its depth nor with what else a user has.
+//! Only within one block of a topic something is sorted.
 
 use std::{collections::HashSet, fmt::Write};
 
@@ -22,9 +23,9 @@ use crate::{
     },
 };
 
-/// Most branches of one statement (SQLite allows 500). More users than this are looked for along
-/// the topics' index instead.
-const MAX_BRANCHES: usize = 200;
+/// Most branches of one statement (SQLite allows 500). Users that need more than these are looked for
+/// along the topics' index instead.
+const MAX_BRANCHES: usize = 400;
 
 #[derive(QueryableByName)]
 struct Row {
@@ -54,6 +55,7 @@ struct Row {
 pub struct Statement {
     pub sql: String,
     pub binds: Vec<String>,
+    branches: usize,
 }
 
 /// Positions of one topic, inclusive.
@@ -118,38 +120,41 @@ pub fn statement(
     statement.sql.push_str(
         "SELECT e.seq, e.topic, e.position, e.idx, e.part, e.time, e.user, e.late, e.body FROM (",
     );
-    if query.users.is_empty() || query.users.len() > MAX_BRANCHES {
-        for (ordinal, span) in spans.iter().enumerate() {
-            statement.begin_branch(ordinal, "events_identity");
-            statement.sql.push_str("topic = ?");
-            statement.binds.push(span.topic.clone());
-            statement.between(span.first, span.last);
-            if !query.users.is_empty() {
+    let users: HashSet<Address> = query.users.iter().copied().collect();
+    let topics_each = if query.kind.is_some() { 1 } else { spans.len() };
+    if users.is_empty() || users.len() * topics_each > MAX_BRANCHES {
+        for span in &spans {
+            statement.begin_branch("events_identity");
+            statement.of_topic(span);
+            if !users.is_empty() {
                 statement.sql.push_str(" AND user IN (");
-                statement.users(&query.users);
+                statement.users(&users);
                 statement.sql.push(')');
+            }
+            statement.of_kind(query);
+            statement.residual(query);
+        }
+    } else if query.kind.is_some() {
+        for user in users {
+            statement.begin_branch("events_by_kind");
+            statement.of_user(user);
+            statement.of_kind(query);
+            statement.between_all(&spans);
+            // A kind is one of a single topic: hardly a row is in vain.
+            if !query.topics.is_empty() {
+                statement.topics(&spans);
             }
             statement.residual(query);
         }
     } else {
-        // The spans differ by topic only because of the time, which is tested again on each row.
-        let first = spans.iter().map(|span| span.first).min().unwrap_or(0);
-        let last = spans.iter().map(|span| span.last).max().unwrap_or(i64::MAX);
-        let users: HashSet<Address> = query.users.iter().copied().collect();
-        for (ordinal, user) in users.into_iter().enumerate() {
-            statement.begin_branch(ordinal, "events_by_user");
-            statement.sql.push_str("user = ");
-            statement.users(&[user]);
-            statement.between(first, last);
-            if !query.topics.is_empty() {
-                statement.sql.push_str(" AND topic IN (");
-                for (ordinal, topic) in query.topics.iter().enumerate() {
-                    statement.sql.push_str(if ordinal == 0 { "?" } else { ", ?" });
-                    statement.binds.push(topic.as_str().to_owned());
-                }
-                statement.sql.push(')');
+        for user in users {
+            for span in &spans {
+                statement.begin_branch("events_by_user");
+                statement.of_user(user);
+                statement.sql.push_str(" AND ");
+                statement.of_topic(span);
+                statement.residual(query);
             }
-            statement.residual(query);
         }
     }
     let (limit, offset) = (query.limit, query.offset);
@@ -165,19 +170,54 @@ pub fn statement(
 
 impl Statement {
     /// Starts a branch. The index is named, so that a plan without it is an error and not slow.
-    fn begin_branch(&mut self, ordinal: usize, index: &str) {
-        if ordinal > 0 {
-            self.sql.push_str(" UNION ALL ");
+    fn begin_branch(&mut self, index: &str) {
+        let union = if self.branches > 0 { " UNION ALL " } else { "" };
+        self.branches += 1;
+        self.push(format_args!(
+            "{union}SELECT seq, position FROM events INDEXED BY {index} WHERE "
+        ));
+    }
+
+    fn of_topic(&mut self, span: &Span) {
+        self.sql.push_str("topic = ?");
+        self.binds.push(span.topic.clone());
+        self.between(span.first, span.last);
+    }
+
+    fn of_user(&mut self, user: Address) {
+        self.sql.push_str("user = ");
+        self.users([&user]);
+    }
+
+    fn of_kind(&mut self, query: &EventQuery) {
+        if let Some(kind) = query.kind {
+            self.sql.push_str(" AND kind = ?");
+            self.binds.push(kind.to_owned());
         }
-        self.push(format_args!("SELECT seq, position FROM events INDEXED BY {index} WHERE "));
+    }
+
+    fn topics(&mut self, spans: &[Span]) {
+        self.sql.push_str(" AND topic IN (");
+        for (ordinal, span) in spans.iter().enumerate() {
+            self.sql.push_str(if ordinal == 0 { "?" } else { ", ?" });
+            self.binds.push(span.topic.clone());
+        }
+        self.sql.push(')');
+    }
+
+    /// The spans differ by topic only because of the time, which is tested again on each row.
+    fn between_all(&mut self, spans: &[Span]) {
+        let first = spans.iter().map(|span| span.first).min().unwrap_or(0);
+        let last = spans.iter().map(|span| span.last).max().unwrap_or(i64::MAX);
+        self.between(first, last);
     }
 
     fn between(&mut self, first: i64, last: i64) {
         self.push(format_args!(" AND position >= {first} AND position <= {last}"));
     }
 
-    fn users(&mut self, users: &[Address]) {
-        for (ordinal, user) in users.iter().enumerate() {
+    fn users<'u>(&mut self, users: impl IntoIterator<Item = &'u Address>) {
+        for (ordinal, user) in users.into_iter().enumerate() {
             let text = user.to_string();
             let comma = if ordinal == 0 { "" } else { ", " };
             self.push(format_args!("{comma}x'{}'", text.trim_start_matches("0x")));

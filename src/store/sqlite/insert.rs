@@ -20,7 +20,7 @@ use crate::{
 /// The conflict is named: a `seq` that was given twice must fail and not pass for a duplicate.
 /// What is cast live can be resumed: it takes the place of a back-filled row.
 const BEFORE: &str = "INSERT INTO events \
-    (seq, topic, position, idx, part, time, user, late, body) VALUES (";
+    (seq, topic, position, idx, part, time, user, late, body, kind) VALUES (";
 const AFTER: &str = ") ON CONFLICT (topic, position, idx, part) \
     DO UPDATE SET seq = excluded.seq, late = excluded.late WHERE seq < 0";
 /// A back-filled event takes nobody's place.
@@ -37,6 +37,7 @@ struct InsertEvent<'e, const BACKFILLED: bool> {
     user: Option<&'e [u8]>,
     late: bool,
     body: &'e str,
+    kind: Option<&'e str>,
 }
 
 /// Inserts one event and gives 1, or 0 when its identity is there already.
@@ -74,6 +75,7 @@ fn row<const BACKFILLED: bool>(
         user: event.user.as_ref().map(|user| user.0.as_slice()),
         late,
         body,
+        kind: event.kind(),
     })
 }
 
@@ -106,6 +108,8 @@ impl<const BACKFILLED: bool> QueryFragment<Sqlite> for InsertEvent<'_, BACKFILLE
         out.push_bind_param::<Bool, _>(&self.late)?;
         out.push_sql(", ");
         out.push_bind_param::<Text, _>(self.body)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Nullable<Text>, _>(&self.kind)?;
         out.push_sql(if BACKFILLED { AFTER_BACKFILLED } else { AFTER });
         Ok(())
     }

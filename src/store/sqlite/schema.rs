@@ -12,6 +12,7 @@ diesel::table! {
         user -> Nullable<Binary>,
         late -> Bool,
         body -> Text,
+        kind -> Nullable<Text>,
     }
 }
 

@@ -8,6 +8,7 @@ use super::{
     super::{
         change::{ListChanged, ListMark, Since},
         list::AddressList,
+        listing::CurrentList,
         set::{Whitelist, mark_of},
         sources::{ConfigSource, FileSource, Folder, Kept, RedisSource, WhitelistError},
         status::{SourceKind, WhitelistState, WhitelistStatus},
@@ -72,13 +73,15 @@ impl WhitelistKeeper {
         let logger = logger.new(o!("actor" => "whitelist_keeper"));
         let folder = Folder::of_state(state_dir);
         let started = Timestamp::now();
-        let keeper = |sources: Sources, list, change, since, gone| {
+        let keeper = |sources: Sources, list: Whitelist, change, since, gone| {
             let state = WhitelistState { size: None, sources: Vec::new(), started };
+            let list = Arc::new(list);
             let keeper = Self {
                 config: config.clone(),
                 sources,
                 folder: folder.clone(),
-                list: Arc::new(list),
+                current: CurrentList::new(list.clone()),
+                list,
                 filters: Vec::new(),
                 listener: None,
                 untold: Some((change, Since::LastRun(since))),
@@ -87,6 +90,8 @@ impl WhitelistKeeper {
                 gone,
                 started,
                 status: Arc::new(WhitelistStatus::new(state)),
+                next_look: None,
+                looks_again: false,
                 logger: logger.clone(),
             };
             let state = keeper.state();

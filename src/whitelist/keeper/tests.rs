@@ -1,11 +1,16 @@
-use std::{fs, io::Write, time::Duration};
+use std::{
+    fs,
+    io::{self, Write},
+    path::Path,
+    time::Duration,
+};
 
 use tempfile::TempDir;
 
 use super::*;
 use crate::{
     testing::{Probe, ProbeHandle, log, until},
-    whitelist::{Verdict, file::FileStamp},
+    whitelist::{Listing, Verdict, file::FileStamp},
 };
 
 /// So long that no test waits for the timer unless it says so.
@@ -219,6 +224,27 @@ async fn the_timer_finds_what_the_watch_cannot_see() {
     replace(&path, &text_of(1..5));
 
     assert_eq!(fixture.next_list().await.size(), Some(4));
+}
+
+#[actix_rt::test]
+async fn a_user_who_is_added_for_a_client_is_listed_at_once_whatever_the_watch_and_the_timer_see() {
+    let (links, files) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (link, path) = (links.path().join("list"), files.path().join("list"));
+    fs::write(&path, text_of(1..4)).unwrap();
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let config = config(&link, NEVER);
+    let keeper = open(&config, links.path()).await.unwrap();
+    let listing = Listing::new(keeper.current(), &config, Arc::default(), log());
+    let (filter, status) = (Probe::start(), keeper.status());
+    keeper.feed(vec![filter.recipient()]).start();
+
+    let added = listing.clone().add([address(4)].into(), "ann".to_owned()).await;
+
+    assert_eq!(added, Ok(()));
+    assert_eq!((status.get().size, listing.is_listed(&address(4))), (Some(4), true));
+    // The filters were given it before anybody was told.
+    let given = filter.take().await;
+    assert_eq!(given[0].0.contains(&address(4)), Verdict::Listed);
 }
 
 #[actix_rt::test]

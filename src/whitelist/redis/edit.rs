@@ -1,4 +1,5 @@
-//! Changes a list in Redis by hand: what `nodecast whitelist add --redis` and `remove --redis` do.
+//! Changes a list in Redis: what `nodecast whitelist add --redis` and `remove --redis` do, and a client that
+//! may.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

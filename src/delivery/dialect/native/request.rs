@@ -11,12 +11,14 @@ use serde_json::value::RawValue;
 use crate::{
     delivery::{
         dialect::{
-            Past,
+            Lookup,
             object::{self, ObjectError},
         },
         policy::Policy,
-        replay::{ResumeError, Since, Wanted},
-        subscription::{Conditions, KEYS, MAX_LINGER_MS, MAX_VALUE_BYTES, SubscribeError, Users},
+        replay::{ResumeError, Since},
+        subscription::{
+            Conditions, KEYS, MAX_LINGER_MS, MAX_VALUE_BYTES, SubscribeError, Users, Wanted,
+        },
     },
     event::{Address, Cursor, Timestamp, Topic},
     store::StoreError,
@@ -41,9 +43,11 @@ pub enum Request {
         id: Box<RawValue>,
         wanted: Wanted,
     },
-    /// A subscription that begins in the past: what it wants is the next [`Past`].
+    /// A subscription that begins in the past.
     Resume {
         id: Box<RawValue>,
+        from: Since,
+        wanted: Wanted,
     },
     Unsubscribe {
         id: Box<RawValue>,
@@ -180,52 +184,54 @@ impl FrameError {
 ///
 /// # Errors
 /// None of them is to be done then.
-pub fn read(text: &str, topics: &[Topic]) -> Result<(Vec<Asked>, Vec<Past>), FrameError> {
-    let mut pasts = Vec::new();
+pub fn read(text: &str, topics: &[Topic]) -> Result<Vec<Asked>, FrameError> {
     if !text.trim_ascii_start().starts_with('[') {
-        return Ok((vec![Asked::read(text, topics, &mut pasts)], pasts));
+        return Ok(vec![Asked::read(text, topics)]);
     }
     let texts: Vec<&RawValue> = serde_json::from_str(text).map_err(ObjectError::from)?;
     if !(1..=MAX_REQUESTS).contains(&texts.len()) {
         return Err(FrameError::BadList);
     }
-    let asked: Vec<_> =
-        texts.into_iter().map(|text| Asked::read(text.get(), topics, &mut pasts)).collect();
+    let asked: Vec<_> = texts.into_iter().map(|text| Asked::read(text.get(), topics)).collect();
     // Its answer may be long, and all answers wait for their client at once.
     let of_list = |asked: &&Asked| matches!(asked.request, Ok(Request::List { .. }));
     if asked.iter().filter(of_list).count() > 1 {
         return Err(FrameError::BadList);
     }
-    Ok((asked, pasts))
+    Ok(asked)
 }
 
 impl Asked {
-    fn read(text: &str, topics: &[Topic], pasts: &mut Vec<Past>) -> Self {
+    fn read(text: &str, topics: &[Topic]) -> Self {
         let head: Head = match object::read(text.as_bytes()) {
             Ok(head) => head,
             Err(error) => return Self { id: None, request: Err(error.into()) },
         };
-        let request = Request::read(&head.kind, text, topics, pasts);
+        let request = Request::read(&head.kind, text, topics);
         Self { id: head.id.filter(|id| check_id(id).is_ok()), request }
+    }
+
+    /// What has to be looked up before it is done.
+    pub fn lookup(&self) -> Option<Lookup> {
+        match &self.request {
+            Ok(Request::Resume { from, wanted, .. }) => {
+                Some(Lookup::Place { from: from.clone(), wanted: wanted.clone() })
+            }
+            _ => None,
+        }
     }
 }
 
 impl Request {
-    fn read(
-        kind: &str,
-        text: &str,
-        topics: &[Topic],
-        pasts: &mut Vec<Past>,
-    ) -> Result<Self, FrameError> {
+    fn read(kind: &str, text: &str, topics: &[Topic]) -> Result<Self, FrameError> {
         let text = text.as_bytes();
         Ok(match kind {
             "subscribe" => {
                 let (id, from, wanted) = object::read::<Subscribe>(text)?.read(topics)?;
-                if from == Since::Now {
-                    return Ok(Self::Subscribe { id, wanted });
+                match from {
+                    Since::Now => Self::Subscribe { id, wanted },
+                    from => Self::Resume { id, from, wanted },
                 }
-                pasts.push(Past { from, wanted });
-                Self::Resume { id }
             }
             "unsubscribe" => Self::Unsubscribe { id: object::read::<Unsubscribe>(text)?.id },
             "list" => Self::List { id: object::read::<Plain>(text)?.id()? },
@@ -342,7 +348,7 @@ impl Subscribe {
                 .filter(|linger| *linger <= MAX_LINGER_MS)
                 .ok_or(FrameError::BadLinger)?,
         };
-        let wanted = Wanted { topic, users, conditions, policy, linger_ms };
+        let wanted = Wanted { conditions, policy, linger_ms, ..Wanted::new(topic, users) };
         Ok((self.id, from(self.from.as_deref(), topics)?, wanted))
     }
 }

@@ -14,7 +14,7 @@ use crate::{
         dialect::Skipped,
         frame,
         policy::Policy,
-        subscription::{Conditions, Subscription, Users},
+        subscription::{Conditions, Subscription, Users, Wanted},
     },
     event::{Address, Timestamp, Topic},
     stats::Stats,
@@ -152,15 +152,16 @@ impl Say<'_> {
 
 impl<'a> From<(&'a str, &'a Subscription)> for Listed<'a> {
     fn from((id, subscription): (&'a str, &'a Subscription)) -> Self {
-        let users = match &subscription.users {
+        let wanted = &subscription.wanted;
+        let users = match &wanted.users {
             Users::All => None,
             Users::Listed(users) => Some(users.iter().copied().collect()),
         };
-        let conditions = subscription.conditions.as_deref();
-        let Subscription { policy, linger_ms, .. } = *subscription;
+        let conditions = wanted.conditions.as_deref();
+        let Wanted { topic, policy, linger_ms, .. } = *wanted;
         // The key of a native subscription is the JSON text of its id.
         let id = serde_json::from_str(id).expect("an id was JSON when it came");
-        Self { id, topic: subscription.topic, users, conditions, policy, linger_ms }
+        Self { id, topic, users, conditions, policy, linger_ms }
     }
 }
 

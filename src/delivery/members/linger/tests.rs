@@ -14,13 +14,13 @@ use crate::{
         Casting, SessionSet,
         dialect::plain::Plain,
         outlet::{Flush, Outlet},
-        policy::Policy,
-        replay::{Pages, Wanted},
+        replay::Pages,
         session::Told,
         shard::Shard,
-        subscription::{Change, Subscriptions, Users},
+        subscription::{Change, Subscriptions, Users, Wanted},
     },
     event::{Address, Event, EventId, Keys, SequencedEvent, Timestamp, Topic},
+    official::Info,
     roll_call::RollCall,
     router::{
         log::{Heads, Log, LogEvent, NewSegment},
@@ -30,6 +30,7 @@ use crate::{
     stats::Stats,
     store,
     testing::{Probe, ProbeHandle},
+    whitelist::{Listing, Whitelist},
 };
 
 const FILLS: Topic = Topic::new("fills");
@@ -92,15 +93,28 @@ impl Scene {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", folder.path().join("events.db").display());
         let store = store::open(&url, &StoreConfig::default()).await.unwrap();
+        let config = Arc::new(LiveConfig::new(Config::default()));
+        let logger = Logger::root(Discard, o!());
+        let listing = Listing::unchanging(Whitelist::all());
+        let info = Info::new(
+            store.clone(),
+            log.clone(),
+            config.clone(),
+            listing.clone(),
+            stats.clone(),
+            logger.clone(),
+        );
         let casting = Casting {
             log: log.clone(),
             readers: Arc::default(),
             sessions: SessionSet::new(stats.clone()),
             pages: Pages::new(store, log.clone(), node::keys_of, vec![], stats.clone()),
             stats,
-            config: Arc::new(LiveConfig::new(Config::default())),
+            config,
+            info: Arc::new(info),
+            listing,
             topics: vec![FILLS],
-            logger: Logger::root(Discard, o!()),
+            logger,
         };
         let budget = Budget::new(usize::MAX, Probe::<BatchLost>::start().recipient());
         // Nothing touches the store from here on.
@@ -118,8 +132,7 @@ impl Scene {
             .iter()
             .map(|&(user, linger_ms)| {
                 let users = Users::Listed([address(user)].into());
-                let policy = Policy::default();
-                let wanted = Wanted { topic: FILLS, users, conditions: None, policy, linger_ms };
+                let wanted = Wanted { linger_ms, ..Wanted::new(FILLS, users) };
                 all.begin(&user.to_string(), wanted, &SessionConfig::default()).unwrap()
             })
             .collect();

@@ -119,3 +119,35 @@ async fn the_cursor_of_who_begins_in_the_past_names_no_block_behind_a_gap_that_h
     assert_eq!(scene.turn().1, [(1, 2)], "the gap, and `live`");
     assert_eq!(scene.members.cursor_of(1).position(FILLS), Some(FIRST_BLOCK + 2));
 }
+
+#[actix_rt::test]
+async fn a_gap_behind_the_last_event_of_a_batch_is_told_before_a_cursor_names_the_end_of_the_batch()
+{
+    // As many as one slice looks at.
+    const EVENTS: u64 = 512;
+    let mut scene = Scene::new().await;
+    scene.join(false, None);
+    let gap = gap_at(FIRST_BLOCK + EVENTS + 1);
+    scene.append_block(EVENTS as usize, vec![Notice::GapOpened(gap.clone())]);
+    while scene.turn().0 {}
+
+    scene.join_at(false, FIRST_SEQ, FIRST_BLOCK);
+    let (_, flushed) = scene.turn();
+
+    assert_eq!(scene.members.cursor_of(1).position(FILLS), Some(gap.last + 1));
+    assert_eq!(flushed, [(1, EVENTS as usize + 1)], "the events, and the gap");
+}
+
+#[actix_rt::test]
+async fn a_cursor_stands_behind_a_gap_that_was_told_though_there_is_no_room_for_what_follows() {
+    let mut scene = Scene::new().await;
+    scene.join(false, None);
+    scene.append_with(vec![Notice::GapOpened(gap_at(FIRST_BLOCK + 1))]);
+    while scene.turn().0 {}
+    scene.join_at(false, FIRST_SEQ, FIRST_BLOCK);
+    scene.pipes[1].full.set(true);
+
+    assert_eq!(scene.turn().1, [(1, 1)], "the gap");
+    let cursor = scene.members.cursor_of(1);
+    assert_eq!((cursor.seq, cursor.position(FILLS)), (FIRST_SEQ, Some(FIRST_BLOCK + 1)));
+}

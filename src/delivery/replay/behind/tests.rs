@@ -1,7 +1,10 @@
 use super::*;
 use crate::{
     config::SessionConfig,
-    delivery::{policy::Key, replay::Wanted, subscription::Users},
+    delivery::{
+        policy::Key,
+        subscription::{Users, Wanted},
+    },
 };
 
 const FILLS: Topic = Topic::new("fills");
@@ -14,8 +17,7 @@ fn cursor(seq: u64) -> Cursor {
 fn behind(policies: &[Policy], cause: Cause) -> (Behind, Subscriptions) {
     let mut all = Subscriptions::default();
     for (number, &policy) in policies.iter().enumerate() {
-        let wanted =
-            Wanted { topic: FILLS, users: Users::All, conditions: None, policy, linger_ms: 0 };
+        let wanted = Wanted { policy, ..Wanted::new(FILLS, Users::All) };
         all.begin(&number.to_string(), wanted, &SessionConfig::default()).unwrap();
     }
     let mut behind = Behind::new(Place::Seq(100), cursor(100), 0, cause);
@@ -60,7 +62,9 @@ fn the_cursor_of_who_goes_back_names_no_later_block_of_what_is_to_come() {
             .zip(begins)
             .map(|(key, (topic, positions))| {
                 let begins = Some(Cursor { positions, ..cursor(50) });
-                Change { key, topic, begins, ..fills.change(ChangeKind::Follow) }
+                let mut change = fills.change(ChangeKind::Follow);
+                change.wanted.topic = topic;
+                Change { key, begins, ..change }
             })
             .collect();
         behind.go_back(50, changes.iter(), &all);
@@ -84,12 +88,8 @@ fn the_cursor_of_who_goes_back_names_no_block_of_what_was_kept_and_those_of_who_
     behind.keep(105, Bytes::new(), at_block(105, 500), vec![(0, "BTC".into())], &Arc::default());
     behind.cursor = at_block(120, 900);
     let (_, fills) = all.iter().next().unwrap();
-    let misc = Change {
-        key: 7,
-        topic: Topic::new("misc"),
-        begins: Some(cursor(10)),
-        ..fills.change(ChangeKind::Follow)
-    };
+    let mut misc = Change { key: 7, begins: Some(cursor(10)), ..fills.change(ChangeKind::Follow) };
+    misc.wanted.topic = Topic::new("misc");
     let now = Change { key: 8, ..fills.change(ChangeKind::Follow) };
 
     behind.go_back(10, [&misc, &now].into_iter(), &all);

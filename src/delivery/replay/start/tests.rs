@@ -1,4 +1,10 @@
-use std::{collections::HashSet, sync::atomic::AtomicUsize, sync::atomic::Ordering::SeqCst};
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+};
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -72,8 +78,7 @@ fn searches() -> [Since; 4] {
 }
 
 fn wanted() -> Wanted {
-    let (topic, policy) = (Topic::new("fills"), Policy::default());
-    Wanted { topic, users: Users::All, conditions: None, policy, linger_ms: 0 }
+    Wanted::new(Topic::new("fills"), Users::All)
 }
 
 #[actix_rt::test]

@@ -64,7 +64,9 @@ fn identity(
         return None;
     }
     let stated = headers.get_all(name).last()?.as_bytes();
-    let stated = stated[..stated.len().min(MAX_IDENTITY_BYTES)].trim_ascii();
+    // Cut behind it: what is left of a longer one is never taken for a short one.
+    let stated = stated.trim_ascii();
+    let stated = &stated[..stated.len().min(MAX_IDENTITY_BYTES)];
     (!stated.is_empty()).then(|| String::from_utf8_lossy(stated).into())
 }
 
@@ -140,5 +142,7 @@ mod tests {
         assert_eq!(of("10.0.0.1", &["ann", " bob "]).as_deref(), Some("bob"));
         assert_eq!(of("10.0.0.1", &["  "]), None);
         assert_eq!(of("10.0.0.1", &[]), None);
+        let padded = format!("ann{}x", " ".repeat(MAX_IDENTITY_BYTES)).leak();
+        assert_eq!(of("10.0.0.1", &[padded]).unwrap().len(), MAX_IDENTITY_BYTES, "not ann");
     }
 }

@@ -1,0 +1,336 @@
+//! The official protocol of Hyperliquid, on `/ws`, as far as what a node writes can serve it.
+//!
+//! `{"method":"subscribe","subscription":{"type":"userFills","user":"0x.."}}`; `docs/official.md` has the whole
+//! of it, and what is more here or missing. It shares `/ws` with the older service, whose requests have no
+//! `method`.
+
+mod frames;
+mod request;
+mod say;
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use self::{
+    request::{Entry, Feed, Method, Post, Refused, Subscribe},
+    say::{Response, Say},
+};
+use super::{Aside, Desk, Dialect, Found, Later, Lookup, Shown};
+use crate::{
+    delivery::{
+        close::CloseReason, dialect::native::lag_ms, frame, subscription::SubscribeError,
+        view::View,
+    },
+    event::Cursor,
+    official::InfoError,
+    router::ledger::Gap,
+    stats::Stats,
+};
+
+/// What is spoken to who knows the official protocol only. Some of its clients complain of each message of a
+/// channel that they do not know.
+pub const PLAIN: &dyn Dialect = &Hyperliquid { is_extended: false };
+
+/// The same with our own channels, for who has used a field of ours once.
+pub const EXTENDED: &dyn Dialect = &Hyperliquid { is_extended: true };
+
+/// Longest answer to a posted request: it is one message, which is made and queued at once.
+const MAX_POSTED_BYTES: usize = 4 << 20;
+const TOO_LONG: &str = "the answer is too long for a message: ask for less, or by POST /info";
+
+struct Hyperliquid {
+    is_extended: bool,
+}
+
+/// Whether the first message of a client is of this protocol.
+pub fn is_spoken(first: &str) -> bool {
+    request::has_method(first)
+}
+
+impl Hyperliquid {
+    fn subscribe(asked: Subscribe, desk: &mut Desk<'_>) {
+        if let Err(error) = asked.check(desk) {
+            return Self::refuse(&asked, &error, desk);
+        }
+        let strangers = match asked.strangers(desk) {
+            Ok(strangers) => strangers,
+            Err(error) => return Self::refuse(&asked, &error, desk),
+        };
+        if strangers.is_empty() {
+            return Self::start(asked, desk);
+        }
+        // Nobody is listed for what its client has no room for.
+        if let Err(error) = Self::has_room(&asked, desk) {
+            return Self::refuse(&asked, &error, desk);
+        }
+        // All else follows when they are listed, so that nothing is missing between what has been and what
+        // is live.
+        let answer =
+            Box::new(move |mut found: Vec<Found>, desk: &mut Desk<'_>| match found.pop() {
+                Some(Found::Added(Err(error))) => Self::refuse(&asked, &error.into(), desk),
+                _ => Self::start(asked, desk),
+            });
+        let lookups = vec![Lookup::Add { users: strangers }];
+        desk.later = Some(Later { requests: 1, lookups, answer });
+    }
+
+    /// Whether its client may have all of it.
+    fn has_room(asked: &Subscribe, desk: &mut Desk<'_>) -> Result<(), Refused> {
+        let (mut tried, mut outcome) = (Vec::new(), Ok(()));
+        for Entry { id, wanted, .. } in asked.entries(desk.topics) {
+            if let Err(error) = desk.subscriptions.begin(&id, wanted, desk.limits) {
+                outcome = Err(error.into());
+                break;
+            }
+            tried.push(id);
+        }
+        for id in tried {
+            // Nobody has heard of it.
+            desk.subscriptions.unsubscribe(&id);
+        }
+        outcome
+    }
+
+    fn start(asked: Subscribe, desk: &mut Desk<'_>) {
+        if asked.is_extended {
+            desk.speaks = Some(EXTENDED);
+        }
+        let mut entries = VecDeque::from(asked.entries(desk.topics));
+        if !asked.needs_lookups() {
+            desk.tell(&Say::acknowledged("subscribe", &asked.text));
+            let begun = entries.drain(..).try_for_each(|entry| Self::add(entry, None, desk));
+            if let Err(error) = begun {
+                Self::take_back(&asked, &error, desk);
+            }
+            return;
+        }
+        Self::look_up(asked, entries, true, desk);
+    }
+
+    /// Goes on with the next entries when it is known where they begin. So each user has his snapshot, however
+    /// many there are, and no more of them wait for the client than one.
+    fn look_up(asked: Subscribe, left: VecDeque<Entry>, is_first: bool, desk: &mut Desk<'_>) {
+        let lookups = asked.lookups(&left);
+        let answer = Box::new(move |found, desk: &mut Desk<'_>| {
+            Self::begin(asked, left, is_first, found, desk);
+        });
+        desk.later = Some(Later { requests: 1, lookups, answer });
+    }
+
+    fn begin(
+        asked: Subscribe,
+        mut left: VecDeque<Entry>,
+        is_first: bool,
+        found: Vec<Found>,
+        desk: &mut Desk<'_>,
+    ) {
+        if is_first {
+            desk.tell(&Say::acknowledged("subscribe", &asked.text));
+        }
+        for (found, entry) in found.into_iter().zip(&mut std::iter::from_fn(|| left.pop_front())) {
+            if let Err(error) = Self::begin_one(&asked, entry, found, desk) {
+                return Self::take_back(&asked, &error, desk);
+            }
+        }
+        if !left.is_empty() {
+            Self::look_up(asked, left, false, desk);
+        }
+    }
+
+    fn begin_one(
+        asked: &Subscribe,
+        entry: Entry,
+        found: Found,
+        desk: &mut Desk<'_>,
+    ) -> Result<(), Refused> {
+        let user = entry.user;
+        match found {
+            Found::Place(start) => {
+                let start = start?;
+                let heard =
+                    asked.from.as_ref().and_then(|from| start.heard(from, entry.wanted.topic));
+                Self::add(entry, Some((start.place(), heard)), desk)
+            }
+            Found::Newest(newest) => {
+                let newest = newest?;
+                // What has begun before may not have come this far yet, and a cursor is for all.
+                let told = match desk.subscriptions.is_empty() {
+                    true => newest.cursor.clone(),
+                    false => (desk.delivered)(),
+                };
+                let told = if told.seq < newest.cursor.seq { &told } else { &newest.cursor };
+                // Behind what its client gets first.
+                Self::add(entry, Some((newest.cursor.clone(), None)), desk)?;
+                let snapshot = |user| frames::snapshot(asked.feed, user, &newest.items, told);
+                desk.replies.extend(user.map(snapshot));
+                Ok(())
+            }
+            // It is asked for before all entries.
+            Found::Added(added) => Ok(added?),
+        }
+    }
+
+    fn add(
+        Entry { id, wanted, .. }: Entry,
+        begins: Option<(Cursor, Option<u64>)>,
+        desk: &mut Desk<'_>,
+    ) -> Result<(), Refused> {
+        let mut change = desk.subscriptions.begin(&id, wanted, desk.limits)?;
+        if let Some((begins, heard)) = begins {
+            (change.begins, change.heard) = (Some(begins), heard);
+        }
+        desk.changes.push(change);
+        Ok(())
+    }
+
+    /// All of it or nothing.
+    fn take_back(asked: &Subscribe, error: &Refused, desk: &mut Desk<'_>) {
+        desk.replies.clear();
+        Self::end(asked, desk);
+        Self::refuse(asked, error, desk);
+    }
+
+    /// Gives whether there was anything to end.
+    fn end(asked: &Subscribe, desk: &mut Desk<'_>) -> bool {
+        let mut is_there = false;
+        let ids: Vec<_> = desk.subscriptions.ids_of(&asked.name).map(str::to_owned).collect();
+        for id in ids {
+            let Some(gone) = desk.subscriptions.unsubscribe(&id) else { continue };
+            is_there = true;
+            // What the same message has begun never was.
+            match desk.changes.iter().position(|change| change.key == gone.key) {
+                Some(begun) => drop(desk.changes.remove(begun)),
+                None => desk.changes.push(gone),
+            }
+        }
+        is_there
+    }
+
+    fn unsubscribe(asked: &Subscribe, desk: &mut Desk<'_>) {
+        match Self::end(asked, desk) {
+            true => desk.tell(&Say::acknowledged("unsubscribe", &asked.text)),
+            false => Self::refuse(asked, &Refused::AlreadyUnsubscribed, desk),
+        }
+    }
+
+    /// Asks for information; others need not wait for the answer.
+    fn post(Post { id, payload }: Post, desk: &mut Desk<'_>) {
+        let refused = match payload {
+            Ok(_) if desk.asides.len() >= desk.free_asides => {
+                desk.stats.official.refused_posts.add(1);
+                "too many requests are waiting for their answer".to_owned()
+            }
+            Ok(payload) => {
+                let request = payload.clone();
+                let frame = Box::new(move |answer: Result<Bytes, InfoError>| {
+                    let response = match answer {
+                        Ok(answer) if answer.len() > MAX_POSTED_BYTES => {
+                            Response::Error(TOO_LONG.to_owned())
+                        }
+                        Ok(answer) => Response::info(&payload, answer),
+                        Err(error) => Response::Error(error.to_string()),
+                    };
+                    Say::Post { id: &id, response }.frame()
+                });
+                return desk.asides.push(Aside { request, frame });
+            }
+            Err(error) => error.to_string(),
+        };
+        desk.tell(&Say::Post { id: &id, response: Response::Error(refused) });
+    }
+
+    /// A message of one of our own channels, if its client knows them.
+    fn own(&self, what: &Say<'_>) -> Option<Bytes> {
+        self.is_extended.then(|| what.frame())
+    }
+
+    fn refuse(asked: &Subscribe, error: &Refused, desk: &mut Desk<'_>) {
+        if let Refused::Limit(error) = error {
+            desk.count_refusal(error);
+        }
+        Self::fault(&error.told(&asked.text), desk);
+    }
+
+    fn fault(text: &str, desk: &mut Desk<'_>) {
+        desk.stats.sessions.bad_frames.add(1);
+        desk.tell(&Say::Error(text));
+    }
+}
+
+impl Dialect for Hyperliquid {
+    /// Of fills; those of all others are beside it, and one of them tells the two forms apart.
+    fn encoding(&self) -> usize {
+        frames::slot(if self.is_extended { frames::AGGREGATED } else { frames::FILLS })
+    }
+
+    fn slot(&self, view: View, _replayed: bool) -> usize {
+        frames::slot(view)
+    }
+
+    fn event(&self, event: Shown<'_>, _replayed: bool) -> Bytes {
+        event.event().frame(frames::slot(event.view), |_| frames::of(event))
+    }
+
+    fn greet(&self, _desk: &mut Desk<'_>) {}
+
+    fn receive(&self, text: &str, desk: &mut Desk<'_>) {
+        match request::read(text) {
+            Ok(Method::Ping) => desk.tell(&Say::Pong),
+            Ok(Method::Subscribe(asked)) => Self::subscribe(asked, desk),
+            Ok(Method::Unsubscribe(asked)) => Self::unsubscribe(&asked, desk),
+            Ok(Method::Post(post)) => Self::post(post, desk),
+            Err(fault) => Self::fault(&fault, desk),
+        }
+    }
+
+    fn meanwhile(&self, text: &str) -> Option<Bytes> {
+        matches!(request::read(text), Ok(Method::Ping)).then(|| Say::Pong.frame())
+    }
+
+    fn live(&self, cursor: &Cursor) -> Option<Bytes> {
+        let (text, seq) = (cursor.to_string(), cursor.seq);
+        self.own(&Say::Status { live: Some(true), cursor: text, seq, lag_ms: None })
+    }
+
+    fn heartbeat(&self, delivered: &Cursor, stats: &Stats) -> Option<Bytes> {
+        let (cursor, lag_ms) = (delivered.to_string(), lag_ms(stats));
+        self.own(&Say::Status { live: None, cursor, seq: delivered.seq, lag_ms })
+    }
+
+    fn closes_idle(&self) -> bool {
+        true
+    }
+
+    fn gap(&self, gap: &Gap, closed: bool) -> Option<Bytes> {
+        let (topic, from, to) = (Some(gap.topic), Some(gap.first), Some(gap.last));
+        self.own(&Say::Gap { topic, from, to, closed, cursor: None })
+    }
+
+    fn missed(&self, delivered: &Cursor) -> Option<Bytes> {
+        let cursor = Some(delivered.to_string());
+        self.own(&Say::Gap { topic: None, from: None, to: None, closed: false, cursor })
+    }
+
+    fn farewell(&self, reason: &CloseReason) -> Vec<Bytes> {
+        vec![frame::close(reason.code(), reason.text())]
+    }
+}
+
+impl Desk<'_> {
+    fn tell(&mut self, what: &Say<'_>) {
+        self.replies.push(what.frame());
+    }
+}
+
+impl From<SubscribeError> for Refused {
+    fn from(error: SubscribeError) -> Self {
+        match error {
+            SubscribeError::DuplicateId => Self::AlreadySubscribed,
+            other => Self::Limit(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

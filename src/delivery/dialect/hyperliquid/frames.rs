@@ -1,0 +1,251 @@
+//! The frames of an event, one for each channel that shows it.
+//!
+//! Invariants: a body is copied, never serialised again; what several events are put together to is told with
+//! the first of them, so once, and only where they have come together.
+
+use std::io::Write;
+
+use bytes::Bytes;
+
+use super::{Feed, Shown};
+use crate::{
+    delivery::{dialect::encode::IN_MEMORY, frame, view::View},
+    event::{Address, Cursor, Event},
+    official::{self, FILLS as FILLS_TOPIC, Fill, Funding, LedgerUpdate, Trade},
+    router::log::{ENCODINGS, EVERYDAY, LogEvent},
+};
+
+pub const FILLS: View = View::new(0);
+pub const AGGREGATED: View = View::new(1);
+/// Of fills and of misc events.
+pub const EVENTS: View = View::new(2);
+pub const TWAP: View = View::new(3);
+pub const TRADES: View = View::new(4);
+pub const FUNDINGS: View = View::new(5);
+pub const LEDGER: View = View::new(6);
+
+/// Where an event keeps the frame of a view. What is made of misc events is in the places of what is made of
+/// fills.
+pub const fn slot(view: View) -> usize {
+    EVERYDAY
+        + match view.number() {
+            number if number <= TRADES.number() => number,
+            number => number - FUNDINGS.number(),
+        }
+}
+
+const _: () = assert!(slot(TRADES) < ENCODINGS && slot(LEDGER) < slot(EVENTS));
+
+/// The frame of an event in a view; empty where that does not show it.
+pub fn of(shown: Shown<'_>) -> Bytes {
+    let entry = shown.event();
+    let event = &entry.sequenced.event;
+    let Some(user) = event.user else { return Bytes::new() };
+    let mut data = Vec::with_capacity(event.body.len() + 64);
+    let (channel, list) = match shown.view {
+        FILLS => {
+            data.extend_from_slice(&event.body);
+            (Feed::Fills { aggregate: false }.channel(), "fills")
+        }
+        AGGREGATED => {
+            let bodies = aggregated(shown);
+            if bodies.is_empty() {
+                return Bytes::new();
+            }
+            data.extend_from_slice(&bodies.join(&b','));
+            (Feed::Fills { aggregate: true }.channel(), "fills")
+        }
+        TWAP if official::push_twap_slice_fill(event, &mut data) => {
+            (Feed::TwapSliceFills.channel(), "twapSliceFills")
+        }
+        LEDGER => match LedgerUpdate::read(event) {
+            Some(update) => {
+                update.push(&mut data);
+                (Feed::LedgerUpdates.channel(), "nonFundingLedgerUpdates")
+            }
+            None => return Bytes::new(),
+        },
+        FUNDINGS => match Funding::read(event) {
+            Some(funding) => {
+                for (at, delta) in funding.deltas.iter().enumerate() {
+                    if at > 0 {
+                        data.push(b',');
+                    }
+                    delta.push_event(&funding, &mut data);
+                }
+                (Feed::Fundings.channel(), "fundings")
+            }
+            None => return Bytes::new(),
+        },
+        TRADES => return trade(shown).unwrap_or_default(),
+        EVENTS => return user_event(shown, user),
+        _ => return Bytes::new(),
+    };
+    frame::text(|out| {
+        write!(out, r#"{{"channel":"{channel}","data":{{"user":"{user}","{list}":["#)
+            .expect(IN_MEMORY);
+        out.extend_from_slice(&data);
+        out.push(b']');
+        place(entry, out);
+        out.extend_from_slice(b"}}");
+    })
+}
+
+/// What a client gets first.
+pub fn snapshot(feed: Feed, user: Address, items: &[Bytes], cursor: &Cursor) -> Bytes {
+    let (channel, list) = (feed.channel(), feed.list());
+    frame::text(|out| {
+        out.reserve(items.iter().map(|item| item.len() + 1).sum::<usize>() + 256);
+        write!(
+            out,
+            r#"{{"channel":"{channel}","data":{{"isSnapshot":true,"user":"{user}","{list}":["#
+        )
+        .expect(IN_MEMORY);
+        for (at, item) in items.iter().enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
+            out.extend_from_slice(item);
+        }
+        write!(out, r#"],"seq":{},"cursor":"{cursor}"}}}}"#, cursor.seq).expect(IN_MEMORY);
+    })
+}
+
+/// `userEvents` has a form for each kind, and no list of fundings: one message for each.
+fn user_event(shown: Shown<'_>, user: Address) -> Bytes {
+    let entry = shown.event();
+    let event = &entry.sequenced.event;
+    // Our own fields stand beside the data, in which some clients know one field only.
+    let message = |write: &dyn Fn(&mut Vec<u8>)| {
+        frame::text(|out| {
+            write!(out, r#"{{"channel":"{}","data":{{"#, Feed::Events.channel()).expect(IN_MEMORY);
+            write(out);
+            write!(out, r#"}},"user":"{user}""#).expect(IN_MEMORY);
+            place(entry, out);
+            out.push(b'}');
+        })
+    };
+    if event.id.topic == FILLS_TOPIC {
+        return message(&|out| {
+            out.extend_from_slice(br#""fills":["#);
+            out.extend_from_slice(&event.body);
+            out.push(b']');
+        });
+    }
+    if let Some(funding) = Funding::read(event) {
+        let frames = funding.deltas.iter().map(|delta| {
+            message(&|out| {
+                out.extend_from_slice(br#""funding":"#);
+                delta.push_event(&funding, out);
+            })
+        });
+        return joined(frames.collect());
+    }
+    if let Some(update) = LedgerUpdate::read(event)
+        && let Some(liquidation) = update.liquidation()
+    {
+        return message(&|out| {
+            out.extend_from_slice(br#""liquidation":"#);
+            liquidation.push(entry.sequenced.seq, user, out);
+        });
+    }
+    Bytes::new()
+}
+
+/// Several frames as one piece of bytes, which goes out as it is.
+fn joined(mut frames: Vec<Bytes>) -> Bytes {
+    match frames.len() {
+        1 => frames.remove(0),
+        _ => frames.concat().into(),
+    }
+}
+
+fn of_entry(entry: &LogEvent) -> &Event {
+    &entry.sequenced.event
+}
+
+/// The fills of one crossing order in a block as one, told with the first of them.
+fn aggregated(shown: Shown<'_>) -> Vec<Bytes> {
+    let event = &shown.event().sequenced.event;
+    let (before, behind) = block_around(shown);
+    official::aggregated_at(event, before.iter().map(of_entry), behind.iter().map(of_entry))
+}
+
+/// A trade is told with the first of its two fills.
+fn trade(shown: Shown<'_>) -> Option<Bytes> {
+    let event = &shown.event().sequenced.event;
+    let fill = Fill::read(event)?;
+    let of = fill.trade()?;
+    let (before, behind) = block_around(shown);
+    let digits = of.to_string();
+    let is_other = |entry: &&LogEvent| {
+        let event = &entry.sequenced.event;
+        // A search through the text is cheap, and a block may have thousands.
+        memchr::memmem::find(&event.body, digits.as_bytes()).is_some()
+            && Fill::read(event).is_some_and(|fill| fill.trade() == Some(of))
+    };
+    // The two stand side by side, as a rule, and are looked for there first.
+    let other = match before.last().filter(is_other) {
+        Some(_) => return None,
+        None => behind.first().filter(is_other),
+    };
+    let other = other.or_else(|| {
+        let is_first = !before.iter().any(|entry| is_other(&entry));
+        is_first.then(|| behind.iter().find(is_other)).flatten()
+    })?;
+    let other = &other.sequenced.event;
+    let trade = Trade::of(event, [other]).or_else(|| Trade::of(other, [event]))?;
+    Some(frame::text(|out| {
+        write!(out, r#"{{"channel":"{}","data":["#, Feed::Trades.channel()).expect(IN_MEMORY);
+        trade.push(out);
+        // Our own fields stand with the trade, as there is no other object.
+        out.pop();
+        place(shown.event(), out);
+        out.extend_from_slice(b"}]}");
+    }))
+}
+
+/// The other events of its block and topic that have come with it: those before it, and those behind it.
+fn block_around(shown: Shown<'_>) -> (&[LogEvent], &[LogEvent]) {
+    let id = shown.event().sequenced.event.id;
+    let is_other = |entry: &LogEvent| {
+        let other = entry.sequenced.event.id;
+        (other.topic, other.position) != (id.topic, id.position)
+    };
+    let (before, behind) = shown.events.split_at(shown.at);
+    let first = before.iter().rposition(is_other).map_or(0, |at| at + 1);
+    let end = behind.iter().position(is_other).unwrap_or(behind.len());
+    (&before[first..], &behind[1..end])
+}
+
+/// Where an event stands: what one needs to go on behind it.
+fn place(entry: &LogEvent, out: &mut Vec<u8>) {
+    let (id, seq, cursor) = (entry.sequenced.event.id, entry.sequenced.seq, entry.cursor());
+    let (block, index) = (id.position, id.index);
+    write!(out, r#","block":{block},"index":{index},"seq":{seq},"cursor":"{cursor}""#)
+        .expect(IN_MEMORY);
+}
+
+impl Feed {
+    pub fn channel(self) -> &'static str {
+        match self {
+            Self::Fills { .. } => "userFills",
+            Self::Events => "user",
+            Self::Fundings => "userFundings",
+            Self::LedgerUpdates => "userNonFundingLedgerUpdates",
+            Self::TwapSliceFills => "userTwapSliceFills",
+            Self::Trades => "trades",
+        }
+    }
+
+    /// The field of its data that has the list.
+    fn list(self) -> &'static str {
+        match self {
+            Self::Fills { .. } | Self::Events => "fills",
+            Self::Fundings => "fundings",
+            Self::LedgerUpdates => "nonFundingLedgerUpdates",
+            Self::TwapSliceFills => "twapSliceFills",
+            Self::Trades => "trades",
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! The info service: requests of the official protocol, answered from the store, and from an upstream
+//! where one is set.
+//!
+//! Place in the pipeline: beside HTTP history. `POST /info` and `post` over WebSocket ask for answers, the
+//! subscriptions of the official protocol for the snapshots that they begin with.
+//! Invariants: what stands in the store and is asked for is in the answer or behind its last time; a store
+//! or an upstream that cannot be reached is an error and never an empty answer; the memory of answers is
+//! bounded until their clients have taken them.
+
+mod answers;
+mod error;
+mod history;
+mod newest;
+mod request;
+mod upstream;
+
+#[cfg(test)]
+mod tests;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use slog::{Logger, warn};
+use tokio::{sync::Semaphore, time::timeout};
+
+use self::{
+    answers::Answers,
+    history::{Order, Rows},
+    request::{Request, What},
+    upstream::Upstream,
+};
+pub use self::{
+    answers::MAX_ANSWER_BYTES,
+    error::InfoError,
+    newest::{MAX_READS, Newest, Recent},
+    upstream::MAX_PASSING,
+};
+use crate::{
+    client::Client,
+    config::LiveConfig,
+    event::Address,
+    official::Admission,
+    router::log::Log,
+    stats::Stats,
+    store::{EventStore, StoreError},
+    whitelist::Listing,
+};
+
+/// How long a snapshot may wait for its turn: its client is heard with nothing but pings meanwhile.
+const MAX_WAIT: Duration = Duration::from_secs(10);
+
+/// The info service. One is made at the start and shared by all workers.
+pub struct Info {
+    store: Arc<dyn EventStore>,
+    log: Arc<Log>,
+    config: Arc<LiveConfig>,
+    listing: Arc<Listing>,
+    answers: Answers,
+    /// Places for snapshots that read the store.
+    reads: Semaphore,
+    stats: Arc<Stats>,
+    /// Where `official.info_upstream` names one.
+    upstream: Option<Upstream>,
+    logger: Logger,
+}
+
+impl Info {
+    pub fn new(
+        store: Arc<dyn EventStore>,
+        log: Arc<Log>,
+        config: Arc<LiveConfig>,
+        listing: Arc<Listing>,
+        stats: Arc<Stats>,
+        logger: Logger,
+    ) -> Self {
+        let url = config.get().official.info_upstream.clone();
+        let upstream = url.map(|url| Upstream::new(&url, stats.clone(), logger.clone()));
+        let (answers, reads) = (Answers::new(stats.clone()), Semaphore::new(MAX_READS));
+        Self { store, log, config, listing, answers, reads, stats, upstream, logger }
+    }
+
+    /// Answers a request: JSON, as it goes to the client.
+    ///
+    /// # Errors
+    /// With what the client is told.
+    ///
+    /// # Cancel safety
+    /// Whoever asks may go away at any moment.
+    pub async fn answer(&self, request: &[u8], client: &Client) -> Result<Bytes, InfoError> {
+        match Request::read(request)? {
+            Request::History { user, what, times, aggregate, reversed } => {
+                let rows = match what {
+                    What::Fills => Rows::Fills { aggregate },
+                    What::Fundings => Rows::FundingUpdates,
+                    What::LedgerUpdates => Rows::LedgerUpdates,
+                    What::TwapSliceFills => Rows::TwapSliceFills,
+                };
+                // Without times the newest are asked for, and nobody goes on behind them.
+                let order = match (&times, reversed) {
+                    (None, _) => Order::Newest,
+                    (Some(_), false) => Order::Forward,
+                    (Some(_), true) => Order::Backward,
+                };
+                let config = self.config.get();
+                let room = self.answers.room(config.official.max_rows, config.http.request_timeout);
+                let room = room.await?;
+                let read = history::answer(&*self.store, rows, user, times, order, room.limits());
+                let unread = |error| {
+                    warn!(self.logger, "history cannot be read"; "client" => %client, "error" => %error);
+                    InfoError::from(error)
+                };
+                let body = read.await.map_err(unread)?;
+                // What was stored while he was listed stays readable, and where it ends is empty.
+                if body == b"[]"
+                    && !self.listing.is_listed(&user)
+                    && let Admission::Refused(_) = Admission::of(&config.official, client)
+                    && !history::is_known(&*self.store, user).await.map_err(unread)?
+                {
+                    return Err(InfoError::not_listed(user));
+                }
+                Ok(room.filled(body))
+            }
+            Request::Meta(meta) => match &self.upstream {
+                Some(upstream) => upstream.meta(meta).await,
+                None => Ok(Bytes::from_static(meta.empty().as_bytes())),
+            },
+            Request::Other(kind) => match &self.upstream {
+                Some(upstream) => upstream.pass(request).await,
+                None => Err(InfoError::not_here(&kind)),
+            },
+        }
+    }
+
+    /// The newest rows of a user, of the store and of what is cast and not stored yet, and the place behind
+    /// which live ones follow.
+    ///
+    /// # Errors
+    /// Those of the store.
+    ///
+    /// # Cancel safety
+    /// Whoever asks may go away at any moment.
+    pub async fn newest(&self, of: Recent, user: Address) -> Result<Newest, StoreError> {
+        // When many clients come back at once, they wait here and not with what they have read.
+        let place = timeout(MAX_WAIT, self.reads.acquire()).await.map_err(|_| {
+            StoreError::Unavailable("too many snapshots are read: try again".to_owned())
+        })?;
+        let _place = place.expect("the semaphore is never closed");
+        let _reading = self.stats.official.snapshots.one_more();
+        let limit = self.config.get().official.snapshot_rows;
+        newest::newest(&*self.store, &self.log, of, user, limit).await
+    }
+}
