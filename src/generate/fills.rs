@@ -1,5 +1,7 @@
 //! The fills of a block: both sides of each trade, and the dust conversions of a day's first block.
 
+use std::ops::Range;
+
 use super::{
     block::Elements,
     chain::{Moment, ZERO_HASH},
@@ -75,19 +77,48 @@ pub(super) fn push_trades(moment: &mut Moment, fills: &mut Elements) {
     if moment.rng.u32(..100) >= 55 {
         return;
     }
-    for _ in 0..moment.rng.u32(1..=5) {
-        push_trade(moment, fills);
+    let mut order = Order::draw(moment);
+    push_trade(moment, fills, &order);
+    for _ in 1..moment.rng.u32(1..=5) {
+        // The rest of an order is filled by the next who offers.
+        if !moment.one_in(4) {
+            order = Order::draw(moment);
+        }
+        push_trade(moment, fills, &order);
+    }
+}
+
+/// An order that crosses, which one resting order or several fill.
+struct Order {
+    market: &'static Market,
+    number: u64,
+    user: usize,
+    buys: bool,
+    dir: &'static str,
+    /// Of its transaction.
+    hash: Vec<u8>,
+    twap: Option<u64>,
+}
+
+impl Order {
+    fn draw(moment: &mut Moment) -> Self {
+        let rng = &mut moment.rng;
+        let market = &MARKETS[rng.usize(..MARKETS.len()).min(rng.usize(..MARKETS.len()))];
+        let (user, buys) = (moment.users.draw(rng), rng.bool());
+        let (number, dir) = (rng.u64(ORDERS), direction(market.kind, buys, rng.u32(..20)));
+        let twap = moment.one_in(30).then(|| moment.rng.u64(1_700_000..1_800_000));
+        // The slices of a TWAP order belong to no transaction.
+        let hash = if twap.is_some() { ZERO_HASH.to_vec() } else { moment.hash() };
+        Self { market, number, user, buys, dir, hash, twap }
     }
 }
 
 /// What both sides of a trade share.
 struct Trade<'a> {
-    market: &'a Market,
+    order: &'a Order,
     price: i64,
     size: i64,
-    hash: &'a [u8],
     tid: u64,
-    twap: Option<u64>,
     liquidated: Option<usize>,
 }
 
@@ -95,39 +126,39 @@ struct Side {
     user: usize,
     buys: bool,
     crossed: bool,
+    dir: &'static str,
+    order: u64,
 }
 
-fn push_trade(moment: &mut Moment, fills: &mut Elements) {
-    let market = &MARKETS[moment.rng.usize(..MARKETS.len()).min(moment.rng.usize(..MARKETS.len()))];
-    let maker = moment.users.draw(&mut moment.rng);
-    let taker = moment.users.draw_other(&mut moment.rng, maker);
-    let twap = moment.one_in(30).then(|| moment.rng.u64(1_700_000..1_800_000));
-    let hash = moment.hash();
+fn push_trade(moment: &mut Moment, fills: &mut Elements, order: &Order) {
+    let Order { market, user, buys, .. } = *order;
+    let maker = moment.users.draw_other(&mut moment.rng, user);
     let trade = Trade {
-        market,
+        order,
         price: market.price + moment.rng.i64(-market.price / 50..=market.price / 50),
         size: moment.rng.i64(1..50_000),
-        // The slices of a TWAP order belong to no transaction.
-        hash: if twap.is_some() { ZERO_HASH } else { &hash },
         tid: moment.rng.u64(1..1 << 50),
-        twap,
-        liquidated: (market.kind == Perp && moment.one_in(60)).then_some(taker),
+        liquidated: (market.kind == Perp && moment.one_in(60)).then_some(user),
     };
-    let taker_buys = moment.rng.bool();
-    let taker = Side { user: taker, buys: taker_buys, crossed: true };
-    let maker = Side { user: maker, buys: !taker_buys, crossed: false };
+    let dir = direction(market.kind, !buys, moment.rng.u32(..20));
+    let resting = moment.rng.u64(ORDERS);
+    let taker = Side { user, buys, crossed: true, dir: order.dir, order: order.number };
+    let maker = Side { user: maker, buys: !buys, crossed: false, dir, order: resting };
     // The buyer stands first.
-    let sides = if taker_buys { [taker, maker] } else { [maker, taker] };
+    let sides = if buys { [taker, maker] } else { [maker, taker] };
     for side in sides {
         push_fill(moment, fills, &trade, &side);
     }
 }
 
+/// Numbers of orders.
+const ORDERS: Range<u64> = 349_000_000_000..350_000_000_000;
+
 /// Length of `["0x..",` before the body of a fill.
 const BEFORE_BODY: usize = 46;
 
 fn push_fill(moment: &mut Moment, fills: &mut Elements, trade: &Trade, side: &Side) {
-    let (market, rng) = (trade.market, &mut moment.rng);
+    let (market, rng) = (trade.order.market, &mut moment.rng);
     let out = fills.begin();
     out.extend_from_slice(b"[\"");
     out.extend_from_slice(moment.users.text(side.user));
@@ -145,16 +176,15 @@ fn push_fill(moment: &mut Moment, fills: &mut Elements, trade: &Trade, side: &Si
     push_u64(out, (moment.time_ns / 1_000_000) as u64);
     out.extend_from_slice(br#","startPosition":""#);
     push_decimal(out, rng.i64(-9_000_000..9_000_000), market.size_places);
-    let dir = direction(market.kind, side.buys, rng.u32(..20));
     out.extend_from_slice(br#"","dir":""#);
-    out.extend_from_slice(dir.as_bytes());
+    out.extend_from_slice(side.dir.as_bytes());
     out.extend_from_slice(br#"","closedPnl":""#);
-    let closes = dir.starts_with("Close");
+    let closes = side.dir.starts_with("Close");
     push_decimal(out, if closes { rng.i64(-90_000_000..90_000_000) } else { 0 }, 6);
     out.extend_from_slice(br#"","hash":""#);
-    out.extend_from_slice(trade.hash);
+    out.extend_from_slice(&trade.order.hash);
     out.extend_from_slice(br#"","oid":"#);
-    push_u64(out, rng.u64(349_000_000_000..350_000_000_000));
+    push_u64(out, side.order);
     out.extend_from_slice(if side.crossed { b",\"crossed\":true" } else { b",\"crossed\":false" });
     out.extend_from_slice(br#","fee":""#);
     // Makers are paid.
@@ -199,7 +229,7 @@ fn push_fill(moment: &mut Moment, fills: &mut Elements, trade: &Trade, side: &Si
         out.extend_from_slice(moment.users.text(rng.usize(..moment.users.len())));
         out.push(b'"');
     }
-    push_twap(out, trade.twap.filter(|_| side.crossed));
+    push_twap(out, trade.order.twap.filter(|_| side.crossed));
     fills.end();
     fills.give_inner(moment.users.address(side.user), BEFORE_BODY, 1);
 }
