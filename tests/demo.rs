@@ -113,10 +113,15 @@ fn the_printed_addresses_answer_and_ctrl_c_ends_it_equal_and_without_a_trace() {
     let older = demo.behind("  live, older     ");
     let page = demo.behind("  in a browser    ");
     let history = demo.behind("  history         ");
+    let official_live = demo.behind("  official, live  ");
+    let official = demo.behind("  official        ");
     let status = demo.behind("  status          ");
     let health = demo.behind("  health          ");
     let files = demo.behind("  files           ");
     let history = history.strip_prefix("curl '").and_then(|rest| rest.strip_suffix('\'')).unwrap();
+    let official_live = official_live.split(',').next().unwrap();
+    let (info, request) = official.strip_prefix("curl ").unwrap().split_once(" -d '").unwrap();
+    let request = request.strip_suffix('\'').unwrap();
     let [status, health] = [&status, &health].map(|line| line.strip_prefix("curl ").unwrap());
     let directory = PathBuf::from(files.strip_suffix(" (removed at the end)").unwrap());
     let page = page.split('#').next().unwrap();
@@ -130,9 +135,17 @@ fn the_printed_addresses_answer_and_ctrl_c_ends_it_equal_and_without_a_trace() {
     assert_eq!(receive_type(&mut native, "event")["topic"], "fills");
     assert_eq!(receive(&mut older)["event"], "fill");
     eventually("history", || get(history).1["events"].as_array().unwrap().len() == 3);
+    eventually("the most active user has traded", || {
+        let mut answer = ureq::post(info).send(request).unwrap();
+        !answer.body_mut().read_json::<Value>().unwrap().as_array().unwrap().is_empty()
+    });
+    let (mut official, _) = tungstenite::connect(official_live).unwrap();
+    send(&mut official, &json!({"method": "ping"}));
+    assert_eq!(receive(&mut official), json!({"channel": "pong"}));
+    drop(official);
     eventually("health", || get(health).0 == 200);
     // Our two clients and the demo's own.
-    assert_eq!(get(status).1["sessions"]["open"], 3);
+    eventually("sessions", || get(status).1["sessions"]["open"] == 3);
     demo.signal(Signal::INT);
     let (exit, verdict) = demo.end();
 

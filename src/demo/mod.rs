@@ -88,7 +88,9 @@ pub fn run(options: Options) -> anyhow::Result<bool> {
     folder.write_whitelist(users.addresses().iter().filter(|user| listed.contains(user)))?;
     let config = config(&options, &folder)?;
     let (logger, _flushed_at_exit) = logging::start(&config.log);
-    let demo = Demo { options, plan, folder, listed };
+    // The first ones trade the most.
+    let most_active = users.addresses()[0];
+    let demo = Demo { options, plan, folder, listed, most_active };
     daemon::block_on(demo.run(config, logger))
 }
 
@@ -139,6 +141,8 @@ struct Demo {
     plan: Plan,
     folder: Folder,
     listed: HashSet<Address>,
+    /// Of those who are listed.
+    most_active: Address,
 }
 
 /// The parts that live while the demo runs.
@@ -161,7 +165,9 @@ impl Demo {
             .await
             .context("the demo's own client cannot listen")?;
         let Options { blocks_per_second, users, .. } = self.options;
-        say(&screen::addresses(address, &self.folder, blocks_per_second, users))?;
+        let head =
+            screen::addresses(address, &self.folder, blocks_per_second, users, self.most_active);
+        say(&head)?;
 
         let (plan, manifest) = (self.plan.clone(), self.folder.manifest());
         let mut node = Node::start(plan, &self.folder.node(), &manifest, appended.clone())?;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{audit::Verdict, folder::Folder};
+use crate::event::Address;
 
 /// Lines of progress between two repetitions of the table's head.
 const HEAD_EVERY: u64 = 20;
@@ -41,7 +42,13 @@ pub fn say(text: &str) -> io::Result<bool> {
 }
 
 /// Where to look, ready to be pasted.
-pub fn addresses(address: SocketAddr, folder: &Folder, rate: f64, users: usize) -> String {
+pub fn addresses(
+    address: SocketAddr,
+    folder: &Folder,
+    rate: f64,
+    users: usize,
+    listed: Address,
+) -> String {
     let at = reachable(address);
     let root = folder.root().display();
     let kept = if folder.is_temporary() { "removed at the end" } else { "kept" };
@@ -54,6 +61,8 @@ It has {users} users; the events of every second one are listed: kept, stored an
   live, older     ws://{at}/ws
   in a browser    scripts/test_client.html#{at}
   history         curl 'http://{at}/v1/events?order=desc&limit=3'
+  official, live  ws://{at}/ws, as clients of the official API speak it
+  official        curl http://{at}/info -d '{{\"type\":\"userFills\",\"user\":\"{listed}\"}}'
   status          curl http://{at}/v1/status
   health          curl http://{at}/health
   files           {root} ({kept})
