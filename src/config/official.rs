@@ -9,7 +9,7 @@ use std::{
 use hyper::Uri;
 
 use super::{
-    HttpConfig,
+    HttpConfig, WhitelistConfig,
     check::Conflict,
     key::{Key, Refused},
 };
@@ -77,14 +77,34 @@ impl Default for OfficialConfig {
 }
 
 impl OfficialConfig {
-    pub(super) fn adding_conflict(&self, http: &HttpConfig) -> Option<Conflict> {
-        let nobody_can = self.unlisted == Unlisted::Add && http.identity_header.is_none();
-        nobody_can.then_some(Conflict {
-            key: "official.unlisted",
-            other: "http.identity_header",
-            rule: "only clients whom a trusted proxy names can add users: name the header, or give \
-                   \"reject\" or \"accept\"",
-        })
+    /// What keeps everybody from adding users, where that is wanted.
+    pub(super) fn adding_conflict(
+        &self,
+        http: &HttpConfig,
+        whitelist: &WhitelistConfig,
+    ) -> Option<Conflict> {
+        let is_fixed = !whitelist.addresses.is_empty()
+            && whitelist.file.is_none()
+            && whitelist.redis_url.is_none();
+        let (other, rule) = if http.identity_header.is_none() {
+            let rule = "only clients whom a trusted proxy names can add users: name the header, or give \
+                        \"reject\" or \"accept\"";
+            ("http.identity_header", rule)
+        } else if http.trusted_proxies.is_empty() {
+            let rule = "only clients whom a trusted proxy names can add users: name the proxies, or give \
+                        \"reject\" or \"accept\"";
+            ("http.trusted_proxies", rule)
+        } else if self.may_add.is_empty() {
+            ("official.may_add", "nobody may add users: name who may, or give \"reject\"")
+        } else if is_fixed {
+            let rule = "users are added to the whitelist's file, or to its key in Redis: give one of \
+                        them, or \"reject\" or \"accept\"";
+            ("whitelist.file", rule)
+        } else {
+            return None;
+        };
+        let adds = self.unlisted == Unlisted::Add;
+        adds.then_some(Conflict { key: "official.unlisted", other, rule })
     }
 
     pub(super) fn conflict(&self, listen: SocketAddr) -> Option<Conflict> {

@@ -451,6 +451,23 @@ fn every_fault_says_where_it_is_and_what_is_accepted() {
             "name the header",
         ),
         (
+            "[http]\nidentity_header = \"x-user\"\ntrusted_proxies = []\n[official]\nunlisted = \"add\"",
+            "n.toml:5:12: official.unlisted = \"add\" contradicts http.trusted_proxies = []",
+            "name the proxies",
+        ),
+        (
+            "[http]\nidentity_header = \"x-user\"\ntrusted_proxies = [\"::1\"]\n[official]\nunlisted = \"add\"",
+            "n.toml:5:12: official.unlisted = \"add\" contradicts official.may_add = [] (default)",
+            "name who may",
+        ),
+        (
+            "[http]\nidentity_header = \"x-user\"\ntrusted_proxies = [\"::1\"]\n\
+             [official]\nunlisted = \"add\"\nmay_add = [\"ann\"]\n\
+             [whitelist]\naddresses = [\"0x025a744111554e57c66ba2069a8081249fbe5e11\"]",
+            "n.toml:5:12: official.unlisted = \"add\" contradicts whitelist.file",
+            "its key in Redis",
+        ),
+        (
             "[official]\nmay_add = [\"ann\", \" bob\"]",
             "n.toml:2:19: official.may_add",
             "a list of identities",
