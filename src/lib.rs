@@ -115,6 +115,7 @@ pub mod generate;
 pub mod http;
 pub mod logging;
 pub mod mirror;
+pub mod object;
 pub mod official;
 pub mod redis_client;
 pub mod roll_call;

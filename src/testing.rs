@@ -9,6 +9,16 @@ use std::{
 
 use actix::prelude::*;
 use slog::{Discard, Drain, KV, Logger, Never, OwnedKVList, Record, Serializer, o};
+use tempfile::TempDir;
+
+use crate::{
+    config::{Config, LiveConfig, StoreConfig},
+    delivery::Foundation,
+    router::log::Log,
+    source::node,
+    store,
+    whitelist::{Listing, Whitelist},
+};
 
 /// An actor that keeps every message it gets.
 pub struct Probe<M> {
@@ -131,4 +141,23 @@ impl Drain for Records {
 pub fn recorded_log() -> (Logger, Records) {
     let records = Records::default();
     (Logger::root(records.clone(), o!()), records)
+}
+
+/// What delivery stands on: a store in a folder of its own, everybody listed, fills alone, nobody's log.
+pub async fn foundation(log: Arc<Log>) -> (Foundation, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", folder.path().join("nodecast.db").display());
+    let foundation = Foundation {
+        store: store::open(&url, &StoreConfig::default()).await.unwrap(),
+        log,
+        readers: Arc::default(),
+        config: Arc::new(LiveConfig::new(Config::default())),
+        listing: Listing::unchanging(Whitelist::all()),
+        stats: Arc::default(),
+        keys: node::keys_of,
+        earlier_runs: Vec::new(),
+        topics: vec![node::FILLS],
+        logger: self::log(),
+    };
+    (foundation, folder)
 }

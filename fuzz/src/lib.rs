@@ -268,7 +268,7 @@ fn hear(
         asides: Vec::new(),
         free_asides: 1,
     };
-    let dialect = door.settle(text);
+    let dialect = door.settle(text).unwrap_or_else(|| door.dialect());
     dialect.receive(text, &mut desk);
     let mut requests = 1;
     while let Some(later) = desk.later.take() {

@@ -50,11 +50,10 @@ use crate::{
     backfill::{BackfillCommand, Backfills},
     config::{Config, LiveConfig},
     control::{Command, ControlServer, Socket, SocketFile},
-    delivery::{self, Casting, SessionSet, drain::DrainCommand, replay::Pages},
+    delivery::{self, Casting, Foundation, SessionSet, drain::DrainCommand},
     http::{self, ApiState, Exports, metrics::Metrics},
     logging::Queued,
     mirror::MirrorWriter,
-    official::Info,
     router::log::{Heads, Log},
     source::{
         Budget, Horizon,
@@ -169,35 +168,37 @@ impl Daemon {
 
         let topics = vec![node::FILLS, node::MISC];
         let Commons { config, store, log, stats, readers, quarantine, horizon, .. } = commons;
-        let pages =
-            Pages::new(store.clone(), log.clone(), node::keys_of, earlier_runs, stats.clone());
         let (state_dir, described) = (config.state_dir.clone(), store.describe());
-        let sessions = SessionSet::new(stats.clone());
         let nodes = config.source.data_dirs.iter();
         let live = Live { config: Arc::new(LiveConfig::new(config.clone())), horizon };
         let listing_logger = logger.new(o!("component" => "whitelist"));
         let listing = Listing::new(current, &config.whitelist, stats.clone(), listing_logger);
-        let info = Arc::new(Info::new(
-            store.clone(),
-            log.clone(),
-            live.config.clone(),
-            listing.clone(),
-            stats.clone(),
-            logger.new(o!("component" => "info")),
-        ));
+        let casting = Casting::new(Foundation {
+            store: store.clone(),
+            log: log.clone(),
+            readers,
+            config: live.config.clone(),
+            listing,
+            stats: stats.clone(),
+            keys: node::keys_of,
+            earlier_runs,
+            topics: topics.clone(),
+            logger: logger.clone(),
+        });
+        let sessions = casting.sessions.clone();
         let api = Arc::new(ApiState {
             store,
             stats: stats.clone(),
-            log: log.clone(),
+            log,
             config: live.config.clone(),
             budgets: pipeline.budgets.clone(),
-            topics: topics.clone(),
+            topics,
             nodes: nodes.map(|node| node.display().to_string().into()).collect(),
             whitelist: Box::new(move || whitelist.get()),
             run,
             started,
             exports: Exports::default(),
-            info: info.clone(),
+            info: casting.info.clone(),
             logger: logger.new(o!("component" => "http")),
         });
         let metrics = metrics_listener.map(|listener| {
@@ -209,18 +210,6 @@ impl Daemon {
             let handle = server.handle();
             actix_rt::spawn(server);
             handle
-        });
-        let casting = Arc::new(Casting {
-            log,
-            readers,
-            sessions: sessions.clone(),
-            pages,
-            stats: stats.clone(),
-            config: live.config.clone(),
-            info,
-            listing,
-            topics,
-            logger: logger.new(o!("component" => "delivery")),
         });
         let door = listener.try_clone()?;
         let server = delivery::serve(listener, casting, http::routes(api))?;

@@ -33,9 +33,9 @@ pub mod view;
 
 use std::sync::Arc;
 
-use slog::Logger;
+use slog::{Logger, o};
 
-use self::replay::Pages;
+use self::replay::{KeysOf, Pages};
 pub use self::{close::CloseReason, server::serve, set::SessionSet};
 use crate::{
     config::LiveConfig,
@@ -43,6 +43,7 @@ use crate::{
     official::Info,
     router::{log::Log, readers::Readers},
     stats::Stats,
+    store::{EarlierRun, EventStore},
     whitelist::Listing,
 };
 
@@ -64,7 +65,47 @@ pub struct Casting {
     pub logger: Logger,
 }
 
+/// What delivery stands on.
+pub struct Foundation {
+    pub store: Arc<dyn EventStore>,
+    pub log: Arc<Log>,
+    pub readers: Arc<Readers>,
+    pub config: Arc<LiveConfig>,
+    pub listing: Arc<Listing>,
+    pub stats: Arc<Stats>,
+    pub keys: KeysOf,
+    /// Oldest first.
+    pub earlier_runs: Vec<EarlierRun>,
+    pub topics: Vec<Topic>,
+    pub logger: Logger,
+}
+
 impl Casting {
+    pub fn new(foundation: Foundation) -> Arc<Self> {
+        let Foundation { store, log, readers, config, listing, stats, topics, .. } = foundation;
+        let Foundation { keys, earlier_runs, logger, .. } = foundation;
+        let info = Info::new(
+            store.clone(),
+            log.clone(),
+            config.clone(),
+            listing.clone(),
+            stats.clone(),
+            logger.new(o!("component" => "info")),
+        );
+        Arc::new(Self {
+            sessions: SessionSet::new(stats.clone()),
+            pages: Pages::new(store, log.clone(), keys, earlier_runs, stats.clone()),
+            info: Arc::new(info),
+            log,
+            readers,
+            stats,
+            config,
+            listing,
+            topics,
+            logger: logger.new(o!("component" => "delivery")),
+        })
+    }
+
     /// Whether more waits for all clients together than may.
     pub fn is_too_full(&self) -> bool {
         self.waiting_bytes() > self.config.get().session.outbox_total_bytes

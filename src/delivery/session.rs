@@ -83,7 +83,7 @@ pub struct Session {
     wire: Rc<Wire>,
     door: Door,
     dialect: &'static dyn Dialect,
-    /// Whether the first frame has fixed the dialect.
+    /// Whether its client has fixed the dialect.
     settled: bool,
     /// Bytes of a frame that is not complete.
     inbound: BytesMut,
@@ -266,10 +266,12 @@ impl Session {
     }
 
     fn hear(&mut self, text: &str) -> Step {
-        if !self.settled {
+        if !self.settled
+            && let Some(dialect) = self.door.settle(text)
+        {
             self.settled = true;
-            self.dialect = self.door.settle(text);
-            self.seat.speaks(self.dialect);
+            self.dialect = dialect;
+            self.seat.speaks(dialect);
         }
         let dialect = self.dialect;
         let step = self.at_desk(|desk| dialect.receive(text, desk));

@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{Address, EventId, Topic};
 
-pub const FILLS: Topic = Topic::new("fills");
-pub const MISC: Topic = Topic::new("misc");
+// The files are those of a node, and so are the names of what is in them.
+pub use crate::source::node::{FILLS, MISC};
 
 /// All that a simulated node has written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -13,7 +13,10 @@ use futures_util::stream;
 use tokio::time::timeout;
 
 use super::{ApiState, State};
-use crate::{client::Client, official::info::InfoError};
+use crate::{
+    client::Client,
+    official::info::{InfoError, UpstreamError},
+};
 
 /// Most bytes handed to the connection at once: it keeps them until its client takes them.
 const CHUNK_BYTES: usize = 32 << 10;
@@ -23,7 +26,7 @@ pub fn info_resource() -> Resource {
 }
 
 async fn post_only() -> HttpResponse {
-    let mut response = refused(InfoError::not_posted());
+    let mut response = refused(InfoError::NotPosted);
     response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("POST"));
     response
 }
@@ -49,14 +52,11 @@ async fn info(state: State, http: HttpRequest, body: web::Payload) -> HttpRespon
 async fn read(state: &ApiState, body: web::Payload) -> Result<Bytes, InfoError> {
     let config = state.config.get();
     let (max_bytes, patience) = (config.http.max_body_bytes, config.http.request_timeout);
-    let body = timeout(patience, body.to_bytes_limited(max_bytes)).await.map_err(|_| {
-        let text = format!("the body must be here within {} ms", patience.as_millis());
-        InfoError::unread(408, text)
-    })?;
-    let body = body.map_err(|_| {
-        InfoError::unread(413, format!("the body must not be longer than {max_bytes} bytes"))
-    })?;
-    body.map_err(|_| InfoError::unread(400, "the body cannot be read".to_owned()))
+    let body = timeout(patience, body.to_bytes_limited(max_bytes))
+        .await
+        .map_err(|_| InfoError::BodyTooSlow(patience))?;
+    let body = body.map_err(|_| InfoError::BodyTooLong(max_bytes))?;
+    body.map_err(|_| InfoError::BodyUnread)
 }
 
 /// Parts of an answer. All of it at once would be copied to where the connection waits for its client,
@@ -70,19 +70,19 @@ fn chunks(body: Bytes) -> impl stream::Stream<Item = Result<Bytes, std::convert:
 
 fn refused(error: InfoError) -> HttpResponse {
     // The upstream's own are those of HTTP, too.
-    let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_GATEWAY);
     let mut response = HttpResponse::build(status);
     response.insert_header((header::CACHE_CONTROL, "no-store"));
     if status == StatusCode::SERVICE_UNAVAILABLE {
         response.insert_header((header::RETRY_AFTER, "1"));
     }
-    match error.said {
-        Some(said) => {
+    match error {
+        InfoError::Upstream(UpstreamError::Refused(said)) => {
             if let Some(kind) = said.content_type {
                 response.content_type(kind);
             }
             response.body(said.body)
         }
-        None => response.content_type("application/json").body(error.body()),
+        error => response.content_type("application/json").body(error.body()),
     }
 }

@@ -14,10 +14,8 @@ use tokio::time::timeout;
 
 use super::{ApiState, State, json};
 use crate::{
-    delivery::dialect::{
-        encode::{self, OLDER_TOPICS},
-        object,
-    },
+    delivery::dialect::encode::{self, OLDER_TOPICS},
+    object,
     store::{EventQuery, StoreError},
 };
 

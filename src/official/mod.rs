@@ -26,6 +26,7 @@ mod fill;
 mod funding;
 pub mod info;
 mod ledger;
+mod rows;
 mod text;
 mod trade;
 mod twap;
@@ -40,8 +41,9 @@ pub use self::{
     aggregate::{aggregate, aggregated_at},
     fill::{Fill, Side},
     funding::{Delta, Funding},
-    info::{Info, InfoError, Newest, Recent},
+    info::{Info, InfoError, Newest},
     ledger::{LedgerUpdate, Liquidation},
+    rows::{Asked, Rows},
     text::Text,
     trade::Trade,
     twap::push_twap_slice_fill,

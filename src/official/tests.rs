@@ -50,7 +50,7 @@ fn a_time_is_the_floor_of_the_blocks_time_in_milliseconds() {
 fn in_all_shapes(event: &Event) -> Vec<u8> {
     let mut out = Vec::new();
     push_twap_slice_fill(event, &mut out);
-    if let Some(trade) = Trade::of(event, [event]) {
+    if let Some(trade) = Trade::of(event, event) {
         trade.push(&mut out);
     }
     if let Some(funding) = Funding::read(event) {

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use super::{Fill, IN_MEMORY, fill::Side};
 use crate::event::{Address, Event};
 
-/// A trade between two users. It is told where the taker's fill is, so each one once.
+/// A trade between two users, of whom each has a fill.
 #[derive(Clone, Copy, Debug)]
 pub struct Trade<'b> {
     taker: Fill<'b>,
@@ -15,19 +15,14 @@ pub struct Trade<'b> {
 }
 
 impl<'b> Trade<'b> {
-    /// Puts a taker's fill together with the other side, which is searched among `near`.
-    ///
-    /// Nodes write the two sides of a trade one behind the other, the buyer's first, so a caller does well
-    /// to give the neighbours first; only fills of the same block are looked at. `None` for a fill that is
-    /// not a taker's, that is no trade (a dust conversion), or whose other side is not there.
-    pub fn of(taker: &'b Event, near: impl IntoIterator<Item = &'b Event>) -> Option<Self> {
+    /// Puts a taker's fill together with the maker's. `None` when they are not the two sides of one trade, such
+    /// as of a dust conversion, or not of one block.
+    pub fn of(taker: &'b Event, maker: &Event) -> Option<Self> {
         let fill = Fill::read(taker).filter(|fill| fill.crossed)?;
-        let (tid, user) = (fill.trade()?, taker.user?);
-        let maker =
-            near.into_iter().filter(|other| is_same_block(other, taker)).find_map(|other| {
-                let side = Fill::read(other)?;
-                side.is_other_side_of(&fill).then_some(other.user).flatten()
-            })?;
+        let tid = fill.trade()?;
+        let is_pair = is_same_block(taker, maker)
+            && Fill::read(maker).is_some_and(|other| other.is_other_side_of(&fill));
+        let (user, maker) = (taker.user?, maker.user.filter(|_| is_pair)?);
         let (buyer, seller) = match fill.side {
             Side::Buy => (user, maker),
             Side::Sell => (maker, user),
@@ -90,9 +85,11 @@ mod tests {
     fn a_trade_is_told_once_with_the_side_of_its_taker() {
         let block = [fill_event(5, 0, 7, FILL), fill_event(5, 1, 8, &maker())];
 
-        let trades: Vec<_> = block.iter().filter_map(|event| Trade::of(event, &block)).collect();
+        let [taker, maker] = &block;
 
-        assert_eq!(trades.len(), 1);
+        let trade = Trade::of(taker, maker).unwrap();
+
+        assert!(Trade::of(maker, taker).is_none());
         let expected = format!(
             concat!(
                 r#"{{"coin":"UNI","side":"B","px":"3.9457","sz":"3.9","hash":"0xe9ce","#,
@@ -101,7 +98,7 @@ mod tests {
             user(7),
             user(8)
         );
-        assert_eq!(written(&trades[0]), expected);
+        assert_eq!(written(&trade), expected);
     }
 
     #[test]
@@ -110,7 +107,7 @@ mod tests {
         let seller = FILL.replace("\"side\":\"B\"", "\"side\":\"A\"");
         let block = [fill_event(5, 0, 7, &buyer), fill_event(5, 1, 8, &seller)];
 
-        let trade = Trade::of(&block[1], &block).unwrap();
+        let trade = Trade::of(&block[1], &block[0]).unwrap();
 
         assert_eq!((trade.buyer, trade.seller), (user(7), user(8)));
         assert!(written(&trade).contains(r#""side":"A""#));
@@ -126,10 +123,10 @@ mod tests {
         let crossed = fill_event(5, 1, 8, &maker().replace("false", "true"));
         let odd = fill_event(5, 1, 8, "{}");
 
-        for near in [&taker, &elsewhere, &another, &of_a_coin, &same_side, &crossed, &odd] {
-            assert!(Trade::of(&taker, [near]).is_none(), "{near:?}");
+        for other in [&taker, &elsewhere, &another, &of_a_coin, &same_side, &crossed, &odd] {
+            assert!(Trade::of(&taker, other).is_none(), "{other:?}");
         }
-        assert!(Trade::of(&taker, [&odd, &another, &fill_event(5, 9, 8, &maker())]).is_some());
+        assert!(Trade::of(&taker, &fill_event(5, 9, 8, &maker())).is_some());
     }
 
     #[test]
@@ -137,6 +134,6 @@ mod tests {
         let dust = |body: &str| body.replace("868180814349127", "0");
         let block = [fill_event(5, 0, 7, &dust(FILL)), fill_event(5, 1, 8, &dust(&maker()))];
 
-        assert!(Trade::of(&block[0], &block).is_none());
+        assert!(Trade::of(&block[0], &block[1]).is_none());
     }
 }

@@ -12,7 +12,9 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-pub use self::segment::{ENCODINGS, EVERYDAY, Heads, LogEvent, NewSegment, Notice, Segment};
+pub use self::segment::{
+    ENCODINGS, EVERYDAY, Heads, LogEvent, NewSegment, Notice, Segment, block_start,
+};
 use crate::{
     event::{Cursor, EventId},
     source::Credit,

@@ -19,7 +19,7 @@ pub use self::{
     histogram::{Histogram, Observed},
     official::OfficialStats,
 };
-use crate::{router::gaps::OpenGaps, source::Stream};
+use crate::{event::Timestamp, router::gaps::OpenGaps, source::Stream};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -361,6 +361,13 @@ impl Stats {
 
     pub fn streams(&self) -> Vec<Arc<StreamStats>> {
         self.lock().clone()
+    }
+
+    /// How old the newest line of a node is: what a client has to add to its own delay. None as long as no
+    /// line was read.
+    pub fn lag_ms(&self) -> Option<u64> {
+        let newest = self.lock().iter().map(|stream| stream.last_written.get()).max()?;
+        (newest > 0).then(|| Timestamp::now().since(Timestamp(newest)).as_millis() as u64)
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<StreamStats>>> {

@@ -123,7 +123,7 @@ struct Ear {
 
 impl Ear {
     fn new(server: &Server) -> Self {
-        let mut client = crate::wire::connect_with_small_buffer(server);
+        let mut client = server.connect_small("/v1/ws");
         assert_eq!(client.json()["type"], "hello");
         Self {
             client,

@@ -17,9 +17,8 @@ use actix_http::header::HeaderName;
 use bytes::Bytes;
 use nodecast::{
     config::{Config, HttpConfig, LiveConfig, OfficialConfig, SessionConfig, StoreConfig},
-    delivery::{Casting, SessionSet, replay::Pages, serve},
+    delivery::{Casting, Foundation, SessionSet, serve},
     event::{Address, Event, EventId, SequencedEvent, Timestamp, Topic},
-    official::Info,
     router::{
         log::{Heads, Log, LogEvent, NewSegment, Notice},
         readers::Readers,
@@ -31,6 +30,7 @@ use nodecast::{
 };
 use serde_json::Value;
 use slog::{Discard, Logger, o};
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 use tokio::sync::SemaphorePermit;
 use tungstenite::{
@@ -154,29 +154,20 @@ impl Server {
         let users = CurrentList::new(Arc::new(list));
         let listing = Listing::new(users.clone(), &config.whitelist, stats.clone(), logger.clone());
         let config = Arc::new(LiveConfig::new(config));
-        let info = Info::new(
-            store.clone(),
-            log.clone(),
-            config.clone(),
-            listing.clone(),
-            stats.clone(),
-            logger.clone(),
-        );
-        let pages = Pages::new(store, log.clone(), node::keys_of, vec![EARLIER_RUN], stats.clone());
         let readers = Arc::new(Readers::default());
-        let sessions = SessionSet::new(stats.clone());
-        let casting = Arc::new(Casting {
+        let casting = Casting::new(Foundation {
+            store,
             log: log.clone(),
             readers: readers.clone(),
-            sessions: sessions.clone(),
-            pages,
-            stats: stats.clone(),
             config,
-            info: Arc::new(info),
             listing,
+            stats: stats.clone(),
+            keys: node::keys_of,
+            earlier_runs: vec![EARLIER_RUN],
             topics: vec![FILLS, MISC],
             logger,
         });
+        let sessions = casting.sessions.clone();
         let held = casting.clone();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -330,6 +321,14 @@ impl Server {
 
     pub fn connect(&self, path: &str) -> Client {
         self.connect_with(path, TcpStream::connect(self.address).unwrap())
+    }
+
+    /// A client whose socket takes hardly anything while nobody reads.
+    pub fn connect_small(&self, path: &str) -> Client {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(4 << 10).unwrap();
+        socket.connect(&self.address.into()).unwrap();
+        self.connect_with(path, socket.into())
     }
 
     pub fn connect_with(&self, path: &str, stream: TcpStream) -> Client {

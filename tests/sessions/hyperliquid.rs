@@ -4,7 +4,6 @@ use std::{iter, time::Duration};
 
 use nodecast::event::{Event, Timestamp};
 use serde_json::{Value, json};
-use socket2::{Domain, Socket, Type};
 
 use crate::harness::*;
 
@@ -74,6 +73,12 @@ impl Client {
         let frame = self.json();
         assert_eq!(frame["channel"], channel, "{frame}");
         frame["data"].clone()
+    }
+
+    /// The same, whatever else comes before it.
+    fn frame_of_ours(&mut self, channel: &str) -> Value {
+        let frame = iter::repeat_with(|| self.json()).find(|frame| frame["channel"] == channel);
+        frame.unwrap()["data"].clone()
     }
 
     fn says(&mut self, text: &str) -> Value {
@@ -222,10 +227,15 @@ fn what_is_asked_for_twice_or_not_at_all_is_answered_as_by_the_official_service(
 }
 
 #[test]
-fn the_first_message_decides_which_protocol_is_spoken() {
+fn the_first_message_of_a_protocol_decides_which_one_is_spoken() {
     let server = Server::start(|_| {});
     let (mut official, mut older) = (server.connect("/ws"), server.connect("/ws"));
 
+    for client in [&mut official, &mut older] {
+        for neither in ["no json", "[]", "{}", r#"{"method":null}"#, r#"{"type":"ping"}"#] {
+            assert!(client.says(neither)["error"].is_string(), "{neither}");
+        }
+    }
     assert_eq!(official.says(r#" {"x":1,"method":"ping"}"#), json!({"channel":"pong"}));
     older.say(r#"{"action":"subscribe","event":"fill"}"#);
     older.sync();
@@ -492,10 +502,7 @@ fn a_client_that_reads_late_gets_all_snapshots_of_its_list() {
         |block| users.iter().zip(0..).map(move |(user, at)| traded(block, at, user, "BTC", ""));
     (1..=75).for_each(|number| server.append(block(number).collect()));
     server.commit();
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.set_recv_buffer_size(4 << 10).unwrap();
-    socket.connect(&server.address.into()).unwrap();
-    let mut client = server.connect_with("/ws", socket.into());
+    let mut client = server.connect_small("/ws");
     let list = subscription("userFills", &format!(r#""users":["{}"]"#, users.join("\",\"")));
 
     client.say(&format!(r#"{{"method":"subscribe","subscription":{list}}}"#));
@@ -539,8 +546,58 @@ fn a_cursor_that_has_expired_is_refused_with_the_reason() {
     let mut client = server.connect("/ws");
     let answer = client.says(&format!(r#"{{"method":"subscribe","subscription":{asked}}}"#));
 
-    let why = "events behind this cursor have been deleted; oldest is what is still there";
-    assert_eq!(answer["data"], format!("Not subscribed, {why}: {asked}"));
+    let why = "events behind this cursor have been deleted; the oldest that there is begin behind ";
+    let text = answer["data"].as_str().unwrap();
+    let rest = text.strip_prefix(&format!("Not subscribed, {why}")).expect(text);
+    let oldest = rest.strip_suffix(&format!(": {asked}")).expect(text);
+    // It is one that can be begun at.
+    client.subscribe(&asked.replace(cursor, oldest));
+    server.append(vec![traded(4, 0, ALICE, "BTC", "")]);
+    let blocks = iter::repeat_with(|| client.json()["data"]["block"].clone());
+    assert!(blocks.take(3).any(|block| block == 4));
+}
+
+#[test]
+fn a_slow_client_that_goes_on_from_the_store_within_a_block_is_told_each_order_once() {
+    const ORDERS: u32 = 300;
+    let server = Server::start_with_log(1, |session| {
+        (session.outbox_bytes, session.send_buffer_bytes) = (64 << 10, 16 << 10);
+        session.stall_timeout = PATIENCE;
+    });
+    let mut client = server.connect_small("/ws");
+    client.subscribe(&subscription(
+        "userFills",
+        &format!(r#""user":"{ALICE}","aggregateByTime":true,"snapshot":false"#),
+    ));
+    // Each order has a fill in the first half of the block and one in the second.
+    let padding = format!(r#""padding":"{}","#, "x".repeat(1_000));
+    let fill = |block, index: u32| {
+        let body = body(&traded(block, index, ALICE, "BTC", &padding));
+        let order = format!("\"oid\":{}", index % ORDERS);
+        event(FILLS, block, index, Some(ALICE), &body.replace("\"oid\":349162667230", &order))
+    };
+    server.append((0..2 * ORDERS).map(|index| fill(1, index)).collect());
+    server.wait_until("it is slow", |stats| stats.sessions.behind.get() == 1);
+    // Memory lets go of the block.
+    for block in 2..4 {
+        server.commit();
+        server.append(vec![fill(block, 0)]);
+    }
+
+    let mut told = vec![0; ORDERS as usize];
+    loop {
+        let frame = client.frame_of_ours("userFills");
+        if frame["block"] == 3 {
+            break;
+        }
+        let fill = &frame["fills"][0];
+        if frame["block"] == 1 {
+            assert_eq!(fill["sz"], "7.8", "{fill}");
+            told[fill["oid"].as_u64().unwrap() as usize] += 1;
+        }
+    }
+    assert_eq!(told, [1; ORDERS as usize]);
+    assert!(server.stats.sessions.replay_pages.get() > 0, "the store was read");
 }
 
 #[test]

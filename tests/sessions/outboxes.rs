@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{
-    harness::{ALICE, BOB, Client, FILLS, Server, event},
-    wire::connect_with_small_buffer,
-};
+use crate::harness::{ALICE, BOB, Client, FILLS, Server, event};
 
 const EVENT_BYTES: usize = 20_000;
 const LIMIT: usize = 2 << 20;
@@ -17,7 +14,7 @@ fn long(block: u64, user: &str) -> nodecast::event::Event {
 
 /// A client that wants events of some users and reads nothing from then on.
 fn stalled(server: &Server, users: &[&str]) -> Client {
-    let mut client = connect_with_small_buffer(server);
+    let mut client = server.connect_small("/v1/ws");
     assert_eq!(client.json()["type"], "hello");
     let users = serde_json::to_string(users).unwrap();
     let ack =

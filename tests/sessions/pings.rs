@@ -2,7 +2,7 @@
 
 use std::{io::Read, thread, time::Duration};
 
-use crate::{harness::*, wire::connect_with_small_buffer};
+use crate::harness::*;
 
 const EVENTS: u64 = 100;
 
@@ -14,7 +14,7 @@ fn behind_on_a_narrow_socket(pong_timeout: Duration) -> (Server, Client) {
         session.ping_interval = Duration::from_millis(100);
         session.pong_timeout = pong_timeout;
     });
-    let mut client = connect_with_small_buffer(&server);
+    let mut client = server.connect_small("/v1/ws");
     assert_eq!(client.json()["type"], "hello");
     client.ask(r#"{"type":"subscribe","id":"a","topic":"fills"}"#);
     let body = format!(r#"{{"padding":"{}"}}"#, "x".repeat(20_000));

@@ -45,7 +45,7 @@ fn who_takes_nothing_keeps_no_place_at_the_store() {
     let workers = HttpConfig::default().workers;
     let stalled: Vec<_> = (0..workers)
         .map(|_| {
-            let mut client = crate::wire::connect_with_small_buffer(&server);
+            let mut client = server.connect_small("/v1/ws");
             assert_eq!(client.json()["type"], "hello");
             client.say(r#"{"type":"subscribe","id":"a","topic":"fills","from":"oldest"}"#);
             client

@@ -5,10 +5,7 @@ use std::time::Duration;
 use nodecast::event::Event;
 use serde_json::{Value, json};
 
-use crate::{
-    harness::{ALICE, BOB, Client, FILLS, Server, event, fill},
-    wire::connect_with_small_buffer,
-};
+use crate::harness::{ALICE, BOB, Client, FILLS, Server, event, fill};
 
 /// Some of these fill what a slow client's socket and outbox hold.
 const EVENT_BYTES: usize = 20_000;
@@ -32,7 +29,7 @@ const FOR_EVER: Duration = Duration::from_secs(3_600);
 
 /// A client that does not read on its own account, with what it has subscribed to.
 fn slow(server: &Server, subscriptions: &[Value]) -> Client {
-    let mut client = connect_with_small_buffer(server);
+    let mut client = server.connect_small("/v1/ws");
     assert_eq!(client.json()["type"], "hello");
     for subscription in subscriptions {
         assert_eq!(client.ask(&subscription.to_string())["type"], "ack");
@@ -269,7 +266,7 @@ fn what_was_asked_for_by_from_comes_whole_whatever_the_policy() {
     for policy in [json!("skip"), json!({"conflate":"coin"})] {
         let server = server(FOR_EVER);
         append(&server, 0..200, |block| long(block, ALICE, "BTC"));
-        let mut client = connect_with_small_buffer(&server);
+        let mut client = server.connect_small("/v1/ws");
         assert_eq!(client.json()["type"], "hello");
         let mut subscribe = subscribe("mine", policy);
         subscribe["from"] = json!("oldest");

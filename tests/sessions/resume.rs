@@ -56,7 +56,7 @@ fn with_a_slow_client() -> (Server, Client, String) {
         session.send_buffer_bytes = 16 << 10;
         session.stall_timeout = Duration::from_secs(3_600);
     });
-    let mut slow = crate::wire::connect_with_small_buffer(&server);
+    let mut slow = server.connect_small("/v1/ws");
     assert_eq!(slow.json()["type"], "hello");
     slow.ask(r#"{"type":"subscribe","id":"a","topic":"fills"}"#);
     let body = format!(r#"{{"coin":"BTC","padding":"{}"}}"#, "x".repeat(20_000));

@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use socket2::{Domain, Socket, Type};
 use tungstenite::Message;
 
 use nodecast::config::SessionConfig;
@@ -184,14 +183,6 @@ fn a_client_that_vanishes_leaves_nothing_behind() {
     server.settle();
 }
 
-/// A client whose socket takes hardly anything while nobody reads.
-pub fn connect_with_small_buffer(server: &Server) -> Client {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.set_recv_buffer_size(4 << 10).unwrap();
-    socket.connect(&server.address.into()).unwrap();
-    server.connect_with("/v1/ws", socket.into())
-}
-
 #[test]
 fn a_client_that_stops_reading_is_closed_and_delays_nobody() {
     // H33.
@@ -201,7 +192,7 @@ fn a_client_that_stops_reading_is_closed_and_delays_nobody() {
         session.send_buffer_bytes = 16 << 10;
         session.stall_timeout = Duration::from_millis(200);
     });
-    let mut slow = connect_with_small_buffer(&server);
+    let mut slow = server.connect_small("/v1/ws");
     let mut fast = server.native();
     for client in [&mut slow, &mut fast] {
         client.say(r#"{"type":"subscribe","id":"a","topic":"fills"}"#);
@@ -238,7 +229,7 @@ fn a_burst_beyond_the_outbox_reaches_a_client_that_reads_on() {
         session.outbox_bytes = 100_000;
         session.send_buffer_bytes = 16 << 10;
     });
-    let mut client = connect_with_small_buffer(&server);
+    let mut client = server.connect_small("/v1/ws");
     assert_eq!(client.json()["type"], "hello");
     client.ask(r#"{"type":"subscribe","id":"a","topic":"fills"}"#);
     let body = format!(r#"{{"padding":"{}"}}"#, "x".repeat(20_000));
@@ -259,7 +250,7 @@ fn a_stalled_client_that_never_reads_again_is_cut_off_all_the_same() {
         session.send_buffer_bytes = 16 << 10;
         session.stall_timeout = Duration::from_millis(200);
     });
-    let mut slow = connect_with_small_buffer(&server);
+    let mut slow = server.connect_small("/v1/ws");
     slow.say(r#"{"type":"subscribe","id":"a","topic":"fills"}"#);
     server.wait_until("it is subscribed", |stats| stats.sessions.subscriptions.get() == 1);
     let body = format!(r#"{{"padding":"{}"}}"#, "x".repeat(20_000));
@@ -283,7 +274,7 @@ fn with_much_to_list(configure: impl FnOnce(&mut SessionConfig)) -> (Server, Cli
     let users: Vec<_> = (0..15_000).map(|user| format!("\"0x{user:040x}\"")).collect();
     let users = users.join(",");
     let subscribe = format!(r#"{{"type":"subscribe","id":0,"topic":"fills","users":[{users}]}}"#);
-    let mut client = connect_with_small_buffer(&server);
+    let mut client = server.connect_small("/v1/ws");
     assert_eq!(client.json()["type"], "hello");
     (server, client, subscribe)
 }
@@ -387,7 +378,7 @@ fn the_ping_timeout_works_while_the_socket_is_stalled() {
         session.ping_interval = Duration::from_millis(200);
         session.pong_timeout = Duration::from_millis(200);
     });
-    let mut stalled = connect_with_small_buffer(&server);
+    let mut stalled = server.connect_small("/v1/ws");
     stalled.say(r#"{"type":"subscribe","id":"a","topic":"fills"}"#);
     server.wait_until("it is subscribed", |stats| stats.sessions.subscriptions.get() == 1);
     let body = format!(r#"{{"padding":"{}"}}"#, "x".repeat(20_000));

@@ -9,10 +9,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use serde::Deserialize;
 
-use super::{
-    Desk, Dialect, Shown, encode,
-    object::{self, ObjectError},
-};
+use super::{Desk, Dialect, Shown, encode};
 use crate::{
     delivery::{
         close::CloseReason,
@@ -20,6 +17,7 @@ use crate::{
         subscription::{SubscribeError, Users},
     },
     event::{Address, Cursor, Topic},
+    object::{self, ObjectError},
     router::ledger::Gap,
 };
 

@@ -4,26 +4,30 @@
 //! of it, and what is more here or missing. It shares `/ws` with the older service, whose requests have no
 //! `method`.
 
+mod feed;
 mod frames;
+mod post;
+mod refused;
 mod request;
 mod say;
+mod subscribe;
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 
 use self::{
-    request::{Entry, Feed, Method, Post, Refused, Subscribe},
-    say::{Response, Say},
+    feed::Feed,
+    refused::{Fault, Refused},
+    request::Method,
+    say::Say,
+    subscribe::{Entry, Subscribe},
 };
-use super::{Aside, Desk, Dialect, Found, Later, Lookup, Shown};
+use super::{Desk, Dialect, Found, Later, Lookup, Shown};
 use crate::{
-    delivery::{
-        close::CloseReason, dialect::native::lag_ms, frame, subscription::SubscribeError,
-        view::View,
-    },
+    delivery::{close::CloseReason, frame, view::View},
     event::Cursor,
-    official::InfoError,
+    official::Rows,
     router::ledger::Gap,
     stats::Stats,
 };
@@ -35,40 +39,28 @@ pub const PLAIN: &dyn Dialect = &Hyperliquid { is_extended: false };
 /// The same with our own channels, for who has used a field of ours once.
 pub const EXTENDED: &dyn Dialect = &Hyperliquid { is_extended: true };
 
-/// Longest answer to a posted request: it is one message, which is made and queued at once.
-const MAX_POSTED_BYTES: usize = 4 << 20;
-const TOO_LONG: &str = "the answer is too long for a message: ask for less, or by POST /info";
-
 struct Hyperliquid {
     is_extended: bool,
 }
 
-/// Whether the first message of a client is of this protocol.
-pub fn is_spoken(first: &str) -> bool {
-    request::has_method(first)
-}
-
 impl Hyperliquid {
     fn subscribe(asked: Subscribe, desk: &mut Desk<'_>) {
-        if let Err(error) = asked.check(desk) {
-            return Self::refuse(&asked, &error, desk);
-        }
-        let strangers = match asked.strangers(desk) {
+        let strangers = match asked.check(desk).and_then(|()| asked.strangers(desk)) {
             Ok(strangers) => strangers,
-            Err(error) => return Self::refuse(&asked, &error, desk),
+            Err(error) => return Self::refuse(&asked, error, desk),
         };
         if strangers.is_empty() {
             return Self::start(asked, desk);
         }
         // Nobody is listed for what its client has no room for.
         if let Err(error) = Self::has_room(&asked, desk) {
-            return Self::refuse(&asked, &error, desk);
+            return Self::refuse(&asked, error, desk);
         }
         // All else follows when they are listed, so that nothing is missing between what has been and what
         // is live.
         let answer =
             Box::new(move |mut found: Vec<Found>, desk: &mut Desk<'_>| match found.pop() {
-                Some(Found::Added(Err(error))) => Self::refuse(&asked, &error.into(), desk),
+                Some(Found::Added(Err(error))) => Self::refuse(&asked, error.into(), desk),
                 _ => Self::start(asked, desk),
             });
         let lookups = vec![Lookup::Add { users: strangers }];
@@ -101,7 +93,7 @@ impl Hyperliquid {
             desk.tell(&Say::acknowledged("subscribe", &asked.text));
             let begun = entries.drain(..).try_for_each(|entry| Self::add(entry, None, desk));
             if let Err(error) = begun {
-                Self::take_back(&asked, &error, desk);
+                Self::take_back(&asked, error, desk);
             }
             return;
         }
@@ -130,7 +122,7 @@ impl Hyperliquid {
         }
         for (found, entry) in found.into_iter().zip(&mut std::iter::from_fn(|| left.pop_front())) {
             if let Err(error) = Self::begin_one(&asked, entry, found, desk) {
-                return Self::take_back(&asked, &error, desk);
+                return Self::take_back(&asked, error, desk);
             }
         }
         if !left.is_empty() {
@@ -162,8 +154,9 @@ impl Hyperliquid {
                 let told = if told.seq < newest.cursor.seq { &told } else { &newest.cursor };
                 // Behind what its client gets first.
                 Self::add(entry, Some((newest.cursor.clone(), None)), desk)?;
-                let snapshot = |user| frames::snapshot(asked.feed, user, &newest.items, told);
-                desk.replies.extend(user.map(snapshot));
+                if let (Feed::Rows(rows), Some(user)) = (asked.feed, user) {
+                    desk.replies.push(frames::snapshot(rows, user, &newest.items, told));
+                }
                 Ok(())
             }
             // It is asked for before all entries.
@@ -185,7 +178,7 @@ impl Hyperliquid {
     }
 
     /// All of it or nothing.
-    fn take_back(asked: &Subscribe, error: &Refused, desk: &mut Desk<'_>) {
+    fn take_back(asked: &Subscribe, error: Refused, desk: &mut Desk<'_>) {
         desk.replies.clear();
         Self::end(asked, desk);
         Self::refuse(asked, error, desk);
@@ -210,34 +203,8 @@ impl Hyperliquid {
     fn unsubscribe(asked: &Subscribe, desk: &mut Desk<'_>) {
         match Self::end(asked, desk) {
             true => desk.tell(&Say::acknowledged("unsubscribe", &asked.text)),
-            false => Self::refuse(asked, &Refused::AlreadyUnsubscribed, desk),
+            false => Self::refuse(asked, Refused::AlreadyUnsubscribed, desk),
         }
-    }
-
-    /// Asks for information; others need not wait for the answer.
-    fn post(Post { id, payload }: Post, desk: &mut Desk<'_>) {
-        let refused = match payload {
-            Ok(_) if desk.asides.len() >= desk.free_asides => {
-                desk.stats.official.refused_posts.add(1);
-                "too many requests are waiting for their answer".to_owned()
-            }
-            Ok(payload) => {
-                let request = payload.clone();
-                let frame = Box::new(move |answer: Result<Bytes, InfoError>| {
-                    let response = match answer {
-                        Ok(answer) if answer.len() > MAX_POSTED_BYTES => {
-                            Response::Error(TOO_LONG.to_owned())
-                        }
-                        Ok(answer) => Response::info(&payload, answer),
-                        Err(error) => Response::Error(error.to_string()),
-                    };
-                    Say::Post { id: &id, response }.frame()
-                });
-                return desk.asides.push(Aside { request, frame });
-            }
-            Err(error) => error.to_string(),
-        };
-        desk.tell(&Say::Post { id: &id, response: Response::Error(refused) });
     }
 
     /// A message of one of our own channels, if its client knows them.
@@ -245,23 +212,24 @@ impl Hyperliquid {
         self.is_extended.then(|| what.frame())
     }
 
-    fn refuse(asked: &Subscribe, error: &Refused, desk: &mut Desk<'_>) {
-        if let Refused::Limit(error) = error {
+    fn refuse(asked: &Subscribe, why: Refused, desk: &mut Desk<'_>) {
+        if let Refused::Limit(error) = &why {
             desk.count_refusal(error);
         }
-        Self::fault(&error.told(&asked.text), desk);
+        Self::fault(&Fault::Refused { why, subscription: asked.text.clone() }, desk);
     }
 
-    fn fault(text: &str, desk: &mut Desk<'_>) {
+    fn fault(fault: &Fault, desk: &mut Desk<'_>) {
         desk.stats.sessions.bad_frames.add(1);
-        desk.tell(&Say::Error(text));
+        desk.tell(&Say::Error(&fault.to_string()));
     }
 }
 
 impl Dialect for Hyperliquid {
     /// Of fills; those of all others are beside it, and one of them tells the two forms apart.
     fn encoding(&self) -> usize {
-        frames::slot(if self.is_extended { frames::AGGREGATED } else { frames::FILLS })
+        let aggregate = self.is_extended;
+        frames::slot(Feed::Rows(Rows::Fills { aggregate }).view())
     }
 
     fn slot(&self, view: View, _replayed: bool) -> usize {
@@ -275,17 +243,17 @@ impl Dialect for Hyperliquid {
     fn greet(&self, _desk: &mut Desk<'_>) {}
 
     fn receive(&self, text: &str, desk: &mut Desk<'_>) {
-        match request::read(text) {
+        match Method::read(text) {
             Ok(Method::Ping) => desk.tell(&Say::Pong),
             Ok(Method::Subscribe(asked)) => Self::subscribe(asked, desk),
             Ok(Method::Unsubscribe(asked)) => Self::unsubscribe(&asked, desk),
-            Ok(Method::Post(post)) => Self::post(post, desk),
+            Ok(Method::Post(post)) => post.ask(desk),
             Err(fault) => Self::fault(&fault, desk),
         }
     }
 
     fn meanwhile(&self, text: &str) -> Option<Bytes> {
-        matches!(request::read(text), Ok(Method::Ping)).then(|| Say::Pong.frame())
+        matches!(Method::read(text), Ok(Method::Ping)).then(|| Say::Pong.frame())
     }
 
     fn live(&self, cursor: &Cursor) -> Option<Bytes> {
@@ -294,7 +262,7 @@ impl Dialect for Hyperliquid {
     }
 
     fn heartbeat(&self, delivered: &Cursor, stats: &Stats) -> Option<Bytes> {
-        let (cursor, lag_ms) = (delivered.to_string(), lag_ms(stats));
+        let (cursor, lag_ms) = (delivered.to_string(), stats.lag_ms());
         self.own(&Say::Status { live: None, cursor, seq: delivered.seq, lag_ms })
     }
 
@@ -320,15 +288,6 @@ impl Dialect for Hyperliquid {
 impl Desk<'_> {
     fn tell(&mut self, what: &Say<'_>) {
         self.replies.push(what.frame());
-    }
-}
-
-impl From<SubscribeError> for Refused {
-    fn from(error: SubscribeError) -> Self {
-        match error {
-            SubscribeError::DuplicateId => Self::AlreadySubscribed,
-            other => Self::Limit(other),
-        }
     }
 }
 

@@ -11,13 +11,13 @@ pub mod encode;
 mod hyper;
 mod hyperliquid;
 mod native;
-pub mod object;
 pub mod plain;
 pub mod sse;
 
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
 use super::{
@@ -29,7 +29,8 @@ use super::{
 use crate::{
     config::SessionConfig,
     event::{Address, Cursor, Topic},
-    official::{Admission, InfoError, Newest, Recent},
+    object,
+    official::{Admission, InfoError, Newest, Rows},
     router::{
         ledger::Gap,
         log::{ENCODINGS, LogEvent},
@@ -202,7 +203,7 @@ pub enum Lookup {
     /// Where a subscription begins in the past.
     Place { from: Since, wanted: Wanted },
     /// The newest of what has been of a user.
-    Newest { of: Recent, user: Address },
+    Newest { rows: Rows, user: Address },
     /// Users are put on the whitelist.
     Add { users: BTreeSet<Address> },
 }
@@ -232,7 +233,7 @@ impl Desk<'_> {
 /// Where a client has connected: it decides what the first frame may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Door {
-    /// `/ws`: the first frame fixes the dialect.
+    /// `/ws`: the first frame with a `method` or an `action` fixes the dialect.
     Open,
     /// `/v1/ws`: the native protocol.
     Native,
@@ -262,11 +263,21 @@ impl Door {
         }
     }
 
-    /// The dialect of a session whose first frame is `first`.
-    pub fn settle(self, first: &str) -> &'static dyn Dialect {
-        match self {
-            Self::Open if hyperliquid::is_spoken(first) => hyperliquid::PLAIN,
-            other => other.dialect(),
+    /// The dialect of a session whose client says this first. None: it belongs to no protocol, and what comes
+    /// next may decide.
+    pub fn settle(self, first: &str) -> Option<&'static dyn Dialect> {
+        #[derive(Deserialize)]
+        struct Names {
+            method: Option<IgnoredAny>,
+            action: Option<IgnoredAny>,
+        }
+        if self != Self::Open {
+            return Some(self.dialect());
+        }
+        match object::read(first.as_bytes()).ok()? {
+            Names { method: Some(_), .. } => Some(hyperliquid::PLAIN),
+            Names { action: Some(_), .. } => Some(&hyper::Hyper),
+            Names { method: None, action: None } => None,
         }
     }
 }

@@ -6,7 +6,7 @@ mod say;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-pub use self::say::{bye, lag_ms, skipped};
+pub use self::say::{bye, skipped};
 use self::{
     request::{Asked, FrameError, Request},
     say::{Limits, Listed, Say},
@@ -184,7 +184,7 @@ impl Dialect for Native {
     }
 
     fn heartbeat(&self, delivered: &Cursor, stats: &Stats) -> Option<Bytes> {
-        let (cursor, lag_ms) = (delivered.to_string(), lag_ms(stats));
+        let (cursor, lag_ms) = (delivered.to_string(), stats.lag_ms());
         Some(Say::Heartbeat { cursor, seq: delivered.seq, lag_ms }.frame())
     }
 

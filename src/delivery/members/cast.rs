@@ -104,6 +104,9 @@ impl Members {
         self.casting.stats.sessions.behind.add(1);
         let delivered = Timestamp(cursor.seq as i64).min(Timestamp::now());
         let mut behind = Behind::new(place, cursor, self.casting.pages.deleted_seq(), cause);
+        if let (Place::Log { done, .. }, Some(now)) = (place, &self.current) {
+            behind.note_block(&now.events, done);
+        }
         if !member.topics.is_empty() {
             behind.untold_since = Timestamp(delivered.0 - BATCH_MICROS);
         }

@@ -78,9 +78,15 @@ impl Members {
         most: usize,
     ) -> (usize, Option<Ended>) {
         let Casting { pages, stats, .. } = &*self.casting;
-        let covers = |page: &Arc<Page>| (page.after..page.through).contains(&seq);
-        let page = behind.page.take().filter(covers).or_else(|| pages.shelved(seq));
-        let Some(page) = page else { return (0, Some(Ended::Needs(seq))) };
+        let from = behind.block_from;
+        let covers = |page: &Arc<Page>| (page.after..page.through).contains(&from);
+        let page = behind.page.take().filter(covers).or_else(|| pages.shelved(from));
+        let Some(page) = page else { return (0, Some(Ended::Needs(from))) };
+        if page.through <= seq && from < seq {
+            // A block that is longer than any page.
+            behind.block_from = seq;
+            return (0, None);
+        }
         let told = seq.max(behind.told_deleted);
         if let Some(deleted) = page.deleted_seq.filter(|deleted| *deleted > told) {
             if !member.send_kept(behind) {
@@ -101,6 +107,7 @@ impl Members {
             None => seq,
         };
         behind.advance_cursor(page.events[from..done].last(), at);
+        behind.note_block(&page.events, done);
         behind.place = Place::Seq(at);
         behind.page = Some(page);
         (gaps + before, (cast < before).then_some(Ended::Slice))
@@ -153,6 +160,7 @@ impl Members {
         let done = done + cast;
         if let Some(last) = found.events[..done].last() {
             behind.advance_cursor(Some(last), last.sequenced.seq);
+            behind.note_block(&found.events, done);
         }
         behind.place = match done < found.events.len() || is_here {
             true => Place::Log { segment, done },
@@ -160,6 +168,7 @@ impl Members {
                 // How far topics came in it is known at its end.
                 looked_at += member.tell_gaps(behind, &found.heads().positions, open);
                 behind.cursor = found.cursor();
+                behind.block_from = behind.cursor.seq;
                 Place::Log { segment: segment + 1, done: 0 }
             }
         };

@@ -9,27 +9,24 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    config::{Config, LiveConfig, SessionConfig, StoreConfig},
+    config::{Config, LiveConfig, SessionConfig},
     delivery::{
+        Foundation,
         dialect::Door,
         outbox::Full,
         outlet::Flush,
-        replay::{Cause, Pages, Place},
-        set::SessionSet,
+        replay::{Cause, Place},
         subscription::{Change, Users},
     },
     event::{Address, Event, EventId, Keys, SequencedEvent},
-    official::Info,
     router::{
         ledger::Gap,
         log::{Heads, LogEvent, NewSegment, Notice},
-        readers::{Purpose, Readers},
+        readers::Purpose,
     },
     source::{BatchLost, Budget, Density, Form, Progress, Stream, StreamState},
-    stats::Stats,
-    store::{self, StoreError},
-    testing::{Probe, ProbeHandle, Records, recorded_log},
-    whitelist::{Listing, Whitelist},
+    store::StoreError,
+    testing::{Probe, ProbeHandle, Records, foundation, recorded_log},
 };
 
 const FILLS: Topic = Topic::new("fills");
@@ -125,37 +122,13 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let url = format!("sqlite:{}", directory.path().join("nodecast.db").display());
-        let store = store::open(&url, &StoreConfig::default()).await.unwrap();
-        let (stats, log) =
-            (Arc::new(Stats::default()), Log::new(1 << 30, FIRST_SEQ, heads(FIRST_BLOCK)));
-        let keys = |_, _: &[u8]| Keys::default();
+        let log = Log::new(1 << 30, FIRST_SEQ, heads(FIRST_BLOCK));
+        let (foundation, directory) = foundation(log.clone()).await;
         let (logger, records) = recorded_log();
         let mut config = Config::default();
         (config.http.workers, config.session.max_replays) = (1, 1);
         let config = Arc::new(LiveConfig::new(config));
-        let listing = Listing::unchanging(Whitelist::all());
-        let info = Info::new(
-            store.clone(),
-            log.clone(),
-            config.clone(),
-            listing.clone(),
-            stats.clone(),
-            logger.clone(),
-        );
-        let casting = Arc::new(Casting {
-            log: log.clone(),
-            readers: Arc::new(Readers::default()),
-            sessions: SessionSet::new(stats.clone()),
-            pages: Pages::new(store, log.clone(), keys, vec![], stats.clone()),
-            stats,
-            config,
-            info: Arc::new(info),
-            listing,
-            topics: vec![FILLS],
-            logger,
-        });
+        let casting = Casting::new(Foundation { config, logger, ..foundation });
         let lost = Probe::start();
         Self {
             members: Members::new(casting),

@@ -20,7 +20,10 @@ use crate::{
         view::Views,
     },
     event::{Cursor, Event, Timestamp, Topic, position_of},
-    router::{gaps::OpenGaps, log::LogEvent},
+    router::{
+        gaps::OpenGaps,
+        log::{LogEvent, block_start},
+    },
     stats::Stats,
 };
 
@@ -89,6 +92,9 @@ pub struct Behind {
     pub place: Place,
     /// Everything up to here was looked at.
     pub cursor: Cursor,
+    /// The `seq` behind which the block begins that the cursor stands in; between two blocks the cursor's own.
+    /// The store is read from there on, as some frames show events of one block together.
+    pub block_from: u64,
     pub waits: Waits,
     /// Its socket has just become able to take something again.
     pub has_room: bool,
@@ -131,6 +137,7 @@ impl Behind {
             kept: None,
             told_deleted: deleted,
             place,
+            block_from: cursor.seq,
             cursor,
             waits: Waits::No,
             in_line: false,
@@ -246,6 +253,9 @@ impl Behind {
 
     /// Goes on behind a `seq`, wherever that is, and not with what follows its place.
     pub fn go_on_behind(&mut self, seq: u64) {
+        if seq != self.cursor.seq {
+            self.block_from = seq;
+        }
         self.place = Place::Seq(seq);
         self.told = None;
         self.page = None;
@@ -288,6 +298,14 @@ impl Behind {
             }
         }
         self.cursor.seq = seq;
+    }
+
+    /// Its cursor stands in front of one of these, which may be in the middle of a block; or behind them all.
+    pub fn note_block(&mut self, events: &[LogEvent], next: usize) {
+        let here = self.cursor.seq;
+        let is_there = next < events.len();
+        let first = is_there.then(|| events[block_start(events, next)].sequenced.seq);
+        self.block_from = first.map_or(here, |first| here.min(first - 1));
     }
 
     /// Whether a subscription begins above a `seq` only: until there it must not be live.

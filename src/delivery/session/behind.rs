@@ -198,7 +198,7 @@ impl Casting {
     async fn look_up(&self, lookup: Lookup, client: &Client) -> Found {
         match lookup {
             Lookup::Place { from, wanted } => Found::Place(self.pages.start(from, &wanted).await),
-            Lookup::Newest { of, user } => Found::Newest(self.info.newest(of, user).await),
+            Lookup::Newest { rows, user } => Found::Newest(self.info.newest(rows, user).await),
             Lookup::Add { users } => {
                 Found::Added(self.listing.clone().add(users, client.to_string()).await)
             }

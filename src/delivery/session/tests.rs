@@ -3,7 +3,6 @@ use std::{
     net::{Shutdown, TcpListener},
 };
 
-use slog::{Discard, Logger, o};
 use socket2::SockRef;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -11,17 +10,11 @@ use tokio::net::TcpStream;
 use super::*;
 use crate::{
     client::Client,
-    config::{LiveConfig, SessionConfig, StoreConfig},
-    delivery::{replay::Pages, set::SessionSet},
-    event::{Keys, Topic},
-    official::Info,
-    router::{
-        log::{Heads, Log},
-        readers::Readers,
-    },
+    config::{LiveConfig, SessionConfig},
+    delivery::Foundation,
+    router::log::{Heads, Log},
     stats::Stats,
-    store,
-    whitelist::{Listing, Whitelist},
+    testing::foundation,
 };
 
 /// A ping of a client, with the longest payload that there is.
@@ -42,34 +35,11 @@ struct Flooded {
 
 impl Flooded {
     async fn start(session: SessionConfig) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let url = format!("sqlite:{}", directory.path().join("nodecast.db").display());
-        let store = store::open(&url, &StoreConfig::default()).await.unwrap();
-        let (stats, log) = (Arc::new(Stats::default()), Log::new(1 << 30, 1, Heads::default()));
+        let (foundation, directory) = foundation(Log::new(1 << 30, 1, Heads::default())).await;
         let config = Config { session, ..Config::default() };
         let live = Arc::new(LiveConfig::new(config.clone()));
-        let logger = Logger::root(Discard, o!());
-        let listing = Listing::unchanging(Whitelist::all());
-        let info = Info::new(
-            store.clone(),
-            log.clone(),
-            live.clone(),
-            listing.clone(),
-            stats.clone(),
-            logger.clone(),
-        );
-        let casting = Arc::new(Casting {
-            log: log.clone(),
-            readers: Arc::new(Readers::default()),
-            sessions: SessionSet::new(stats.clone()),
-            pages: Pages::new(store, log, |_, _| Keys::default(), vec![], stats.clone()),
-            stats: stats.clone(),
-            config: live,
-            info: Arc::new(info),
-            listing,
-            topics: vec![Topic::new("fills")],
-            logger,
-        });
+        let casting = Casting::new(Foundation { config: live, ..foundation });
+        let stats = casting.stats.clone();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         SockRef::from(&listener).set_recv_buffer_size(400 << 10).unwrap();
         let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();

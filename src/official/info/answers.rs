@@ -53,15 +53,14 @@ impl Answers {
     /// Sets room aside for an answer of so many rows.
     ///
     /// # Errors
-    /// [`InfoError::busy`] when there is none within `patience`.
+    /// [`InfoError::NoRoom`] when there is none within `patience`.
     pub async fn room(&self, rows: usize, patience: Duration) -> Result<Room, InfoError> {
         let bytes = rows.saturating_mul(ROW_BYTES).min(MAX_BYTES_OF_ONE);
         let units = bytes.div_ceil(UNIT_BYTES);
         let waiting = self.units.clone().acquire_many_owned(units as u32);
         let Ok(permit) = timeout(patience, waiting).await else {
             self.stats.official.no_room.add(1);
-            let message = "other clients are still taking their answers; try again later";
-            return Err(InfoError::busy(message));
+            return Err(InfoError::NoRoom);
         };
         let permit = permit.expect("the semaphore is never closed");
         self.stats.official.answer_bytes.add((units * UNIT_BYTES) as i64);
@@ -114,7 +113,7 @@ mod tests {
         drop(part);
         let free = answers.room(1, Duration::ZERO).await.is_ok();
 
-        assert_eq!((full.status, full.code), (503, "busy"));
+        assert_eq!((full.status(), full.code()), (503, "busy"));
         assert!(part_is_left && free);
         assert_eq!(stats.official.no_room.get(), 2);
         assert_eq!(stats.official.answer_bytes.get(), 3 * MAX_BYTES_OF_ONE as i64);

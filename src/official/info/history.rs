@@ -11,8 +11,8 @@ use std::{
 };
 
 use crate::{
-    event::{Address, Event, SequencedEvent, Timestamp, Topic},
-    official::{FILLS, Funding, LedgerUpdate, MISC, aggregate, push_twap_slice_fill, time_ms},
+    event::{Address, Event, SequencedEvent, Timestamp},
+    official::{Asked, FILLS, MISC, Rows},
     store::{EventQuery, EventStore, PageKey, StoreError},
 };
 
@@ -21,20 +21,6 @@ const PAGE_EVENTS: usize = 2_048;
 
 /// What a read asks for beyond the rows that are wanted, so that their last block is whole as a rule.
 const MORE_EVENTS: usize = 64;
-
-/// What rows are made of, and how they look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rows {
-    Fills {
-        aggregate: bool,
-    },
-    /// As subscriptions have them.
-    FundingEvents,
-    /// As info requests have them.
-    FundingUpdates,
-    LedgerUpdates,
-    TwapSliceFills,
-}
 
 /// Which rows come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +61,7 @@ pub async fn answer(
         && let Some(block) = blocks.next(list.room()).await?
     {
         // What is left of a block when the list is full is found from the last time.
-        if rows.of_block(&block, |time, row| list.push(time, row)).is_break() {
+        if rows.of_block(Asked::ByRequest, &block, |time, row| list.push(time, row)).is_break() {
             break;
         }
     }
@@ -134,68 +120,6 @@ impl List {
     fn finish(mut self) -> Vec<u8> {
         self.out.push(b']');
         self.out
-    }
-}
-
-impl Rows {
-    pub fn topic(self) -> Topic {
-        match self {
-            Self::Fills { .. } | Self::TwapSliceFills => FILLS,
-            Self::FundingEvents | Self::FundingUpdates | Self::LedgerUpdates => MISC,
-        }
-    }
-
-    fn kind(self) -> Option<&'static str> {
-        match self {
-            Self::Fills { .. } => None,
-            Self::TwapSliceFills => Some("twapId"),
-            Self::FundingEvents | Self::FundingUpdates => Some("Funding"),
-            Self::LedgerUpdates => Some("LedgerUpdate"),
-        }
-    }
-
-    /// Gives each row of a whole block with its time in milliseconds, until `take` has enough. Events that
-    /// are something else give none.
-    pub fn of_block(
-        self,
-        block: &[Event],
-        mut take: impl FnMut(i64, &[u8]) -> ControlFlow<()>,
-    ) -> ControlFlow<()> {
-        if self == (Self::Fills { aggregate: true }) {
-            let time = block.first().map_or(0, time_ms);
-            return aggregate(block).iter().try_for_each(|fill| take(time, fill));
-        }
-        let mut row = Vec::new();
-        for event in block {
-            let time = time_ms(event);
-            row.clear();
-            match self {
-                Self::Fills { .. } => take(time, &event.body)?,
-                Self::TwapSliceFills => {
-                    if push_twap_slice_fill(event, &mut row) {
-                        take(time, &row)?;
-                    }
-                }
-                Self::LedgerUpdates => {
-                    if let Some(update) = LedgerUpdate::read(event) {
-                        update.push(&mut row);
-                        take(time, &row)?;
-                    }
-                }
-                Self::FundingEvents | Self::FundingUpdates => {
-                    let Some(funding) = Funding::read(event) else { continue };
-                    for delta in &funding.deltas {
-                        row.clear();
-                        match self {
-                            Self::FundingEvents => delta.push_event(&funding, &mut row),
-                            _ => delta.push_update(&funding, &mut row),
-                        }
-                        take(time, &row)?;
-                    }
-                }
-            }
-        }
-        ControlFlow::Continue(())
     }
 }
 
@@ -286,8 +210,7 @@ mod tests {
         for (rows, event) in [
             (Rows::Fills { aggregate: true }, fill(1, 0, 1)),
             (Rows::TwapSliceFills, slice(1, 0, 1)),
-            (Rows::FundingEvents, funding(1)),
-            (Rows::FundingUpdates, funding(1)),
+            (Rows::Fundings, funding(1)),
             (Rows::LedgerUpdates, update(1, "{}")),
         ] {
             let blocks = Blocks::new(&*store, rows, event.user.unwrap(), None, false);
@@ -295,7 +218,7 @@ mod tests {
             assert_eq!(blocks.query.kind, event.kind(), "{rows:?}");
             assert_eq!(blocks.query.topics, [event.id.topic]);
             let mut found = 0;
-            let all = rows.of_block(&[event], |_, _| {
+            let all = rows.of_block(Asked::ByRequest, &[event], |_, _| {
                 found += 1;
                 ControlFlow::Continue(())
             });

@@ -23,23 +23,18 @@ use bytes::Bytes;
 use slog::{Logger, warn};
 use tokio::{sync::Semaphore, time::timeout};
 
-use self::{
-    answers::Answers,
-    history::{Order, Rows},
-    request::{Request, What},
-    upstream::Upstream,
-};
+use self::{answers::Answers, history::Order, request::Request, upstream::Upstream};
 pub use self::{
     answers::MAX_ANSWER_BYTES,
-    error::InfoError,
-    newest::{MAX_READS, Newest, Recent},
+    error::{InfoError, UpstreamError},
+    newest::{MAX_READS, Newest},
     upstream::MAX_PASSING,
 };
 use crate::{
     client::Client,
     config::LiveConfig,
     event::Address,
-    official::Admission,
+    official::{Admission, Rows},
     router::log::Log,
     stats::Stats,
     store::{EventStore, StoreError},
@@ -88,13 +83,7 @@ impl Info {
     /// Whoever asks may go away at any moment.
     pub async fn answer(&self, request: &[u8], client: &Client) -> Result<Bytes, InfoError> {
         match Request::read(request)? {
-            Request::History { user, what, times, aggregate, reversed } => {
-                let rows = match what {
-                    What::Fills => Rows::Fills { aggregate },
-                    What::Fundings => Rows::FundingUpdates,
-                    What::LedgerUpdates => Rows::LedgerUpdates,
-                    What::TwapSliceFills => Rows::TwapSliceFills,
-                };
+            Request::History { user, rows, times, reversed } => {
                 // Without times the newest are asked for, and nobody goes on behind them.
                 let order = match (&times, reversed) {
                     (None, _) => Order::Newest,
@@ -116,17 +105,17 @@ impl Info {
                     && let Admission::Refused(_) = Admission::of(&config.official, client)
                     && !history::is_known(&*self.store, user).await.map_err(unread)?
                 {
-                    return Err(InfoError::not_listed(user));
+                    return Err(InfoError::NotListed(user));
                 }
                 Ok(room.filled(body))
             }
             Request::Meta(meta) => match &self.upstream {
-                Some(upstream) => upstream.meta(meta).await,
+                Some(upstream) => Ok(upstream.meta(meta).await?),
                 None => Ok(Bytes::from_static(meta.empty().as_bytes())),
             },
             Request::Other(kind) => match &self.upstream {
-                Some(upstream) => upstream.pass(request).await,
-                None => Err(InfoError::not_here(&kind)),
+                Some(upstream) => Ok(upstream.pass(request).await?),
+                None => Err(InfoError::unsupported(&kind)),
             },
         }
     }
@@ -139,7 +128,7 @@ impl Info {
     ///
     /// # Cancel safety
     /// Whoever asks may go away at any moment.
-    pub async fn newest(&self, of: Recent, user: Address) -> Result<Newest, StoreError> {
+    pub async fn newest(&self, rows: Rows, user: Address) -> Result<Newest, StoreError> {
         // When many clients come back at once, they wait here and not with what they have read.
         let place = timeout(MAX_WAIT, self.reads.acquire()).await.map_err(|_| {
             StoreError::Unavailable("too many snapshots are read: try again".to_owned())
@@ -147,6 +136,6 @@ impl Info {
         let _place = place.expect("the semaphore is never closed");
         let _reading = self.stats.official.snapshots.one_more();
         let limit = self.config.get().official.snapshot_rows;
-        newest::newest(&*self.store, &self.log, of, user, limit).await
+        newest::newest(&*self.store, &self.log, rows, user, limit).await
     }
 }

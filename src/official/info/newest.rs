@@ -8,9 +8,10 @@ use std::{cmp::Reverse, collections::HashSet, ops::ControlFlow};
 use ahash::RandomState;
 use bytes::Bytes;
 
-use super::history::{Blocks, Rows};
+use super::history::Blocks;
 use crate::{
     event::{Address, Cursor, Event, EventId},
+    official::{Asked, Rows},
     router::log::Log,
     store::{EventStore, StoreError},
 };
@@ -21,18 +22,6 @@ pub const MAX_READS: usize = 2;
 /// How often the store is read again because the log, meanwhile, let go of what lies between.
 const ATTEMPTS: usize = 5;
 
-/// What a snapshot shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Recent {
-    Fills {
-        /// Fills of one crossing order in one block are told as one.
-        aggregate: bool,
-    },
-    Fundings,
-    LedgerUpdates,
-    TwapSliceFills,
-}
-
 /// The newest rows of a user, and the place behind which live ones follow.
 #[derive(Clone, Debug)]
 pub struct Newest {
@@ -42,17 +31,6 @@ pub struct Newest {
     pub cursor: Cursor,
 }
 
-impl Recent {
-    fn rows(self) -> Rows {
-        match self {
-            Self::Fills { aggregate } => Rows::Fills { aggregate },
-            Self::Fundings => Rows::FundingEvents,
-            Self::LedgerUpdates => Rows::LedgerUpdates,
-            Self::TwapSliceFills => Rows::TwapSliceFills,
-        }
-    }
-}
-
 /// Reads the store and what the log holds beyond it.
 ///
 /// # Errors
@@ -60,11 +38,10 @@ impl Recent {
 pub async fn newest(
     store: &dyn EventStore,
     log: &Log,
-    of: Recent,
+    rows: Rows,
     user: Address,
     limit: usize,
 ) -> Result<Newest, StoreError> {
-    let rows = of.rows();
     for _ in 0..ATTEMPTS {
         // Asked for before the read, which sees at least this much. What has left the log is stored, or was
         // given up and comes with other numbers.
@@ -91,7 +68,7 @@ async fn newest_stored(
     while count < limit
         && let Some(block) = blocks.next(limit - count).await?
     {
-        let counted = rows.of_block(&block, |_, _| {
+        let counted = rows.of_block(Asked::BySubscription, &block, |_, _| {
             count += 1;
             ControlFlow::Continue(())
         });
@@ -129,7 +106,7 @@ fn newest_of(stored: Vec<Event>, cast: Vec<Event>, rows: Rows, limit: usize) -> 
         .sort_unstable_by_key(|event| (Reverse(event.id.position), event.id.index, event.id.part));
     let mut items = Vec::with_capacity(limit.min(events.len()));
     for block in events.chunk_by(|one, next| one.id.position == next.id.position) {
-        let done = rows.of_block(block, |_, row| {
+        let done = rows.of_block(Asked::BySubscription, block, |_, row| {
             if items.len() == limit {
                 return ControlFlow::Break(());
             }

@@ -2,11 +2,15 @@
 
 use std::ops::RangeInclusive;
 
-use serde::{Deserialize, de::IgnoredAny};
+use serde::Deserialize;
 use serde_json::Number;
 
 use super::error::InfoError;
-use crate::event::{Address, Timestamp};
+use crate::{
+    event::{Address, Timestamp},
+    object,
+    official::Rows,
+};
 
 /// A request. Fields that are not named here are passed over.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,10 +18,9 @@ pub enum Request {
     /// Rows of one user.
     History {
         user: Address,
-        what: What,
+        rows: Rows,
         /// Both ends inclusive; `None` for the newest ones.
         times: Option<RangeInclusive<Timestamp>>,
-        aggregate: bool,
         /// Newest first, where times are asked for.
         reversed: bool,
     },
@@ -25,14 +28,6 @@ pub enum Request {
     Meta(Meta),
     /// A type that is not answered here.
     Other(String),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
-    Fills,
-    Fundings,
-    LedgerUpdates,
-    TwapSliceFills,
 }
 
 /// What clients ask for when they start.
@@ -73,21 +68,25 @@ impl Request {
     /// # Errors
     /// When it is not JSON, not an object with a type, or not what its type needs.
     pub fn read(text: &[u8]) -> Result<Self, InfoError> {
-        let Typed { kind } = object(text)?;
-        let (what, by_time) = match &*kind {
-            "userFills" => (What::Fills, false),
-            "userFillsByTime" => (What::Fills, true),
-            "userFunding" => (What::Fundings, true),
-            "userNonFundingLedgerUpdates" => (What::LedgerUpdates, true),
-            "userTwapSliceFills" => (What::TwapSliceFills, false),
-            "userTwapSliceFillsByTime" => (What::TwapSliceFills, true),
+        let Typed { kind } = object::read(text)?;
+        let (rows, by_time) = match &*kind {
+            "userFills" => (Rows::Fills { aggregate: false }, false),
+            "userFillsByTime" => (Rows::Fills { aggregate: false }, true),
+            "userFunding" => (Rows::Fundings, true),
+            "userNonFundingLedgerUpdates" => (Rows::LedgerUpdates, true),
+            "userTwapSliceFills" => (Rows::TwapSliceFills, false),
+            "userTwapSliceFillsByTime" => (Rows::TwapSliceFills, true),
             "meta" => return Meta::Perps.of_dex(text, kind.into_owned()),
             "spotMeta" => return Meta::Spot.of_dex(text, kind.into_owned()),
             _ => return Ok(Self::Other(kind.into_owned())),
         };
-        let Fields { user, start_time, end_time, aggregate_by_time, reversed } = object(text)?;
-        let user = Address::parse(user.as_bytes())
-            .map_err(|error| InfoError::invalid(&format!("user: {error}")))?;
+        let Fields { user, start_time, end_time, aggregate_by_time, reversed } =
+            object::read(text)?;
+        let user = Address::parse(user.as_bytes())?;
+        let rows = match rows {
+            Rows::Fills { .. } => Rows::Fills { aggregate: aggregate_by_time.unwrap_or_default() },
+            others => others,
+        };
         let times = if by_time {
             let start = millis(start_time.as_ref(), "startTime")?;
             let end = millis(end_time.as_ref(), "endTime")?;
@@ -97,13 +96,7 @@ impl Request {
         } else {
             None
         };
-        Ok(Self::History {
-            user,
-            what,
-            times,
-            aggregate: aggregate_by_time.unwrap_or_default(),
-            reversed: reversed.unwrap_or_default(),
-        })
+        Ok(Self::History { user, rows, times, reversed: reversed.unwrap_or_default() })
     }
 }
 
@@ -126,7 +119,7 @@ impl Meta {
 
     /// The empty name is that of the first exchange.
     fn of_dex(self, text: &[u8], kind: String) -> Result<Request, InfoError> {
-        let OfDex { dex } = object(text)?;
+        let OfDex { dex } = object::read(text)?;
         Ok(match dex.as_deref() {
             None | Some("") => Request::Meta(self),
             Some(_) => Request::Other(kind),
@@ -134,28 +127,15 @@ impl Meta {
     }
 }
 
-/// Reads an object. A list would be read too, in the order of our fields.
-fn object<'r, T: Deserialize<'r>>(text: &'r [u8]) -> Result<T, InfoError> {
-    if !text.trim_ascii_start().starts_with(b"{") {
-        let json = serde_json::from_slice::<IgnoredAny>(text);
-        json.map_err(|error| InfoError::no_json(&error.to_string()))?;
-        return Err(InfoError::invalid("a JSON object is expected"));
-    }
-    serde_json::from_slice(text).map_err(|error| match error.is_data() {
-        true => InfoError::invalid(&error.to_string()),
-        false => InfoError::no_json(&error.to_string()),
-    })
-}
-
 /// Milliseconds. A fraction, as clients get it who count in seconds, is cut off.
-fn millis(number: Option<&Number>, name: &str) -> Result<Option<i64>, InfoError> {
+fn millis(number: Option<&Number>, name: &'static str) -> Result<Option<i64>, InfoError> {
     let Some(number) = number else { return Ok(None) };
     let text = number.to_string();
     let whole = text.split_once('.').map_or(&*text, |(whole, _)| whole);
-    let millis = whole.parse().map_err(|_| {
-        InfoError::invalid(&format!("{name}: {text} is no time in milliseconds since 1970"))
-    })?;
-    Ok(Some(millis))
+    match whole.parse() {
+        Ok(millis) => Ok(Some(millis)),
+        Err(_) => Err(InfoError::Time { name, text }),
+    }
 }
 
 #[cfg(test)]
@@ -167,7 +147,7 @@ mod tests {
 
     fn read(text: &str) -> Result<Request, u16> {
         let text = text.replace("USER", USER);
-        Request::read(text.as_bytes()).map_err(|error| error.status)
+        Request::read(text.as_bytes()).map_err(|error| error.status())
     }
 
     fn times(text: &str) -> (i64, i64) {
@@ -203,8 +183,8 @@ mod tests {
 
         assert_eq!(read, lower);
         let user = USER.parse().unwrap();
-        let (what, times) = (What::Fills, None);
-        let expected = Request::History { user, what, times, aggregate: true, reversed: false };
+        let rows = Rows::Fills { aggregate: true };
+        let expected = Request::History { user, rows, times: None, reversed: false };
         assert_eq!(read, Ok(expected));
     }
 
@@ -212,9 +192,9 @@ mod tests {
     fn null_is_as_good_as_nothing() {
         let text = r#"{"type":"userFillsByTime","user":"USER","startTime":1,"aggregateByTime":null,"reversed":null}"#;
 
-        let Ok(Request::History { aggregate, reversed, .. }) = read(text) else { panic!() };
+        let Ok(Request::History { rows, reversed, .. }) = read(text) else { panic!() };
 
-        assert!(!aggregate && !reversed);
+        assert_eq!((rows, reversed), (Rows::Fills { aggregate: false }, false));
     }
 
     #[test]
@@ -248,14 +228,14 @@ mod tests {
 
     #[test]
     fn recorded_requests_are_understood() {
-        for (name, what) in [
-            ("get_user_fills_by_time", What::Fills),
-            ("user_funding_history_with_end_time", What::Fundings),
-            ("user_non_funding_ledger_updates_without_end_time", What::LedgerUpdates),
+        for (name, rows) in [
+            ("get_user_fills_by_time", Rows::Fills { aggregate: false }),
+            ("user_funding_history_with_end_time", Rows::Fundings),
+            ("user_non_funding_ledger_updates_without_end_time", Rows::LedgerUpdates),
         ] {
             let Some(text) = sample(&format!("official_api/{name}.request.json")) else { continue };
-            let Ok(Request::History { what: found, .. }) = read(&text) else { panic!("{text}") };
-            assert_eq!(found, what);
+            let Ok(Request::History { rows: found, .. }) = read(&text) else { panic!("{text}") };
+            assert_eq!(found, rows);
         }
     }
 }

@@ -29,7 +29,7 @@ use tokio::{
 };
 
 use super::{
-    error::{InfoError, Said},
+    error::{Said, UpstreamError},
     request::Meta,
 };
 use crate::{config::InfoUrl, stats::Stats};
@@ -82,7 +82,7 @@ struct Kept {
 struct Known {
     answer: Option<Bytes>,
     /// When the upstream was asked last, and how it failed then.
-    asked: Option<(Instant, Option<InfoError>)>,
+    asked: Option<(Instant, Option<UpstreamError>)>,
 }
 
 impl Upstream {
@@ -115,13 +115,12 @@ impl Upstream {
     /// Passes a request on, and gives the answer as it comes.
     ///
     /// # Errors
-    /// [`InfoError::said`] for what the upstream answers with another status than that of success; those of
-    /// an upstream that gives no answer; [`InfoError::busy`].
-    pub async fn pass(&self, request: &[u8]) -> Result<Bytes, InfoError> {
+    /// [`UpstreamError::Refused`] for what it answers with another status than that of success; why it gave no
+    /// answer; [`UpstreamError::Busy`].
+    pub async fn pass(&self, request: &[u8]) -> Result<Bytes, UpstreamError> {
         let Ok(place) = self.passing.clone().try_acquire_owned() else {
             self.stats.official.not_passed.add(1);
-            let message = "too many requests are passed on to the upstream; try again later";
-            return Err(InfoError::busy(message));
+            return Err(UpstreamError::Busy);
         };
         self.stats.official.passed.add(1);
         let _passing = self.stats.official.passing.one_more();
@@ -133,7 +132,7 @@ impl Upstream {
     ///
     /// # Errors
     /// When no answer is known and the upstream gives none.
-    pub async fn meta(&self, meta: Meta) -> Result<Bytes, InfoError> {
+    pub async fn meta(&self, meta: Meta) -> Result<Bytes, UpstreamError> {
         let kept = match meta {
             Meta::Perps => &self.perps,
             Meta::Spot => &self.spot,
@@ -162,8 +161,8 @@ impl Upstream {
         &self,
         kept: &Kept,
         meta: Meta,
-        asked: Result<Bytes, InfoError>,
-    ) -> Result<Bytes, InfoError> {
+        asked: Result<Bytes, UpstreamError>,
+    ) -> Result<Bytes, UpstreamError> {
         let mut known = kept.known();
         let failed_before = known.asked.as_ref().is_some_and(|(_, failed)| failed.is_some());
         let failed = match asked {
@@ -190,19 +189,19 @@ impl Upstream {
     }
 
     /// Asks once.
-    async fn ask(&self, body: Bytes, patience: Duration) -> Result<Bytes, InfoError> {
+    async fn ask(&self, body: Bytes, patience: Duration) -> Result<Bytes, UpstreamError> {
         let asked = match timeout(patience, self.post(body)).await {
             Ok(asked) => asked,
-            Err(_) => Err(InfoError::upstream_too_slow(patience)),
+            Err(_) => Err(UpstreamError::TooSlow(patience)),
         };
         // What it refuses is an answer, what it cannot do is none.
-        if asked.as_ref().is_err_and(|error| error.status >= 500) {
+        if asked.as_ref().is_err_and(|error| error.status() >= 500) {
             self.stats.official.upstream_failures.add(1);
         }
         asked
     }
 
-    async fn post(&self, body: Bytes) -> Result<Bytes, InfoError> {
+    async fn post(&self, body: Bytes) -> Result<Bytes, UpstreamError> {
         let json = HeaderValue::from_static("application/json");
         let request = Request::post(self.uri.clone())
             .header(CONTENT_TYPE, json.clone())
@@ -212,23 +211,21 @@ impl Upstream {
             .expect("a URL of the configuration and fixed headers make a request");
         let answer = self.client.request(request).await;
         let (head, body) =
-            answer.map_err(|error| InfoError::upstream(&reasons(&error)))?.into_parts();
-        let body =
-            Limited::new(body, MAX_BYTES).collect().await.map_err(|error| match error
-                .is::<LengthLimitError>(
-            ) {
-                true => InfoError::upstream(&format!("it is longer than {MAX_BYTES} bytes")),
-                false => InfoError::upstream(&error.to_string()),
-            })?;
+            answer.map_err(|error| UpstreamError::Unreachable(reasons(&error)))?.into_parts();
+        let body = Limited::new(body, MAX_BYTES).collect().await;
+        let body = body.map_err(|error| match error.is::<LengthLimitError>() {
+            true => UpstreamError::TooLong(MAX_BYTES),
+            false => UpstreamError::Unreachable(error.to_string()),
+        })?;
         let body = body.to_bytes();
         if !head.status.is_success() {
             let kind = head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-            let said = Said { content_type: kind.map(str::to_owned), body };
-            return Err(InfoError::said(head.status.as_u16(), said));
+            let (status, content_type) = (head.status.as_u16(), kind.map(str::to_owned));
+            return Err(UpstreamError::Refused(Said { status, content_type, body }));
         }
         // It stands within the frames of a WebSocket too.
         if serde_json::from_slice::<IgnoredAny>(&body).is_err() {
-            return Err(InfoError::upstream("it is not JSON"));
+            return Err(UpstreamError::NotJson);
         }
         Ok(body)
     }
@@ -248,7 +245,7 @@ impl AsRef<[u8]> for Passed {
 
 impl Kept {
     /// What needs no question now.
-    fn held(&self) -> Option<Result<Bytes, InfoError>> {
+    fn held(&self) -> Option<Result<Bytes, UpstreamError>> {
         let known = self.known();
         let (at, failed) = known.asked.as_ref()?;
         let holds = if failed.is_some() { PAUSE } else { HOLDS };
@@ -263,11 +260,11 @@ impl Kept {
 
 impl Known {
     /// The last answer, else why there is none.
-    fn given(&self) -> Result<Bytes, InfoError> {
+    fn given(&self) -> Result<Bytes, UpstreamError> {
         match (&self.answer, &self.asked) {
             (Some(answer), _) => Ok(answer.clone()),
             (None, Some((_, Some(failed)))) => Err(failed.clone()),
-            (None, _) => Err(InfoError::upstream("it was not asked")),
+            (None, _) => Err(UpstreamError::Unreachable("it was not asked".to_owned())),
         }
     }
 }

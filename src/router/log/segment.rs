@@ -81,6 +81,19 @@ impl LogEvent {
     }
 }
 
+/// Where among these the block of one of them begins.
+///
+/// # Panics
+/// When `at` is not below their number.
+pub fn block_start(events: &[LogEvent], at: usize) -> usize {
+    let block = |entry: &LogEvent| {
+        let id = &entry.sequenced.event.id;
+        (id.topic, id.position)
+    };
+    let here = block(&events[at]);
+    events[..at].iter().rposition(|other| block(other) != here).map_or(0, |other| other + 1)
+}
+
 /// How far each topic had come before a batch, and in which run of which store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Heads {

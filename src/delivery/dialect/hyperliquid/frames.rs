@@ -3,97 +3,77 @@
 //! Invariants: a body is copied, never serialised again; what several events are put together to is told with
 //! the first of them, so once, and only where they have come together.
 
-use std::io::Write;
+use std::{io::Write, ops::ControlFlow};
 
 use bytes::Bytes;
 
-use super::{Feed, Shown};
+use super::{
+    Shown,
+    feed::{Feed, list_of},
+};
 use crate::{
     delivery::{dialect::encode::IN_MEMORY, frame, view::View},
     event::{Address, Cursor, Event},
-    official::{self, FILLS as FILLS_TOPIC, Fill, Funding, LedgerUpdate, Trade},
-    router::log::{ENCODINGS, EVERYDAY, LogEvent},
+    official::{self, Asked, FILLS, Fill, Funding, LedgerUpdate, Rows, Trade},
+    router::log::{ENCODINGS, EVERYDAY, LogEvent, block_start},
 };
 
-pub const FILLS: View = View::new(0);
-pub const AGGREGATED: View = View::new(1);
-/// Of fills and of misc events.
-pub const EVENTS: View = View::new(2);
-pub const TWAP: View = View::new(3);
-pub const TRADES: View = View::new(4);
-pub const FUNDINGS: View = View::new(5);
-pub const LEDGER: View = View::new(6);
-
-/// Where an event keeps the frame of a view. What is made of misc events is in the places of what is made of
-/// fills.
-pub const fn slot(view: View) -> usize {
-    EVERYDAY
-        + match view.number() {
-            number if number <= TRADES.number() => number,
-            number => number - FUNDINGS.number(),
-        }
+/// Where an event keeps the frame of a view. What is made of misc events alone is in the places of what is made
+/// of fills.
+pub fn slot(view: View) -> usize {
+    EVERYDAY + view.number() % OF_FILLS
 }
 
-const _: () = assert!(slot(TRADES) < ENCODINGS && slot(LEDGER) < slot(EVENTS));
+/// Views of fills.
+const OF_FILLS: usize = 5;
+
+const _: () = assert!(EVERYDAY + OF_FILLS <= ENCODINGS);
 
 /// The frame of an event in a view; empty where that does not show it.
 pub fn of(shown: Shown<'_>) -> Bytes {
+    let frame = || {
+        let user = shown.event().sequenced.event.user?;
+        match Feed::of_view(shown.view)? {
+            Feed::Rows(rows) => user_rows(rows, shown, user),
+            Feed::Events => user_event(shown, user),
+            Feed::Trades => trade(shown),
+        }
+    };
+    frame().unwrap_or_default()
+}
+
+fn user_rows(rows: Rows, shown: Shown<'_>, user: Address) -> Option<Bytes> {
     let entry = shown.event();
     let event = &entry.sequenced.event;
-    let Some(user) = event.user else { return Bytes::new() };
-    let mut data = Vec::with_capacity(event.body.len() + 64);
-    let (channel, list) = match shown.view {
-        FILLS => {
-            data.extend_from_slice(&event.body);
-            (Feed::Fills { aggregate: false }.channel(), "fills")
+    let mut list = Vec::with_capacity(event.body.len() + 64);
+    let mut push = |row: &[u8]| {
+        if !list.is_empty() {
+            list.push(b',');
         }
-        AGGREGATED => {
-            let bodies = aggregated(shown);
-            if bodies.is_empty() {
-                return Bytes::new();
-            }
-            data.extend_from_slice(&bodies.join(&b','));
-            (Feed::Fills { aggregate: true }.channel(), "fills")
-        }
-        TWAP if official::push_twap_slice_fill(event, &mut data) => {
-            (Feed::TwapSliceFills.channel(), "twapSliceFills")
-        }
-        LEDGER => match LedgerUpdate::read(event) {
-            Some(update) => {
-                update.push(&mut data);
-                (Feed::LedgerUpdates.channel(), "nonFundingLedgerUpdates")
-            }
-            None => return Bytes::new(),
-        },
-        FUNDINGS => match Funding::read(event) {
-            Some(funding) => {
-                for (at, delta) in funding.deltas.iter().enumerate() {
-                    if at > 0 {
-                        data.push(b',');
-                    }
-                    delta.push_event(&funding, &mut data);
-                }
-                (Feed::Fundings.channel(), "fundings")
-            }
-            None => return Bytes::new(),
-        },
-        TRADES => return trade(shown).unwrap_or_default(),
-        EVENTS => return user_event(shown, user),
-        _ => return Bytes::new(),
+        list.extend_from_slice(row);
+        ControlFlow::Continue(())
     };
-    frame::text(|out| {
-        write!(out, r#"{{"channel":"{channel}","data":{{"user":"{user}","{list}":["#)
-            .expect(IN_MEMORY);
-        out.extend_from_slice(&data);
-        out.push(b']');
-        place(entry, out);
-        out.extend_from_slice(b"}}");
+    let all = match rows {
+        Rows::Fills { aggregate: true } => aggregated(shown).iter().try_for_each(|fill| push(fill)),
+        rows => rows.of_event(Asked::BySubscription, event, push),
+    };
+    debug_assert!(all.is_continue());
+    let (channel, field) = (Feed::Rows(rows).channel(), list_of(rows));
+    (!list.is_empty()).then(|| {
+        frame::text(|out| {
+            write!(out, r#"{{"channel":"{channel}","data":{{"user":"{user}","{field}":["#)
+                .expect(IN_MEMORY);
+            out.extend_from_slice(&list);
+            out.push(b']');
+            place(entry, out);
+            out.extend_from_slice(b"}}");
+        })
     })
 }
 
 /// What a client gets first.
-pub fn snapshot(feed: Feed, user: Address, items: &[Bytes], cursor: &Cursor) -> Bytes {
-    let (channel, list) = (feed.channel(), feed.list());
+pub fn snapshot(rows: Rows, user: Address, items: &[Bytes], cursor: &Cursor) -> Bytes {
+    let (channel, list) = (Feed::Rows(rows).channel(), list_of(rows));
     frame::text(|out| {
         out.reserve(items.iter().map(|item| item.len() + 1).sum::<usize>() + 256);
         write!(
@@ -112,7 +92,7 @@ pub fn snapshot(feed: Feed, user: Address, items: &[Bytes], cursor: &Cursor) -> 
 }
 
 /// `userEvents` has a form for each kind, and no list of fundings: one message for each.
-fn user_event(shown: Shown<'_>, user: Address) -> Bytes {
+fn user_event(shown: Shown<'_>, user: Address) -> Option<Bytes> {
     let entry = shown.event();
     let event = &entry.sequenced.event;
     // Our own fields stand beside the data, in which some clients know one field only.
@@ -125,12 +105,12 @@ fn user_event(shown: Shown<'_>, user: Address) -> Bytes {
             out.push(b'}');
         })
     };
-    if event.id.topic == FILLS_TOPIC {
-        return message(&|out| {
+    if event.id.topic == FILLS {
+        return Some(message(&|out| {
             out.extend_from_slice(br#""fills":["#);
             out.extend_from_slice(&event.body);
             out.push(b']');
-        });
+        }));
     }
     if let Some(funding) = Funding::read(event) {
         let frames = funding.deltas.iter().map(|delta| {
@@ -139,17 +119,13 @@ fn user_event(shown: Shown<'_>, user: Address) -> Bytes {
                 delta.push_event(&funding, out);
             })
         });
-        return joined(frames.collect());
+        return Some(joined(frames.collect()));
     }
-    if let Some(update) = LedgerUpdate::read(event)
-        && let Some(liquidation) = update.liquidation()
-    {
-        return message(&|out| {
-            out.extend_from_slice(br#""liquidation":"#);
-            liquidation.push(entry.sequenced.seq, user, out);
-        });
-    }
-    Bytes::new()
+    let liquidation = LedgerUpdate::read(event)?.liquidation()?;
+    Some(message(&|out| {
+        out.extend_from_slice(br#""liquidation":"#);
+        liquidation.push(entry.sequenced.seq, user, out);
+    }))
 }
 
 /// Several frames as one piece of bytes, which goes out as it is.
@@ -194,7 +170,7 @@ fn trade(shown: Shown<'_>) -> Option<Bytes> {
         is_first.then(|| behind.iter().find(is_other)).flatten()
     })?;
     let other = &other.sequenced.event;
-    let trade = Trade::of(event, [other]).or_else(|| Trade::of(other, [event]))?;
+    let trade = Trade::of(event, other).or_else(|| Trade::of(other, event))?;
     Some(frame::text(|out| {
         write!(out, r#"{{"channel":"{}","data":["#, Feed::Trades.channel()).expect(IN_MEMORY);
         trade.push(out);
@@ -213,7 +189,7 @@ fn block_around(shown: Shown<'_>) -> (&[LogEvent], &[LogEvent]) {
         (other.topic, other.position) != (id.topic, id.position)
     };
     let (before, behind) = shown.events.split_at(shown.at);
-    let first = before.iter().rposition(is_other).map_or(0, |at| at + 1);
+    let first = block_start(shown.events, shown.at);
     let end = behind.iter().position(is_other).unwrap_or(behind.len());
     (&before[first..], &behind[1..end])
 }
@@ -224,28 +200,4 @@ fn place(entry: &LogEvent, out: &mut Vec<u8>) {
     let (block, index) = (id.position, id.index);
     write!(out, r#","block":{block},"index":{index},"seq":{seq},"cursor":"{cursor}""#)
         .expect(IN_MEMORY);
-}
-
-impl Feed {
-    pub fn channel(self) -> &'static str {
-        match self {
-            Self::Fills { .. } => "userFills",
-            Self::Events => "user",
-            Self::Fundings => "userFundings",
-            Self::LedgerUpdates => "userNonFundingLedgerUpdates",
-            Self::TwapSliceFills => "userTwapSliceFills",
-            Self::Trades => "trades",
-        }
-    }
-
-    /// The field of its data that has the list.
-    fn list(self) -> &'static str {
-        match self {
-            Self::Fills { .. } | Self::Events => "fills",
-            Self::Fundings => "fundings",
-            Self::LedgerUpdates => "nonFundingLedgerUpdates",
-            Self::TwapSliceFills => "twapSliceFills",
-            Self::Trades => "trades",
-        }
-    }
 }

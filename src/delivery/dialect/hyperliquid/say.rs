@@ -1,5 +1,7 @@
 //! What the official protocol says beside events.
 
+use std::fmt::Display;
+
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -78,6 +80,10 @@ impl<'a> Say<'a> {
 }
 
 impl Response {
+    pub fn error(why: &impl Display) -> Self {
+        Self::Error(why.to_string())
+    }
+
     /// What was asked for by `payload`.
     pub fn info(payload: &RawValue, answer: Bytes) -> Self {
         #[derive(serde::Deserialize)]

@@ -10,6 +10,7 @@ use crate::{
     delivery::{dialect::Desk, subscription::Subscriptions},
     event::{Address, Topic},
     official::{Admission, FILLS, MISC, Newest},
+    router::log::ENCODINGS,
     store::StoreError,
 };
 
@@ -213,11 +214,11 @@ fn posts_are_bounded_in_number_and_length_and_those_that_are_refused_are_counted
 
 #[test]
 fn views_of_one_topic_have_places_of_their_own() {
-    let of_fills =
-        [frames::FILLS, frames::AGGREGATED, frames::EVENTS, frames::TWAP, frames::TRADES];
-    let of_misc = [frames::EVENTS, frames::FUNDINGS, frames::LEDGER];
-    for views in [&of_fills[..], &of_misc[..]] {
-        let places: BTreeSet<_> = views.iter().map(|view| frames::slot(*view)).collect();
-        assert_eq!(places.len(), views.len());
+    for (topic, count) in [(FILLS, 5), (MISC, 3)] {
+        let feeds = Feed::ALL.into_iter().filter(|feed| feed.is_made_of(topic));
+        let places: BTreeSet<_> = feeds.map(|feed| frames::slot(feed.view())).collect();
+        assert_eq!(places.len(), count, "{topic}");
+        assert!(places.iter().all(|place| *place < ENCODINGS));
     }
+    assert!(Feed::ALL.into_iter().all(|feed| Feed::of_view(feed.view()) == Some(feed)));
 }

@@ -10,10 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     delivery::{
-        dialect::{
-            Lookup,
-            object::{self, ObjectError},
-        },
+        dialect::Lookup,
         policy::Policy,
         replay::{ResumeError, Since},
         subscription::{
@@ -21,6 +18,7 @@ use crate::{
         },
     },
     event::{Address, Cursor, Timestamp, Topic},
+    object::{self, ObjectError},
     store::StoreError,
 };
 

@@ -16,8 +16,7 @@ use crate::{
         policy::Policy,
         subscription::{Conditions, Subscription, Users, Wanted},
     },
-    event::{Address, Timestamp, Topic},
-    stats::Stats,
+    event::{Address, Topic},
 };
 
 /// Everything we say beside events.
@@ -163,14 +162,6 @@ impl<'a> From<(&'a str, &'a Subscription)> for Listed<'a> {
         let id = serde_json::from_str(id).expect("an id was JSON when it came");
         Self { id, topic, users, conditions, policy, linger_ms }
     }
-}
-
-/// How old the newest line of a node is: what a client has to add to its own delay. None as long as no
-/// line was read.
-pub fn lag_ms(stats: &Stats) -> Option<u64> {
-    let streams = stats.streams();
-    let newest = streams.iter().map(|stream| stream.last_written.get()).max()?;
-    (newest > 0).then(|| Timestamp::now().since(Timestamp(newest)).as_millis() as u64)
 }
 
 impl From<&SessionConfig> for Limits {

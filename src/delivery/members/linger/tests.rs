@@ -5,32 +5,26 @@ use std::{
 };
 
 use actix::Actor;
-use slog::{Discard, Logger, o};
 
 use super::*;
 use crate::{
-    config::{Config, LiveConfig, SessionConfig, StoreConfig},
+    config::SessionConfig,
     delivery::{
-        Casting, SessionSet,
+        Casting,
         dialect::plain::Plain,
         outlet::{Flush, Outlet},
-        replay::Pages,
         session::Told,
         shard::Shard,
         subscription::{Change, Subscriptions, Users, Wanted},
     },
     event::{Address, Event, EventId, Keys, SequencedEvent, Timestamp, Topic},
-    official::Info,
     roll_call::RollCall,
     router::{
         log::{Heads, Log, LogEvent, NewSegment},
         readers::Appended,
     },
-    source::{BatchLost, Budget, Density, Form, Progress, Stream, node},
-    stats::Stats,
-    store,
-    testing::{Probe, ProbeHandle},
-    whitelist::{Listing, Whitelist},
+    source::{BatchLost, Budget, Density, Form, Progress, Stream},
+    testing::{Probe, ProbeHandle, foundation},
 };
 
 const FILLS: Topic = Topic::new("fills");
@@ -88,38 +82,14 @@ fn address(number: u8) -> Address {
 
 impl Scene {
     async fn new() -> Self {
-        let stats = Arc::new(Stats::default());
         let log = Log::new(1 << 20, 0, Heads::default());
-        let folder = tempfile::tempdir().unwrap();
-        let url = format!("sqlite:{}", folder.path().join("events.db").display());
-        let store = store::open(&url, &StoreConfig::default()).await.unwrap();
-        let config = Arc::new(LiveConfig::new(Config::default()));
-        let logger = Logger::root(Discard, o!());
-        let listing = Listing::unchanging(Whitelist::all());
-        let info = Info::new(
-            store.clone(),
-            log.clone(),
-            config.clone(),
-            listing.clone(),
-            stats.clone(),
-            logger.clone(),
-        );
-        let casting = Casting {
-            log: log.clone(),
-            readers: Arc::default(),
-            sessions: SessionSet::new(stats.clone()),
-            pages: Pages::new(store, log.clone(), node::keys_of, vec![], stats.clone()),
-            stats,
-            config,
-            info: Arc::new(info),
-            listing,
-            topics: vec![FILLS],
-            logger,
-        };
+        // Nothing is read from the store.
+        let (foundation, _) = foundation(log.clone()).await;
+        let casting = Casting::new(foundation);
         let budget = Budget::new(usize::MAX, Probe::<BatchLost>::start().recipient());
         // Nothing touches the store from here on.
         tokio::time::pause();
-        let members = Members::new(Arc::new(casting));
+        let members = Members::new(casting);
         Self { members, log, budget, seq: 0, told: Probe::start() }
     }
 

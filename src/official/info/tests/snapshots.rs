@@ -60,7 +60,7 @@ impl EventStore for Overtaken {
     }
 }
 
-const ALL: Recent = Recent::Fills { aggregate: false };
+const ALL: Rows = Rows::Fills { aggregate: false };
 
 fn tids(newest: &Newest) -> Vec<u64> {
     newest.items.iter().map(|item| tid(std::str::from_utf8(item).unwrap())).collect()
@@ -95,7 +95,7 @@ async fn a_snapshot_is_cut_at_its_rows_and_partial_fills_are_whole() {
     let cast = [partial(2, 1, 4)].map(|event| scene.number(event));
     scene.cast(&cast);
 
-    let newest = scene.info.newest(Recent::Fills { aggregate: true }, user(7)).await.unwrap();
+    let newest = scene.info.newest(Rows::Fills { aggregate: true }, user(7)).await.unwrap();
     let single = scene.info.newest(ALL, user(7)).await.unwrap();
 
     let sizes = newest.items.iter().map(|item| serde_json::from_slice::<Value>(item).unwrap());
@@ -119,15 +119,15 @@ async fn snapshots_have_the_shapes_of_subscriptions() {
             .collect::<Vec<_>>()
     };
 
-    let fundings = text(Recent::Fundings).await;
+    let fundings = text(Rows::Fundings).await;
     assert_eq!(fundings.len(), 4);
     let first = format!(r#"{{"time":{},"coin":"ZEC","usdc":"9.330246","#, block_ms(4));
     assert!(fundings[0].starts_with(&first), "{}", fundings[0]);
     assert!(fundings[3].contains("\"BTC\"") && fundings[3].contains(&block_ms(1).to_string()));
-    let updates = text(Recent::LedgerUpdates).await;
+    let updates = text(Rows::LedgerUpdates).await;
     let newest = format!(r#"{{"time":{},"hash":"0x5a44","delta":{{}}}}"#, block_ms(4));
     assert_eq!((updates.len(), &updates[0]), (2, &newest));
-    let slices = text(Recent::TwapSliceFills).await;
+    let slices = text(Rows::TwapSliceFills).await;
     assert_eq!(slices.len(), 1);
     assert!(slices[0].starts_with(r#"{"fill":{"#) && slices[0].ends_with(r#","twapId":1671203}"#));
 }

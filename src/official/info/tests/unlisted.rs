@@ -30,10 +30,10 @@ async fn who_asks_for_a_user_of_whom_nothing_is_kept_learns_that_he_is_not_liste
 
     for kind in KINDS {
         let error = scene.ask(&of(7, kind, r#","startTime":0"#)).await.unwrap_err();
-        assert_eq!((error.status, error.code), (404, "not_listed"), "{kind}");
+        assert_eq!((error.status(), error.code()), (404, "not_listed"), "{kind}");
         let name = user(7).to_string();
         let text = format!("user {name} is not on the whitelist of this daemon");
-        assert!(error.message.starts_with(&text), "{error}");
+        assert!(error.to_string().starts_with(&text), "{error}");
         // Of a listed one there is nothing yet.
         assert_eq!(scene.ask(&of(1, kind, r#","startTime":0"#)).await.unwrap(), "[]");
     }
@@ -57,7 +57,7 @@ async fn whose_subscription_would_be_taken_gets_an_empty_answer() {
     let ann = Client { identity: Some("ann".into()), ..Client::default() };
     let answer = async |unlisted, client: &Client| {
         let answer = scene(unlisted).await.info.answer(asked.as_bytes(), client).await;
-        answer.map_err(|error| error.code)
+        answer.map_err(|error| error.code())
     };
 
     assert_eq!(answer(Unlisted::Accept, &Client::default()).await.unwrap(), "[]");

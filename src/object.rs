@@ -1,4 +1,4 @@
-//! The first rule of everything that clients send: it is one JSON object.
+//! The first rule of everything that clients send: it is one JSON object. An error names the field.
 //!
 //! Serde would read a struct from a list of its fields too, in the order of the source code, which
 //! nobody was promised.
@@ -12,13 +12,16 @@ pub enum ObjectError {
     NotAnObject,
     #[error("{0}")]
     Json(#[from] serde_json::Error),
+    /// With the path to the field.
+    #[error("{0}")]
+    Field(#[from] serde_path_to_error::Error<serde_json::Error>),
 }
 
 impl ObjectError {
     /// Whether the text is JSON, but not what is expected.
     pub fn is_data(&self) -> bool {
         match self {
-            Self::NotAnObject => true,
+            Self::NotAnObject | Self::Field(_) => true,
             Self::Json(error) => error.is_data(),
         }
     }
@@ -29,15 +32,25 @@ impl ObjectError {
 /// # Errors
 /// When the text is not JSON, is something else than an object, or lacks what `T` needs.
 pub fn read<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, ObjectError> {
-    if text.trim_ascii_start().starts_with(b"{") {
-        return Ok(serde_json::from_slice(text)?);
+    if !text.trim_ascii_start().starts_with(b"{") {
+        serde_json::from_slice::<IgnoredAny>(text)?;
+        return Err(ObjectError::NotAnObject);
     }
-    serde_json::from_slice::<IgnoredAny>(text)?;
-    Err(ObjectError::NotAnObject)
+    match serde_json::from_slice(text) {
+        // Only who has failed pays for the path.
+        Err(error) if error.is_data() => {
+            let mut again = serde_json::Deserializer::from_slice(text);
+            serde_path_to_error::deserialize::<_, T>(&mut again)?;
+            Err(error.into())
+        }
+        read => Ok(read?),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[derive(Debug, Deserialize)]
@@ -55,6 +68,19 @@ mod tests {
         for text in ["[\"list\"]", " [ ]", "\"list\"", "1", "null", "true"] {
             assert_eq!(action(text), Err("a JSON object is expected".to_owned()), "{text}");
         }
+    }
+
+    #[test]
+    fn the_field_that_is_not_understood_is_named() {
+        let seven = action("{\"action\":7}").unwrap_err();
+        assert!(
+            seven.starts_with("action: invalid type: integer `7`, expected a string"),
+            "{seven}"
+        );
+        let missing = action("{}").unwrap_err();
+        assert!(missing.starts_with("missing field `action`"), "{missing}");
+        let error = read::<BTreeMap<String, Vec<u64>>>(br#"{"users":[1,"x"]}"#).unwrap_err();
+        assert!(error.is_data() && error.to_string().starts_with("users[1]: "), "{error}");
     }
 
     #[test]
