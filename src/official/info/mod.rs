@@ -10,6 +10,7 @@
 mod answers;
 mod error;
 mod history;
+mod meta;
 mod newest;
 mod request;
 mod upstream;
@@ -23,7 +24,7 @@ use bytes::Bytes;
 use slog::{Logger, warn};
 use tokio::{sync::Semaphore, time::timeout};
 
-use self::{answers::Answers, history::Order, request::Request, upstream::Upstream};
+use self::{answers::Answers, history::Order, meta::Metas, request::Request, upstream::Upstream};
 pub use self::{
     answers::MAX_ANSWER_BYTES,
     error::{InfoError, UpstreamError},
@@ -55,7 +56,7 @@ pub struct Info {
     reads: Semaphore,
     stats: Arc<Stats>,
     /// Where `official.info_upstream` names one.
-    upstream: Option<Upstream>,
+    upstream: Option<(Arc<Upstream>, Metas)>,
     logger: Logger,
 }
 
@@ -68,8 +69,11 @@ impl Info {
         stats: Arc<Stats>,
         logger: Logger,
     ) -> Self {
-        let url = config.get().official.info_upstream.clone();
-        let upstream = url.map(|url| Upstream::new(&url, stats.clone(), logger.clone()));
+        let current = config.get();
+        let upstream = current.official.info_upstream.as_ref().map(|url| {
+            let upstream = Arc::new(Upstream::new(url, stats.clone()));
+            (upstream.clone(), Metas::open(upstream, &current.state_dir, logger.clone()))
+        });
         let (answers, reads) = (Answers::new(stats.clone()), Semaphore::new(MAX_READS));
         Self { store, log, config, listing, answers, reads, stats, upstream, logger }
     }
@@ -110,11 +114,11 @@ impl Info {
                 Ok(room.filled(body))
             }
             Request::Meta(meta) => match &self.upstream {
-                Some(upstream) => Ok(upstream.meta(meta).await?),
+                Some((_, metas)) => Ok(metas.get(meta).await?),
                 None => Ok(Bytes::from_static(meta.empty().as_bytes())),
             },
             Request::Other(kind) => match &self.upstream {
-                Some(upstream) => Ok(upstream.pass(request).await?),
+                Some((upstream, _)) => Ok(upstream.pass(request).await?),
                 None => Err(InfoError::unsupported(&kind)),
             },
         }

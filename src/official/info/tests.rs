@@ -6,7 +6,7 @@ mod snapshots;
 mod unlisted;
 mod upstream;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use serde_json::{Value, value::RawValue};
 use tempfile::TempDir;
@@ -51,6 +51,12 @@ struct Scene {
 
 impl Scene {
     async fn new(official: OfficialConfig) -> Self {
+        let state = tempfile::tempdir().unwrap();
+        Self::with_state(state.path(), official).await
+    }
+
+    /// With the state directory of an earlier one, and a store of its own.
+    async fn with_state(state_dir: &Path, official: OfficialConfig) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", folder.path().join("nodecast.db").display());
         let config = StoreConfig { durable: false, ..StoreConfig::default() };
@@ -58,7 +64,8 @@ impl Scene {
         let (writer, _) = store.open_writer().await.unwrap();
         let log = Log::new(1 << 20, 0, Heads { epoch: 1, run: 2, positions: vec![] });
         let stats = Arc::<Stats>::default();
-        let config = Arc::new(LiveConfig::new(Config { official, ..Config::default() }));
+        let config = Config { official, state_dir: state_dir.to_owned(), ..Config::default() };
+        let config = Arc::new(LiveConfig::new(config));
         let info = Info::new(
             store,
             log.clone(),

@@ -1,13 +1,8 @@
 //! Who is asked for what is not known here: a node that serves info, or the official service.
 //!
-//! Invariants: what it says is passed on as it is, within bounds of size, time and number; of `meta` and
-//! `spotMeta` one question each is under way at one time, and an old answer is better than none.
+//! Invariant: what it says is passed on as it is, within bounds of size, time and number.
 
-use std::{
-    error::Error as _,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{error::Error as _, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
@@ -22,16 +17,12 @@ use hyper_util::{
 };
 use rustls::{ClientConfig, RootCertStore};
 use serde::de::IgnoredAny;
-use slog::{Logger, info, warn};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, timeout},
+    time::timeout,
 };
 
-use super::{
-    error::{Said, UpstreamError},
-    request::Meta,
-};
+use super::error::{Said, UpstreamError};
 use crate::{config::InfoUrl, stats::Stats};
 
 /// Most requests of clients that are passed on at one time.
@@ -41,16 +32,7 @@ pub const MAX_PASSING: usize = 32;
 const MAX_BYTES: usize = 16 << 20;
 
 /// How long an answer may take from the first byte that we send to the last that comes.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// The same where an old answer is at hand: clients that start should not wait for a dead upstream.
-const PATIENCE_WITH_OLD: Duration = Duration::from_secs(2);
-
-/// How long an answer to `meta` holds. New coins are listed some times a week.
-const HOLDS: Duration = Duration::from_secs(60);
-
-/// How long the upstream is left alone when it gave no answer.
-const PAUSE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a connection is kept for the next request.
 const IDLE: Duration = Duration::from_secs(30);
@@ -64,29 +46,11 @@ pub struct Upstream {
     uri: Uri,
     client: HttpClient,
     passing: Arc<Semaphore>,
-    perps: Kept,
-    spot: Kept,
     stats: Arc<Stats>,
-    logger: Logger,
-}
-
-/// The answer to one question that everybody asks.
-#[derive(Default)]
-struct Kept {
-    /// Held by who asks the upstream.
-    turn: tokio::sync::Mutex<()>,
-    known: Mutex<Known>,
-}
-
-#[derive(Default)]
-struct Known {
-    answer: Option<Bytes>,
-    /// When the upstream was asked last, and how it failed then.
-    asked: Option<(Instant, Option<UpstreamError>)>,
 }
 
 impl Upstream {
-    pub fn new(url: &InfoUrl, stats: Arc<Stats>, logger: Logger) -> Self {
+    pub fn new(url: &InfoUrl, stats: Arc<Stats>) -> Self {
         let mut plain = HttpConnector::new();
         plain.enforce_http(false);
         plain.set_nodelay(true);
@@ -105,10 +69,7 @@ impl Upstream {
             uri: url.uri().clone(),
             client,
             passing: Arc::new(Semaphore::new(MAX_PASSING)),
-            perps: Kept::default(),
-            spot: Kept::default(),
             stats,
-            logger,
         }
     }
 
@@ -128,68 +89,16 @@ impl Upstream {
         Ok(Bytes::from_owner(Passed { body, _place: place }))
     }
 
-    /// Gives an answer that is not older than a minute, if there is one.
-    ///
-    /// # Errors
-    /// When no answer is known and the upstream gives none.
-    pub async fn meta(&self, meta: Meta) -> Result<Bytes, UpstreamError> {
-        let kept = match meta {
-            Meta::Perps => &self.perps,
-            Meta::Spot => &self.spot,
-        };
-        if let Some(held) = kept.held() {
-            return held;
-        }
-        let old = kept.known().answer.clone();
-        let _turn = match (kept.turn.try_lock(), &old) {
-            (Ok(turn), _) => turn,
-            // Somebody asks already.
-            (Err(_), Some(old)) => return Ok(old.clone()),
-            (Err(_), None) => kept.turn.lock().await,
-        };
-        // Who had the turn before may have got it.
-        if let Some(held) = kept.held() {
-            return held;
-        }
-        let patience = if old.is_some() { PATIENCE_WITH_OLD } else { PATIENCE };
-        let request = Bytes::from_static(meta.request().as_bytes());
-        let asked = self.ask(request, patience).await;
-        self.keep(kept, meta, asked)
-    }
-
-    fn keep(
-        &self,
-        kept: &Kept,
-        meta: Meta,
-        asked: Result<Bytes, UpstreamError>,
-    ) -> Result<Bytes, UpstreamError> {
-        let mut known = kept.known();
-        let failed_before = known.asked.as_ref().is_some_and(|(_, failed)| failed.is_some());
-        let failed = match asked {
-            Ok(answer) => {
-                known.answer = Some(answer);
-                None
-            }
-            Err(error) => Some(error),
-        };
-        // Once for each time that it begins or ends.
-        let upstream = self.uri.to_string();
-        match &failed {
-            Some(error) if !failed_before => {
-                warn!(self.logger, "the upstream of info gives no answer"; "upstream" => upstream,
-                    "request" => meta.request(), "error" => %error, "old_answer" => known.answer.is_some());
-            }
-            None if failed_before => {
-                info!(self.logger, "the upstream of info answers again"; "upstream" => upstream);
-            }
-            _ => {}
-        }
-        known.asked = Some((Instant::now(), failed));
-        known.given()
+    /// Where it is.
+    pub fn uri(&self) -> &Uri {
+        &self.uri
     }
 
     /// Asks once.
-    async fn ask(&self, body: Bytes, patience: Duration) -> Result<Bytes, UpstreamError> {
+    ///
+    /// # Errors
+    /// As [`pass`](Self::pass), and when there is no answer within `patience`.
+    pub async fn ask(&self, body: Bytes, patience: Duration) -> Result<Bytes, UpstreamError> {
         let asked = match timeout(patience, self.post(body)).await {
             Ok(asked) => asked,
             Err(_) => Err(UpstreamError::TooSlow(patience)),
@@ -240,32 +149,6 @@ struct Passed {
 impl AsRef<[u8]> for Passed {
     fn as_ref(&self) -> &[u8] {
         &self.body
-    }
-}
-
-impl Kept {
-    /// What needs no question now.
-    fn held(&self) -> Option<Result<Bytes, UpstreamError>> {
-        let known = self.known();
-        let (at, failed) = known.asked.as_ref()?;
-        let holds = if failed.is_some() { PAUSE } else { HOLDS };
-        (at.elapsed() < holds).then(|| known.given())
-    }
-
-    fn known(&self) -> MutexGuard<'_, Known> {
-        // Every change is complete before a panic could happen.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Known {
-    /// The last answer, else why there is none.
-    fn given(&self) -> Result<Bytes, UpstreamError> {
-        match (&self.answer, &self.asked) {
-            (Some(answer), _) => Ok(answer.clone()),
-            (None, Some((_, Some(failed)))) => Err(failed.clone()),
-            (None, _) => Err(UpstreamError::Unreachable("it was not asked".to_owned())),
-        }
     }
 }
 

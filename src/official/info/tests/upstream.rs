@@ -68,8 +68,12 @@ async fn scene_with(server: &Arc<Server>) -> Scene {
 }
 
 async fn scene_of(url: &str) -> Scene {
+    scene_with_state(tempfile::tempdir().unwrap().path(), url).await
+}
+
+async fn scene_with_state(state: &Path, url: &str) -> Scene {
     let info_upstream = Some(InfoUrl::parse(url).unwrap());
-    Scene::new(OfficialConfig { info_upstream, ..OfficialConfig::default() }).await
+    Scene::with_state(state, OfficialConfig { info_upstream, ..OfficialConfig::default() }).await
 }
 
 const META: &str = r#"{"type":"meta"}"#;
@@ -239,4 +243,28 @@ async fn an_old_answer_is_better_than_none_and_a_broken_upstream_is_left_alone_f
         (one, other)
     };
     assert_eq!((one.unwrap(), other.unwrap()), (first.clone(), first));
+}
+
+#[actix_rt::test]
+async fn the_answer_of_an_earlier_run_is_better_than_none_where_the_upstream_is_the_same() {
+    let server = Arc::<Server>::default();
+    let url = server.start();
+    let state = tempfile::tempdir().unwrap();
+    let scene = scene_with_state(state.path(), &url).await;
+    let first = scene.ask(META).await.unwrap();
+    let file = state.path().join("meta.json");
+    until("it is kept", async || file.exists()).await;
+    server.is_broken.store(true, Ordering::SeqCst);
+
+    let scene = scene_with_state(state.path(), &url).await;
+    assert_eq!(scene.ask(META).await.unwrap(), first);
+    assert_eq!(server.asked(), [META, META], "it was asked again before");
+    assert!(scene.ask(r#"{"type":"spotMeta"}"#).await.is_err());
+    let scene = scene_with_state(state.path(), &url.replace("127.0.0.1", "localhost")).await;
+    assert!(scene.ask(META).await.is_err(), "of another one nothing is known");
+    // What is damaged is as good as nothing.
+    std::fs::write(&file, "{").unwrap();
+    server.is_broken.store(false, Ordering::SeqCst);
+    let scene = scene_with_state(state.path(), &url).await;
+    assert_eq!(scene.ask(META).await.unwrap(), first);
 }
