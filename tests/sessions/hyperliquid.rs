@@ -546,7 +546,7 @@ fn a_cursor_that_has_expired_is_refused_with_the_reason() {
     let mut client = server.connect("/ws");
     let answer = client.says(&format!(r#"{{"method":"subscribe","subscription":{asked}}}"#));
 
-    let why = "events behind this cursor have been deleted; the oldest that there is begin behind ";
+    let why = "events behind this cursor have been deleted; what is still there begins behind ";
     let text = answer["data"].as_str().unwrap();
     let rest = text.strip_prefix(&format!("Not subscribed, {why}")).expect(text);
     let oldest = rest.strip_suffix(&format!(": {asked}")).expect(text);
@@ -555,6 +555,24 @@ fn a_cursor_that_has_expired_is_refused_with_the_reason() {
     server.append(vec![traded(4, 0, ALICE, "BTC", "")]);
     let blocks = iter::repeat_with(|| client.json()["data"]["block"].clone());
     assert!(blocks.take(3).any(|block| block == 4));
+}
+
+#[test]
+fn a_cursor_of_another_store_goes_on_by_its_blocks_and_says_so() {
+    let server = Server::start_with_log(1, |_| {});
+    (1..4).for_each(|block| server.append(vec![traded(block, 0, ALICE, "BTC", "")]));
+    server.commit();
+    let mut client = server.connect("/ws");
+    let cursor = r#""cursor":"1.a.b.64.fills-2.misc-2""#;
+
+    client.subscribe(&subscription("userEvents", &format!(r#""user":"{ALICE}",{cursor}"#)));
+
+    let status = client.frame_of("status");
+    assert_eq!((&status["recovered"], &status["live"]), (&json!(false), &Value::Null));
+    let blocks: Vec<_> = (0..3).map(|_| client.json()["block"].clone()).collect();
+    assert_eq!(blocks, [1, 2, 3], "those before it come again");
+    let live = client.frame_of("status");
+    assert_eq!((&live["recovered"], &live["live"]), (&Value::Null, &json!(true)));
 }
 
 #[test]

@@ -119,6 +119,14 @@ impl Hyperliquid {
     ) {
         if is_first {
             desk.tell(&Say::acknowledged("subscribe", &asked.text));
+            let inexact = found.iter().find_map(|found| match found {
+                Found::Place(Ok(start)) if !start.exact => Some(&start.cursor),
+                _ => None,
+            });
+            if let Some(from) = inexact {
+                let (cursor, seq, recovered) = (from.to_string(), from.seq, Some(false));
+                desk.tell(&Say::Status { live: None, recovered, cursor, seq, lag_ms: None });
+            }
         }
         for (found, entry) in found.into_iter().zip(&mut std::iter::from_fn(|| left.pop_front())) {
             if let Err(error) = Self::begin_one(&asked, entry, found, desk) {
@@ -258,12 +266,18 @@ impl Dialect for Hyperliquid {
 
     fn live(&self, cursor: &Cursor) -> Option<Bytes> {
         let (text, seq) = (cursor.to_string(), cursor.seq);
-        self.own(&Say::Status { live: Some(true), cursor: text, seq, lag_ms: None })
+        self.own(&Say::Status {
+            live: Some(true),
+            recovered: None,
+            cursor: text,
+            seq,
+            lag_ms: None,
+        })
     }
 
     fn heartbeat(&self, delivered: &Cursor, stats: &Stats) -> Option<Bytes> {
         let (cursor, lag_ms) = (delivered.to_string(), stats.lag_ms());
-        self.own(&Say::Status { live: None, cursor, seq: delivered.seq, lag_ms })
+        self.own(&Say::Status { live: None, recovered: None, cursor, seq: delivered.seq, lag_ms })
     }
 
     fn closes_idle(&self) -> bool {

@@ -56,7 +56,7 @@ pub enum Refused {
     Limit(SubscribeError),
     /// The cursor in the text can be begun at.
     #[error(
-        "Not subscribed, events behind this cursor have been deleted; the oldest that there is begin behind {0}"
+        "Not subscribed, events behind this cursor have been deleted; what is still there begins behind {0}"
     )]
     Expired(Cursor),
     #[error("Not subscribed, {0}")]

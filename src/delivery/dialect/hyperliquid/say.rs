@@ -44,6 +44,8 @@ pub enum Say<'a> {
     Status {
         #[serde(skip_serializing_if = "Option::is_none")]
         live: Option<bool>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        recovered: Option<bool>,
         cursor: String,
         seq: u64,
         #[serde(skip_serializing_if = "Option::is_none")]
