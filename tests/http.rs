@@ -24,7 +24,7 @@ use nodecast::{
     config::{Config, HttpConfig, LiveConfig},
     event::{Address, Event, EventId, Keys, SequencedEvent, Timestamp, Topic},
     http::{ApiState, Exports, routes},
-    official::Info,
+    official::info::Info,
     router::log::{Heads, Log},
     stats::Stats,
     store::{

@@ -18,7 +18,7 @@ use nodecast::{
         subscription::Subscriptions,
     },
     event::{Cursor, Timestamp, Topic},
-    official::{Admission, Newest},
+    official::{Admission, info::Newest},
     source::{
         BodyPlace, Form, Horizon,
         node::{

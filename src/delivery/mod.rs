@@ -40,7 +40,7 @@ pub use self::{close::CloseReason, server::serve, set::SessionSet};
 use crate::{
     config::LiveConfig,
     event::Topic,
-    official::Info,
+    official::info::Info,
     router::{log::Log, readers::Readers},
     stats::Stats,
     store::{EarlierRun, EventStore},

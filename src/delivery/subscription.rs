@@ -4,30 +4,22 @@
 //! shard's index, which answers who wants an event.
 //! Invariant: bounded by the limits of `session.*`.
 
+mod conditions;
+
 use std::{
-    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     ops::Bound,
     sync::Arc,
 };
 
-use serde::Serialize;
-
+pub use self::conditions::{Conditions, INDEXED, KEYS, MAX_VALUE_BYTES, written};
 use super::{policy::Policy, view::Views};
 use crate::{
     config::SessionConfig,
-    event::{Address, Cursor, Event, Topic},
+    event::{Address, Cursor, Topic},
     stats::SessionStats,
 };
 
-/// What `where` may compare.
-pub const KEYS: [&str; 3] = ["coin", "side", "dir"];
-
-/// The one of them by which a subscription to everybody is found.
-pub const INDEXED: &str = "coin";
-
-/// Longest value of a key that can be asked for.
-pub const MAX_VALUE_BYTES: usize = 128;
 /// Most values of one subscription, of all its keys together.
 const MAX_VALUES_OF_ONE: usize = 1_000;
 /// Most values of all subscriptions of a session.
@@ -35,48 +27,6 @@ const MAX_VALUES: usize = 100_000;
 
 /// Longest time for which live events may wait, so that several go out in one write.
 pub const MAX_LINGER_MS: u16 = 1_000;
-
-/// Conditions on an event's keys: each must hold, and each holds for any of its values, which are in
-/// order and differ.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
-pub struct Conditions(BTreeMap<&'static str, Vec<Box<str>>>);
-
-impl Conditions {
-    pub fn new(asked: impl IntoIterator<Item = (&'static str, Vec<String>)>) -> Self {
-        let in_order = |values: Vec<String>| {
-            let values: BTreeSet<Box<str>> = values.into_iter().map(Box::from).collect();
-            values.into_iter().collect()
-        };
-        Self(asked.into_iter().map(|(key, values)| (key, in_order(values))).collect())
-    }
-
-    /// None where nothing is asked for.
-    pub fn shared(self) -> Option<Arc<Self>> {
-        (!self.0.is_empty()).then(|| Arc::new(self))
-    }
-
-    /// How many values are named.
-    fn values(&self) -> usize {
-        self.0.values().map(Vec::len).sum()
-    }
-
-    /// An event that lacks a key does not match.
-    pub fn hold(&self, event: &Event) -> bool {
-        self.0.iter().all(|(key, wanted)| {
-            let is_wanted = |text: Cow<'_, str>| wanted.binary_search_by(|one| (**one).cmp(&text));
-            event.key(key).map(written).is_some_and(|text| is_wanted(text).is_ok())
-        })
-    }
-}
-
-/// The text that stands between the quotes of a JSON string as `raw`. What is not valid there is no
-/// text of anybody's.
-pub fn written(raw: &str) -> Cow<'_, str> {
-    if !raw.contains('\\') {
-        return Cow::Borrowed(raw);
-    }
-    serde_json::from_str(&format!("\"{raw}\"")).map_or(Cow::Borrowed(raw), Cow::Owned)
-}
 
 /// Whose events a subscription asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,7 +91,7 @@ impl Change {
     /// The coins by which it is found, if it asks for everybody; none: by its users, or always.
     pub fn coins(&self) -> Option<&[Box<str>]> {
         match self.wanted.users {
-            Users::All => self.wanted.conditions.as_ref()?.0.get(INDEXED).map(Vec::as_slice),
+            Users::All => self.wanted.conditions.as_ref()?.indexed(),
             Users::Listed(_) => None,
         }
     }
@@ -167,10 +117,8 @@ impl Change {
                 (Users::Listed(first), wanted.conditions.clone())
             }
             Users::All => {
-                let coins = Arc::make_mut(wanted.conditions.as_mut()?).0.get_mut(INDEXED)?;
-                let others = coins.split_off(most);
-                let first = std::mem::replace(coins, others);
-                (Users::All, Some(Arc::new(Conditions([(INDEXED, first)].into()))))
+                let first = Arc::make_mut(wanted.conditions.as_mut()?).split_indexed(most)?;
+                (Users::All, Some(Arc::new(first)))
             }
         };
         let first = Wanted { users, conditions, ..*wanted };
@@ -388,86 +336,4 @@ impl Subscription {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const FILLS: Topic = Topic::new("fills");
-
-    fn addresses(numbers: std::ops::Range<u64>) -> BTreeSet<Address> {
-        numbers.map(|number| format!("0x{number:040x}").parse().unwrap()).collect()
-    }
-
-    fn listed(numbers: std::ops::Range<u64>) -> Users {
-        Users::Listed(addresses(numbers))
-    }
-
-    #[test]
-    fn the_cap_on_users_holds_over_all_subscriptions_of_a_session() {
-        let limits = SessionConfig { max_users: 5, ..SessionConfig::default() };
-        let full = SubscribeError::TooManyUsers(5);
-        let mut all = Subscriptions::default();
-        all.subscribe("a", FILLS, listed(0..3), None, &limits).unwrap();
-
-        assert_eq!(all.subscribe("b", FILLS, listed(0..3), None, &limits), Err(full.clone()));
-        assert_eq!(all.len(), 1, "nothing has changed");
-        all.subscribe("b", FILLS, listed(0..2), None, &limits).unwrap();
-        all.subscribe("everybody", FILLS, Users::All, None, &limits).unwrap();
-        assert_eq!(all.add_users("a", FILLS, addresses(2..4), &limits), Err(full.clone()));
-        all.add_users("a", FILLS, addresses(0..3), &limits).unwrap();
-
-        // What is taken back is free again, one by one or with its subscription.
-        all.remove_users("a", &addresses(2..9)).unwrap();
-        all.add_users("a", FILLS, addresses(7..8), &limits).unwrap();
-        assert_eq!(all.add_users("new", FILLS, addresses(0..1), &limits), Err(full.clone()));
-        all.unsubscribe("b").unwrap();
-        all.unsubscribe("everybody").unwrap();
-        all.add_users("new", FILLS, addresses(0..2), &limits).unwrap();
-        all.remove_users("new", &addresses(0..2)).unwrap();
-        all.subscribe("c", FILLS, listed(0..2), None, &limits).unwrap();
-        assert_eq!(all.add_users("c", FILLS, addresses(2..3), &limits), Err(full));
-    }
-
-    #[test]
-    fn one_subscription_names_only_so_many_users_however_they_come_to_it() {
-        let limits =
-            SessionConfig { max_users_per_subscription: 3, max_users: 5, ..Default::default() };
-        let full = SubscribeError::TooManyUsersOfOne(3);
-        let mut all = Subscriptions::default();
-
-        assert_eq!(all.subscribe("a", FILLS, listed(0..4), None, &limits), Err(full.clone()));
-        assert_eq!(all.add_users("a", FILLS, addresses(0..4), &limits), Err(full.clone()));
-        assert!(all.is_empty());
-        all.add_users("a", FILLS, addresses(0..2), &limits).unwrap();
-        assert_eq!(all.add_users("a", FILLS, addresses(1..4), &limits), Err(full));
-        all.add_users("a", FILLS, addresses(1..3), &limits).unwrap();
-        all.subscribe("b", FILLS, listed(0..2), None, &limits).unwrap();
-        assert_eq!(all.users(), 5);
-    }
-
-    #[test]
-    fn the_cap_on_values_holds_of_each_subscription_and_over_all_of_a_session() {
-        let limits = SessionConfig::default();
-        let values = |count: usize, ordinal: usize| {
-            let coins = (0..count).map(|coin| format!("{ordinal}:{coin}"));
-            Conditions::new([("coin", coins.chain(["0:0".to_owned()]).collect())]).shared()
-        };
-        let mut all = Subscriptions::default();
-        let mut subscribe = |id: usize, conditions| {
-            all.subscribe(&id.to_string(), FILLS, Users::All, conditions, &limits).map(drop)
-        };
-
-        assert_eq!(subscribe(0, values(1_001, 0)), Err(SubscribeError::TooManyValuesOfOne(1_000)));
-        assert_eq!(subscribe(0, values(1_000, 0)), Ok(()), "the same one twice is one");
-        for id in 1..100 {
-            assert_eq!(subscribe(id, values(999, id)), Ok(()));
-        }
-        let full = Err(SubscribeError::TooManyValues(100_000));
-        assert_eq!(subscribe(100, values(1, 0)), full.clone());
-        assert_eq!(subscribe(100, None), Ok(()));
-
-        all.unsubscribe("7").unwrap();
-        let again = ["7", "another"]
-            .map(|id| all.subscribe(id, FILLS, Users::All, values(999, 7), &limits).map(drop));
-        assert_eq!(again, [Ok(()), full], "what is taken back is free again");
-    }
-}
+mod tests;

@@ -36,7 +36,7 @@ pub use self::{
 use crate::{
     config::LiveConfig,
     event::{Timestamp, Topic},
-    official::Info,
+    official::info::Info,
     router::log::Log,
     source::Budget,
     stats::Stats,

@@ -41,7 +41,6 @@ pub use self::{
     aggregate::{aggregate, aggregated_at},
     fill::{Fill, Side},
     funding::{Delta, Funding},
-    info::{Info, InfoError, Newest},
     ledger::{LedgerUpdate, Liquidation},
     rows::{Asked, Rows},
     text::Text,

@@ -30,7 +30,10 @@ use crate::{
     config::SessionConfig,
     event::{Address, Cursor, Topic},
     object,
-    official::{Admission, InfoError, Newest, Rows},
+    official::{
+        Admission, Rows,
+        info::{InfoError, Newest},
+    },
     router::{
         ledger::Gap,
         log::{ENCODINGS, LogEvent},

@@ -1,11 +1,11 @@
-//! What a session waits for: the places where subscriptions begin, and room on its socket.
+//! What a session waits for: what its answers need to know, and room on its socket.
 
 use std::future::poll_fn;
 
 use actix::prelude::*;
 use tokio::time::Instant;
 
-use super::{Session, Step};
+use super::{Session, hearing::Step};
 use crate::{
     client::Client,
     delivery::{
@@ -65,7 +65,9 @@ impl Session {
     pub(super) fn put_off(&mut self, later: Later, ctx: &mut Context<Self>) {
         let Later { lookups, answer, .. } = later;
         if lookups.is_empty() {
-            return self.found(answer, Vec::new(), ctx);
+            self.found(answer, Vec::new(), ctx);
+            debug_assert!(self.later.is_none(), "who looks nothing up puts nothing more off");
+            return;
         }
         if !self.resuming {
             self.resuming = true;

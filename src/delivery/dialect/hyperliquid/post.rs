@@ -11,7 +11,7 @@ use super::{
 use crate::{
     delivery::dialect::{Aside, Desk},
     object,
-    official::InfoError,
+    official::info::InfoError,
 };
 
 /// Longest request, in bytes: many may wait for their answer.

@@ -9,7 +9,7 @@ use crate::{
     config::SessionConfig,
     delivery::{dialect::Desk, subscription::Subscriptions},
     event::{Address, Topic},
-    official::{Admission, FILLS, MISC, Newest},
+    official::{Admission, FILLS, MISC, info::Newest},
     router::log::ENCODINGS,
     store::StoreError,
 };
