@@ -10,6 +10,7 @@ pub mod postgres;
 pub mod proxy;
 pub mod raw;
 pub mod redis;
+pub mod tls;
 
 use std::{
     collections::BTreeMap,

@@ -1,6 +1,6 @@
 //! Servers that are hard to reach: behind TLS, loading their data, cut off from their master.
 
-use std::{fs, net::TcpListener, path::Path, process::Command};
+use std::net::TcpListener;
 
 use serde_json::Value;
 
@@ -10,6 +10,7 @@ use super::{
         eventually,
         node::{ALICE, Kind, append, fills_line},
         redis::{Client, Server, users},
+        tls::make_certificate,
     },
     listed, setup, wait_for_problem, whitelist,
 };
@@ -18,21 +19,6 @@ const SCORE: u64 = 1_773_532_800;
 
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-/// Makes a certificate for 127.0.0.1 that nobody signed but itself.
-fn make_certificate(directory: &Path) {
-    let config = "[req]\ndistinguished_name = name\nx509_extensions = server\nprompt = no\n\
-                  [name]\nCN = redis of a test\n\
-                  [server]\nsubjectAltName = IP:127.0.0.1\nbasicConstraints = critical, CA:FALSE\n";
-    fs::write(directory.join("request"), config).unwrap();
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-config", "request"])
-        .args(["-keyout", "key.pem", "-out", "certificate.pem"])
-        .current_dir(directory)
-        .output()
-        .expect("openssl is needed: the package of PostgreSQL brings it");
-    assert!(made.status.success(), "{made:?}");
 }
 
 #[test]
