@@ -48,8 +48,9 @@ pub fn serve(directory: &Path, answer: &'static str) -> SocketAddr {
         for socket in listener.incoming() {
             let tls = ServerConnection::new(config.clone()).unwrap();
             let mut stream = BufReader::new(StreamOwned::new(tls, socket.unwrap()));
-            // Who does not trust us is gone by now.
-            let _ = answer_one(&mut stream, answer);
+            if let Err(error) = answer_one(&mut stream, answer) {
+                println!("a client does not stay: {error}");
+            }
         }
     });
     address
