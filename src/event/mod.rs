@@ -158,7 +158,8 @@ pub const BACKFILLED_SEQ: u64 = 1 << 52;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SequencedEvent {
     /// Order of arrival: strictly increasing for the life of the store. Microseconds since 1970
-    /// made strictly monotonic, so it stays exact in JavaScript. From [`BACKFILLED_SEQ`] on it only
+    /// made strictly monotonic, so it stays exact in JavaScript. Those of a batch are consecutive, and
+    /// between two batches one at least is left free. From [`BACKFILLED_SEQ`] on it only
     /// tells events of one block apart.
     pub seq: u64,
     /// Whether a later position of its topic had been cast before.
@@ -170,5 +171,12 @@ impl SequencedEvent {
     /// Whether it was never cast, and has no place in the order of arrival.
     pub fn is_backfilled(&self) -> bool {
         self.seq >= BACKFILLED_SEQ
+    }
+
+    /// Whether another came right behind it, of the same block and in one batch: some frames show such events
+    /// as one, wherever they are read.
+    pub fn is_continued_by(&self, next: &Self) -> bool {
+        let block = |row: &Self| (row.event.id.topic, row.event.id.position);
+        next.seq == self.seq + 1 && block(next) == block(self)
     }
 }

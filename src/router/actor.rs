@@ -254,13 +254,14 @@ impl Router {
         let topic = batch.progress.stream.topic;
         let mut head = self.heads.positions.iter().find(|(known, _)| *known == topic).map(|h| h.1);
         let before = self.heads.clone();
+        let numbers = self.sequencer.of_batch(now, events.len());
         let events: Vec<_> = events
             .into_iter()
-            .map(|event| {
+            .zip(numbers)
+            .map(|(event, seq)| {
                 let late = head.is_some_and(|head| event.id.position < head);
                 head = head.max(Some(event.id.position));
                 self.stats.router.late.add(u64::from(late));
-                let seq = self.sequencer.next(now);
                 LogEvent::new(SequencedEvent { seq, late, event }, before.clone())
             })
             .collect();

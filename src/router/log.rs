@@ -13,7 +13,7 @@ use std::{
 };
 
 pub use self::segment::{
-    ENCODINGS, EVERYDAY, Heads, LogEvent, NewSegment, Notice, Segment, block_start,
+    ENCODINGS, EVERYDAY, Heads, LogEvent, NewSegment, Notice, Segment, block_around,
 };
 use crate::{
     event::{Cursor, EventId},

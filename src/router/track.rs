@@ -1,6 +1,6 @@
 //! How one stream moves through the blocks, and the order of arrival.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use crate::{
     event::Timestamp,
@@ -90,7 +90,8 @@ impl Track {
     }
 }
 
-/// Gives each event its `seq`: microseconds since 1970, made strictly monotonic.
+/// Gives each event its `seq`: microseconds since 1970, made strictly monotonic. Where a batch ends can be seen
+/// by a number that is left free.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sequencer {
     last: u64,
@@ -102,9 +103,14 @@ impl Sequencer {
         Self { last }
     }
 
-    pub fn next(&mut self, now: Timestamp) -> u64 {
-        self.last = (self.last + 1).max(u64::try_from(now.0).unwrap_or(0));
-        self.last
+    /// The numbers of a batch.
+    pub fn of_batch(&mut self, now: Timestamp, count: usize) -> Range<u64> {
+        let first = (self.last + 2).max(u64::try_from(now.0).unwrap_or(0));
+        let numbers = first..first + count as u64;
+        if count > 0 {
+            self.last = numbers.end - 1;
+        }
+        numbers
     }
 }
 
@@ -190,8 +196,10 @@ mod tests {
     fn a_clock_that_steps_back_does_not_disturb_the_order() {
         let mut sequencer = Sequencer::above(1_000);
 
-        let seqs = [5, 2_000, 1_500, 3_000].map(|now| sequencer.next(Timestamp(now)));
+        let times = [(5, 1), (2_000, 3), (3_000, 0), (1_500, 2), (3_000, 1)];
+        let seqs = times.map(|(now, count)| sequencer.of_batch(Timestamp(now), count));
 
-        assert_eq!(seqs, [1_001, 2_000, 2_001, 3_000]);
+        let seqs: Vec<_> = seqs.into_iter().flatten().collect();
+        assert_eq!(seqs, [1_002, 2_000, 2_001, 2_002, 2_004, 2_005, 3_000]);
     }
 }

@@ -293,6 +293,11 @@ impl Server {
         gaps.replace(open);
         let mut heads = self.heads.lock().unwrap();
         let before = Arc::new(heads.clone());
+        // As the Router does between all batches; here only where it matters, so that tests can count.
+        let first = events.first().map(|event| (event.id.topic, event.id.position));
+        if first.is_some_and(|(topic, block)| heads.cursor(0).position(topic) == Some(block)) {
+            self.seq.fetch_add(1, Ordering::SeqCst);
+        }
         let events: Vec<_> = events
             .into_iter()
             .map(|event| {

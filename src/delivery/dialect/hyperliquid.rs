@@ -26,7 +26,7 @@ use self::{
 use super::{Desk, Dialect, Found, Later, Lookup, Shown};
 use crate::{
     delivery::{close::CloseReason, frame, view::View},
-    event::Cursor,
+    event::{Cursor, Topic},
     official::Rows,
     router::ledger::Gap,
     stats::Stats,
@@ -41,6 +41,11 @@ pub const EXTENDED: &dyn Dialect = &Hyperliquid { is_extended: true };
 
 struct Hyperliquid {
     is_extended: bool,
+}
+
+/// Whether several events of a topic are shown as one.
+pub fn puts_together(topic: Topic) -> bool {
+    Feed::ALL.iter().any(|feed| feed.puts_together() && feed.is_made_of(topic))
 }
 
 impl Hyperliquid {

@@ -285,6 +285,11 @@ impl Door {
     }
 }
 
+/// Whether a dialect shows several events of a topic as one: where they came together they have to be read together.
+pub fn puts_together(topic: Topic) -> bool {
+    hyperliquid::puts_together(topic)
+}
+
 const _: () = assert!(hyper::ENCODING < ENCODINGS && native::REPLAYED < ENCODINGS);
 
 #[cfg(test)]

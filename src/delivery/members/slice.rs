@@ -78,13 +78,12 @@ impl Members {
         most: usize,
     ) -> (usize, Option<Ended>) {
         let Casting { pages, stats, .. } = &*self.casting;
-        let from = behind.block_from;
-        let covers = |page: &Arc<Page>| (page.after..page.through).contains(&from);
-        let page = behind.page.take().filter(covers).or_else(|| pages.shelved(from));
-        let Some(page) = page else { return (0, Some(Ended::Needs(from))) };
-        if page.through <= seq && from < seq {
-            // A block that is longer than any page.
-            behind.block_from = seq;
+        let read_from = behind.read_from(seq);
+        let covers = |page: &Arc<Page>| (page.after..page.through).contains(&read_from);
+        let page = behind.page.take().filter(covers).or_else(|| pages.shelved(read_from));
+        let Some(page) = page else { return (0, Some(Ended::Needs(read_from))) };
+        if page.through <= seq && read_from < seq {
+            behind.read_from_here(seq);
             return (0, None);
         }
         let told = seq.max(behind.told_deleted);
@@ -126,7 +125,7 @@ impl Members {
         let here = (self.position, self.done);
         let Some(entered) = member.enter(behind, (segment, done), log, open) else {
             // It has left meanwhile, and is in the store.
-            behind.go_on_behind(behind.cursor.seq);
+            behind.leave_log();
             return (0, None);
         };
         if (segment, done) >= here {
@@ -143,7 +142,7 @@ impl Members {
         }
         let slice = log.read(segment, 1);
         let Some(found) = slice.segments.first().filter(|_| slice.missed == 0) else {
-            behind.go_on_behind(behind.cursor.seq);
+            behind.leave_log();
             return (0, None);
         };
         let (told, is_all) = member.tell_notices(behind, &found.notices, most);
@@ -168,7 +167,7 @@ impl Members {
                 // How far topics came in it is known at its end.
                 looked_at += member.tell_gaps(behind, &found.heads().positions, open);
                 behind.cursor = found.cursor();
-                behind.block_from = behind.cursor.seq;
+                behind.note_block(&found.events, done);
                 Place::Log { segment: segment + 1, done: 0 }
             }
         };

@@ -36,7 +36,7 @@ impl Members {
         }
         if behind.cursor.seq < here.seq && behind.wants_nothing_up_to(here.seq) {
             member.tell_gaps(behind, &here.positions, open);
-            behind.go_on_behind(here.seq);
+            behind.go_to(here.seq);
             behind.cursor = here;
         }
     }

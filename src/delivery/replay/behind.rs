@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     delivery::{
+        dialect::puts_together,
         index::{Index, Interest},
         policy::Policy,
         subscription::{Change, ChangeKind, Subscription, Subscriptions, Wanted},
@@ -22,7 +23,7 @@ use crate::{
     event::{Cursor, Event, Timestamp, Topic, position_of},
     router::{
         gaps::OpenGaps,
-        log::{LogEvent, block_start},
+        log::{LogEvent, block_around},
     },
     stats::Stats,
 };
@@ -92,9 +93,9 @@ pub struct Behind {
     pub place: Place,
     /// Everything up to here was looked at.
     pub cursor: Cursor,
-    /// The `seq` behind which the block begins that the cursor stands in; between two blocks the cursor's own.
-    /// The store is read from there on, as some frames show events of one block together.
-    pub block_from: u64,
+    /// The `seq` behind which those begin that came together with the next event, where the cursor stands among
+    /// them: the store is read from there on, as some frames show them as one. Else the cursor's own.
+    block_from: u64,
     pub waits: Waits,
     /// Its socket has just become able to take something again.
     pub has_room: bool,
@@ -184,7 +185,7 @@ impl Behind {
             let want = self.begins.entry(other.key).or_default();
             want.begins = sent.max(want.begins);
         }
-        self.go_on_behind(seq.min(sent));
+        self.go_to(seq.min(sent));
         self.cursor.seq = seq.min(sent);
         // In another store the cursor counts by its blocks, and those of now would pass over what is to come.
         // Without any a topic begins at its beginning.
@@ -252,13 +253,28 @@ impl Behind {
     }
 
     /// Goes on behind a `seq`, wherever that is, and not with what follows its place.
-    pub fn go_on_behind(&mut self, seq: u64) {
-        if seq != self.cursor.seq {
-            self.block_from = seq;
-        }
+    pub fn go_to(&mut self, seq: u64) {
+        self.block_from = seq;
         self.place = Place::Seq(seq);
         self.told = None;
         self.page = None;
+    }
+
+    /// Goes on from where the cursor stands, as its segment has left the log.
+    pub fn leave_log(&mut self) {
+        self.place = Place::Seq(self.cursor.seq);
+        self.told = None;
+        self.page = None;
+    }
+
+    /// Behind which `seq` the store is read for what follows another one.
+    pub fn read_from(&self, seq: u64) -> u64 {
+        self.block_from.min(seq)
+    }
+
+    /// Goes on without what came before `seq`: it is more than a page holds.
+    pub fn read_from_here(&mut self, seq: u64) {
+        self.block_from = seq;
     }
 
     pub fn learn(&mut self, subscriptions: &Subscriptions) {
@@ -300,11 +316,12 @@ impl Behind {
         self.cursor.seq = seq;
     }
 
-    /// Its cursor stands in front of one of these, which may be in the middle of a block; or behind them all.
+    /// Its cursor stands in front of one of these, or behind them all.
     pub fn note_block(&mut self, events: &[LogEvent], next: usize) {
         let here = self.cursor.seq;
-        let is_there = next < events.len();
-        let first = is_there.then(|| events[block_start(events, next)].sequenced.seq);
+        let next = (next < events.len()).then_some(next);
+        let next = next.filter(|next| puts_together(events[*next].sequenced.event.id.topic));
+        let first = next.map(|next| events[block_around(events, next).start].sequenced.seq);
         self.block_from = first.map_or(here, |first| here.min(first - 1));
     }
 

@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 
 use super::start::SEARCHES;
 use crate::{
+    delivery::dialect::puts_together,
     event::{Event, Keys, SequencedEvent, Topic},
     router::log::{Heads, Log, LogEvent},
     stats::Stats,
@@ -27,7 +28,7 @@ use crate::{
 /// Events of one page: about a megabyte at real sizes.
 const PAGE_EVENTS: usize = 512;
 
-/// Of one that would end within a block, at most.
+/// Of one that would end between events that are shown as one, at most: no real block has as many fills.
 const MAX_PAGE_EVENTS: usize = 16 * PAGE_EVENTS;
 
 /// Most bytes of pages that are kept for others; those that a session reads from stay until it has.
@@ -176,13 +177,14 @@ impl Pages {
         Ok(page)
     }
 
-    /// What follows `after`, whole blocks of it, and whether there may be more.
+    /// What follows `after`, and whether there may be more. Events that are shown as one are not cut, where a page
+    /// can hold them.
     async fn arrivals(&self, after: u64) -> Result<(Arrivals, bool), StoreError> {
         let mut most = PAGE_EVENTS;
         loop {
             let mut arrivals = self.store.arrivals(after, most).await?;
             let is_full = arrivals.events.len() >= most;
-            if !is_full || end_with_block(&mut arrivals.events) || most >= MAX_PAGE_EVENTS {
+            if !is_full || end_with_whole(&mut arrivals.events) || most >= MAX_PAGE_EVENTS {
                 return Ok((arrivals, is_full));
             }
             most *= 4;
@@ -195,12 +197,13 @@ impl Pages {
     }
 }
 
-/// Leaves the last block out, of which more may follow: some frames show events of a block together. Gives
-/// whether anything is left; else nothing has changed.
-fn end_with_block(events: &mut Vec<SequencedEvent>) -> bool {
-    let block = |row: &SequencedEvent| (row.event.id.topic, row.event.id.position);
-    let last = events.last().map(block);
-    let end = events.iter().rposition(|row| Some(block(row)) != last);
+/// Leaves those out at the end that more may follow to which they belong. Gives whether anything is left; else
+/// nothing has changed.
+fn end_with_whole(events: &mut Vec<SequencedEvent>) -> bool {
+    if !events.last().is_some_and(|last| puts_together(last.event.id.topic)) {
+        return true;
+    }
+    let end = events.windows(2).rposition(|pair| !pair[0].is_continued_by(&pair[1]));
     end.inspect(|end| events.truncate(end + 1)).is_some()
 }
 

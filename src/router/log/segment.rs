@@ -6,6 +6,7 @@
 
 use std::{
     fmt,
+    ops::Range,
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
@@ -81,17 +82,16 @@ impl LogEvent {
     }
 }
 
-/// Where among these the block of one of them begins.
+/// Those among these that came together with one of them, of its block and batch: from the log and from the store
+/// they are the same, where all of these are there.
 ///
 /// # Panics
 /// When `at` is not below their number.
-pub fn block_start(events: &[LogEvent], at: usize) -> usize {
-    let block = |entry: &LogEvent| {
-        let id = &entry.sequenced.event.id;
-        (id.topic, id.position)
-    };
-    let here = block(&events[at]);
-    events[..at].iter().rposition(|other| block(other) != here).map_or(0, |other| other + 1)
+pub fn block_around(events: &[LogEvent], at: usize) -> Range<usize> {
+    let is_continued = |pair: &[LogEvent]| pair[0].sequenced.is_continued_by(&pair[1].sequenced);
+    let before = events[..=at].windows(2).rev().take_while(|pair| is_continued(pair)).count();
+    let behind = events[at..].windows(2).take_while(|pair| is_continued(pair)).count();
+    at - before..at + behind + 1
 }
 
 /// How far each topic had come before a batch, and in which run of which store.

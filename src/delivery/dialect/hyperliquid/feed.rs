@@ -18,7 +18,7 @@ pub enum Feed {
 }
 
 impl Feed {
-    /// By the number of its view. Those of fills alone come first.
+    /// By the number of its view. Those of misc events alone come last.
     pub const ALL: [Self; 7] = [
         Self::Rows(Rows::Fills { aggregate: false }),
         Self::Rows(Rows::Fills { aggregate: true }),
@@ -28,6 +28,9 @@ impl Feed {
         Self::Rows(Rows::Fundings),
         Self::Rows(Rows::LedgerUpdates),
     ];
+
+    /// How many of them are made of fills.
+    pub const OF_FILLS: usize = 5;
 
     /// What clients call so.
     pub fn of_type(name: &str, aggregate: bool) -> Option<Self> {

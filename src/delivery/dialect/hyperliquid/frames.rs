@@ -15,19 +15,16 @@ use crate::{
     delivery::{dialect::encode::IN_MEMORY, frame, view::View},
     event::{Address, Cursor, Event},
     official::{self, Asked, FILLS, Fill, Funding, LedgerUpdate, Rows, Trade},
-    router::log::{ENCODINGS, EVERYDAY, LogEvent, block_start},
+    router::log::{ENCODINGS, EVERYDAY, LogEvent, block_around},
 };
 
 /// Where an event keeps the frame of a view. What is made of misc events alone is in the places of what is made
 /// of fills.
 pub fn slot(view: View) -> usize {
-    EVERYDAY + view.number() % OF_FILLS
+    EVERYDAY + view.number() % Feed::OF_FILLS
 }
 
-/// Views of fills.
-const OF_FILLS: usize = 5;
-
-const _: () = assert!(EVERYDAY + OF_FILLS <= ENCODINGS);
+const _: () = assert!(EVERYDAY + Feed::OF_FILLS <= ENCODINGS);
 
 /// The frame of an event in a view; empty where that does not show it.
 pub fn of(shown: Shown<'_>) -> Bytes {
@@ -143,7 +140,7 @@ fn of_entry(entry: &LogEvent) -> &Event {
 /// The fills of one crossing order in a block as one, told with the first of them.
 fn aggregated(shown: Shown<'_>) -> Vec<Bytes> {
     let event = &shown.event().sequenced.event;
-    let (before, behind) = block_around(shown);
+    let (before, behind) = beside(shown);
     official::aggregated_at(event, before.iter().map(of_entry), behind.iter().map(of_entry))
 }
 
@@ -152,7 +149,7 @@ fn trade(shown: Shown<'_>) -> Option<Bytes> {
     let event = &shown.event().sequenced.event;
     let fill = Fill::read(event)?;
     let of = fill.trade()?;
-    let (before, behind) = block_around(shown);
+    let (before, behind) = beside(shown);
     let digits = of.to_string();
     let is_other = |entry: &&LogEvent| {
         let event = &entry.sequenced.event;
@@ -181,17 +178,10 @@ fn trade(shown: Shown<'_>) -> Option<Bytes> {
     }))
 }
 
-/// The other events of its block and topic that have come with it: those before it, and those behind it.
-fn block_around(shown: Shown<'_>) -> (&[LogEvent], &[LogEvent]) {
-    let id = shown.event().sequenced.event.id;
-    let is_other = |entry: &LogEvent| {
-        let other = entry.sequenced.event.id;
-        (other.topic, other.position) != (id.topic, id.position)
-    };
-    let (before, behind) = shown.events.split_at(shown.at);
-    let first = block_start(shown.events, shown.at);
-    let end = behind.iter().position(is_other).unwrap_or(behind.len());
-    (&before[first..], &behind[1..end])
+/// The other events of its block that have come with it: those before it, and those behind it.
+fn beside(shown: Shown<'_>) -> (&[LogEvent], &[LogEvent]) {
+    let block = block_around(shown.events, shown.at);
+    (&shown.events[block.start..shown.at], &shown.events[shown.at + 1..block.end])
 }
 
 /// Where an event stands: what one needs to go on behind it.
