@@ -327,7 +327,7 @@ fn change(loaded: &Loaded, edit: Edit, target: Target) -> anyhow::Result<ExitCod
     }
     let kind = place.kind();
     let (done, was_so) = match edit {
-        Edit::Add => ("added to", "was already in"),
+        Edit::Add | Edit::AddToExisting => ("added to", "was already in"),
         Edit::Remove => ("removed from", "was not in"),
     };
     print_lines(asked.iter().map(|address| {

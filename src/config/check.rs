@@ -24,7 +24,7 @@ fn conflicts(config: &Config) -> Vec<Conflict> {
         [config.source.conflicts(), config.whitelist.conflicts(), config.store.conflicts()];
     let mut conflicts = of_sections.concat();
     conflicts.extend(config.official.conflict(config.http.listen));
-    conflicts.extend(config.official.adding_conflict(&config.http, &config.whitelist));
+    conflicts.extend(config.official.adding_conflicts(&config.http, &config.whitelist));
     conflicts
 }
 

@@ -97,6 +97,9 @@ impl Config {
                 config.whitelist.redis_url.as_ref().map(|url| url.secret().to_owned())
             }
             "redis.url" => config.redis.url.as_ref().map(|url| url.secret().to_owned()),
+            "official.info_upstream" => {
+                config.official.info_upstream.as_ref().map(|url| url.uri().to_string())
+            }
             _ => None,
         };
         let differs = |key: &super::Key| {

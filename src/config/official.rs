@@ -77,34 +77,45 @@ impl Default for OfficialConfig {
 }
 
 impl OfficialConfig {
-    /// What keeps everybody from adding users, where that is wanted.
-    pub(super) fn adding_conflict(
+    /// All that keeps everybody from adding users, where that is wanted.
+    pub(super) fn adding_conflicts(
         &self,
         http: &HttpConfig,
         whitelist: &WhitelistConfig,
-    ) -> Option<Conflict> {
+    ) -> Vec<Conflict> {
         let is_fixed = !whitelist.addresses.is_empty()
             && whitelist.file.is_none()
             && whitelist.redis_url.is_none();
-        let (other, rule) = if http.identity_header.is_none() {
-            let rule = "only clients whom a trusted proxy names can add users: name the header, or give \
-                        \"reject\" or \"accept\"";
-            ("http.identity_header", rule)
-        } else if http.trusted_proxies.is_empty() {
-            let rule = "only clients whom a trusted proxy names can add users: name the proxies, or give \
-                        \"reject\" or \"accept\"";
-            ("http.trusted_proxies", rule)
-        } else if self.may_add.is_empty() {
-            ("official.may_add", "nobody may add users: name who may, or give \"reject\"")
-        } else if is_fixed {
-            let rule = "users are added to the whitelist's file, or to its key in Redis: give one of \
-                        them, or \"reject\" or \"accept\"";
-            ("whitelist.file", rule)
-        } else {
-            return None;
-        };
-        let adds = self.unlisted == Unlisted::Add;
-        adds.then_some(Conflict { key: "official.unlisted", other, rule })
+        let all = [
+            (
+                http.identity_header.is_none(),
+                "http.identity_header",
+                "only clients whom a trusted proxy names can add users: name the header, or give \
+                 \"reject\" or \"accept\"",
+            ),
+            (
+                http.trusted_proxies.is_empty(),
+                "http.trusted_proxies",
+                "only clients whom a trusted proxy names can add users: name the proxies, or give \
+                 \"reject\" or \"accept\"",
+            ),
+            (
+                self.may_add.is_empty(),
+                "official.may_add",
+                "nobody may add users: name who may, or give \"reject\"",
+            ),
+            (
+                is_fixed,
+                "whitelist.addresses",
+                "users are added to the whitelist's file, or to its key in Redis: set one of them, or \
+                 give \"reject\" or \"accept\"",
+            ),
+        ];
+        let missing = all
+            .into_iter()
+            .filter(|(is_missing, ..)| self.unlisted == Unlisted::Add && *is_missing);
+        let key = "official.unlisted";
+        missing.map(|(_, other, rule)| Conflict { key, other, rule }).collect()
     }
 
     pub(super) fn conflict(&self, listen: SocketAddr) -> Option<Conflict> {
@@ -137,8 +148,14 @@ impl InfoUrl {
         if authority.as_str().contains('@') {
             return Err("has a user name: credentials are not sent");
         }
-        if authority.host().is_empty() || uri.query().is_some() {
+        // A part behind # is not read.
+        if authority.host().is_empty() || uri.query().is_some() || text.contains('#') {
             return Err(NOT_UNDERSTOOD);
+        }
+        // What is no port is none to the reader.
+        let has_port = authority.as_str().len() > authority.host().len();
+        if has_port && authority.port_u16().is_none_or(|port| port == 0) {
+            return Err("has a port that is none");
         }
         let path = uri.path().trim_end_matches('/');
         let path = path.strip_suffix("/info").unwrap_or(path);
@@ -165,9 +182,13 @@ impl InfoUrl {
     }
 }
 
+/// Without the folder before `/info`, which may be a secret.
 impl fmt::Display for InfoUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        let (scheme, host) = (self.0.scheme_str(), self.0.authority());
+        let (scheme, host) = (scheme.unwrap_or_default(), host.map_or("", |host| host.as_str()));
+        let folder = if self.0.path() == "/info" { "" } else { "/***" };
+        write!(f, "{scheme}://{host}{folder}/info")
     }
 }
 
@@ -219,7 +240,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Option<String> {
-        InfoUrl::parse(text).ok().map(|url| url.to_string())
+        InfoUrl::parse(text).ok().map(|url| url.uri().to_string())
     }
 
     #[test]
@@ -234,7 +255,8 @@ mod tests {
         }
         let behind = read("https://[::1]/hyper/info").unwrap();
         assert_eq!(behind, "https://[::1]/hyper/info");
-        assert_eq!(read(&behind), Some(behind));
+        assert_eq!(read(&behind), Some(behind.clone()));
+        assert_eq!(InfoUrl::parse(&behind).unwrap().to_string(), "https://[::1]/***/info");
     }
 
     #[test]
@@ -270,6 +292,12 @@ mod tests {
             "ws://host",
             "http://ann:secret@host",
             "http://host/?x=1",
+            "http://host/info#part",
+            "http://host:",
+            "http://host:0",
+            "http://host:65536",
+            "http://host:port",
+            "http://[::1]:99999",
             "http://ho st",
         ] {
             assert_eq!(read(text), None, "{text}");

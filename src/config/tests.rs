@@ -446,12 +446,13 @@ fn every_fault_says_where_it_is_and_what_is_accepted() {
             "retention_interval <= retention",
         ),
         (
-            "[official]\nunlisted = \"add\"",
-            "n.toml:2:12: official.unlisted = \"add\" contradicts http.identity_header = \"off\" (default)",
+            "[http]\ntrusted_proxies = [\"::1\"]\n[official]\nunlisted = \"add\"\nmay_add = [\"ann\"]",
+            "n.toml:4:12: official.unlisted = \"add\" contradicts http.identity_header = \"off\" (default)",
             "name the header",
         ),
         (
-            "[http]\nidentity_header = \"x-user\"\ntrusted_proxies = []\n[official]\nunlisted = \"add\"",
+            "[http]\nidentity_header = \"x-user\"\ntrusted_proxies = []\n\
+             [official]\nunlisted = \"add\"\nmay_add = [\"ann\"]",
             "n.toml:5:12: official.unlisted = \"add\" contradicts http.trusted_proxies = []",
             "name the proxies",
         ),
@@ -464,7 +465,7 @@ fn every_fault_says_where_it_is_and_what_is_accepted() {
             "[http]\nidentity_header = \"x-user\"\ntrusted_proxies = [\"::1\"]\n\
              [official]\nunlisted = \"add\"\nmay_add = [\"ann\"]\n\
              [whitelist]\naddresses = [\"0x025a744111554e57c66ba2069a8081249fbe5e11\"]",
-            "n.toml:5:12: official.unlisted = \"add\" contradicts whitelist.file",
+            "n.toml:5:12: official.unlisted = \"add\" contradicts whitelist.addresses",
             "its key in Redis",
         ),
         (

@@ -81,6 +81,9 @@ fn refused(error: InfoError) -> HttpResponse {
             if let Some(kind) = said.content_type {
                 response.content_type(kind);
             }
+            if let Some(wait) = said.retry_after {
+                response.insert_header((header::RETRY_AFTER, wait));
+            }
             response.body(said.body)
         }
         error => response.content_type("application/json").body(error.body()),

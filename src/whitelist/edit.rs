@@ -32,7 +32,10 @@ const NEW_MODE: u32 = 0o644;
 /// What is to be done with some addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Edit {
+    /// Where there is no list, one is made.
     Add,
+    /// A list that is away is not made anew.
+    AddToExisting,
     Remove,
 }
 
@@ -61,8 +64,7 @@ pub enum EditFault {
     Owner { path: PathBuf, error: io::Error },
 }
 
-/// Adds addresses to a file or removes them from it. A file that does not exist is made for the
-/// first one.
+/// Adds addresses to a file or removes them from it.
 ///
 /// # Errors
 /// Nothing was changed then.
@@ -93,6 +95,10 @@ pub fn edit_file(
     }
     let stamp = FileStamp::of(&path).ok();
     let old = match stamp {
+        None if edit != Edit::Add => {
+            let fault = io::Error::from(io::ErrorKind::NotFound).into();
+            return Err(EditFault::File { path, fault });
+        }
         None => None,
         Some(_) => {
             let checked = read_into(&path, |_| Ok(()));
@@ -183,9 +189,9 @@ fn write_edited(
     }
     let changed = match edit {
         Edit::Remove => found,
-        Edit::Add => addresses.difference(&found).copied().collect(),
+        Edit::Add | Edit::AddToExisting => addresses.difference(&found).copied().collect(),
     };
-    if edit == Edit::Add {
+    if edit != Edit::Remove {
         for address in &changed {
             if !is_ended {
                 new.write_all(ending)?;
@@ -298,6 +304,8 @@ mod tests {
         assert!(fault.to_string().contains("line 1: \"nobody\""), "{fault}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "nobody\n");
         let absent = folder.path().join("absent");
-        assert!(edit_file(&absent, Edit::Remove, &set(&[ONE])).is_err());
+        for edit in [Edit::Remove, Edit::AddToExisting] {
+            assert!(edit_file(&absent, edit, &set(&[ONE])).is_err());
+        }
     }
 }

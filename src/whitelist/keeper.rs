@@ -203,7 +203,13 @@ impl WhitelistKeeper {
             // Dropped, they say so.
             self.settling.clear();
         }
-        self.status.set(self.state());
+        self.publish(self.state());
+    }
+
+    /// Shows how the sources stand.
+    fn publish(&self, state: WhitelistState) {
+        self.current.note(&state);
+        self.status.set(state);
     }
 
     fn tell_listener(&mut self, ctx: &mut Context<Self>) {
@@ -225,7 +231,7 @@ impl WhitelistKeeper {
                 if let Some((later, since)) = later {
                     keeper.add_untold(later, since);
                 }
-                keeper.status.set(keeper.state());
+                keeper.publish(keeper.state());
                 ctx.run_later(keeper.config.refresh_interval, Self::tell_all);
             }
             // Nobody hears any more: the next start tells it again.

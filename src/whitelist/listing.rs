@@ -5,7 +5,11 @@
 //! time, and few wait for their turn; a change that has begun is made to its end and told in the log,
 //! whether or not its client is still there.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use slog::{Discard, Logger, info, o, warn};
 use tokio::{
@@ -17,6 +21,7 @@ use super::{
     edit::Edit,
     place::Place,
     set::{Verdict, Whitelist},
+    status::{SourceKind, WhitelistState},
 };
 use crate::{config::WhitelistConfig, event::Address, stats::Stats};
 
@@ -32,13 +37,16 @@ const LOGGED_ADDRESSES: usize = 50;
 /// The list that holds now. The keeper puts every new one here when the filters have been given it.
 pub struct CurrentList {
     list: watch::Sender<Arc<Whitelist>>,
+    /// The sources whose present content is not used.
+    unused: std::sync::Mutex<Vec<SourceKind>>,
     /// Asks the keeper to look at its sources at once.
     looks: Notify,
 }
 
 impl CurrentList {
     pub fn new(list: Arc<Whitelist>) -> Arc<Self> {
-        Arc::new(Self { list: watch::Sender::new(list), looks: Notify::new() })
+        let list = watch::Sender::new(list);
+        Arc::new(Self { list, unused: Default::default(), looks: Notify::new() })
     }
 
     pub fn get(&self) -> Arc<Whitelist> {
@@ -48,6 +56,17 @@ impl CurrentList {
     /// Puts another list in its place.
     pub fn set(&self, list: Arc<Whitelist>) {
         self.list.send_replace(list);
+    }
+
+    /// Notes which sources have a problem: who adds to one of them would make it look sound.
+    pub fn note(&self, state: &WhitelistState) {
+        let unused = state.sources.iter().filter(|source| source.problem.is_some());
+        let unused = unused.map(|source| source.kind).collect();
+        *self.unused.lock().unwrap_or_else(PoisonError::into_inner) = unused;
+    }
+
+    fn is_used(&self, source: SourceKind) -> bool {
+        !self.unused.lock().unwrap_or_else(PoisonError::into_inner).contains(&source)
     }
 
     /// Waits until somebody has changed a source and wants that to hold soon.
@@ -85,6 +104,11 @@ pub enum AddError {
     NoPlace,
     #[error("too many additions to the whitelist are waiting, try again later")]
     Busy,
+    #[error(
+        "the whitelist of this daemon has a problem that its operator has to see to first, try again \
+         later"
+    )]
+    NotUsed,
     /// The log says more.
     #[error("the whitelist of this daemon cannot be changed at the moment, try again later")]
     Failed,
@@ -147,6 +171,9 @@ impl Listing {
             return Ok(());
         }
         let place = self.place.clone().ok_or(AddError::NoPlace)?;
+        if !self.current.is_used(place.kind()) {
+            return Err(AddError::NotUsed);
+        }
         let entered = self.entry.clone().try_acquire_owned().map_err(|_full| {
             self.stats.official.refused_additions.add(1);
             AddError::Busy
@@ -179,7 +206,7 @@ impl Listing {
         if users.is_empty() {
             return Ok(());
         }
-        let edited = place.edit(Edit::Add, &users).await.map_err(|fault| {
+        let edited = place.edit(Edit::AddToExisting, &users).await.map_err(|fault| {
             warn!(self.logger, "users were not added to the whitelist"; "client" => client,
                 "users" => users.len(), "place" => %place, "error" => %fault);
             AddError::Failed

@@ -99,7 +99,8 @@ async fn edit_redis(
     // No list is built.
     let mut server = RedisList::new(url, key, Folder::at(Path::new("")))?;
     match edit {
-        Edit::Add => server.add(addresses).await,
+        Edit::Add => server.add(addresses, true).await,
+        Edit::AddToExisting => server.add(addresses, false).await,
         Edit::Remove => server.remove(addresses).await,
     }
 }

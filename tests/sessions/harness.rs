@@ -34,7 +34,8 @@ use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 use tokio::sync::SemaphorePermit;
 use tungstenite::{
-    Message, WebSocket, client::IntoClientRequest, protocol::frame::coding::CloseCode,
+    Message, WebSocket, client::IntoClientRequest, handshake::client::Request,
+    protocol::frame::coding::CloseCode,
 };
 
 pub const FILLS: Topic = Topic::new("fills");
@@ -337,21 +338,22 @@ impl Server {
     }
 
     pub fn connect_with(&self, path: &str, stream: TcpStream) -> Client {
+        let url = format!("ws://{}{path}", self.address);
+        Self::handshake(url.into_client_request().unwrap(), stream)
+    }
+
+    fn handshake(request: Request, stream: TcpStream) -> Client {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        let url = format!("ws://{}{path}", self.address);
-        let (socket, _) = tungstenite::client(url, stream).unwrap();
+        let (socket, _) = tungstenite::client(request, stream).unwrap();
         Client { socket }
     }
 
     /// A client on `/ws` of whom the proxy says who he is.
     pub fn connect_as(&self, identity: &'static str) -> Client {
-        let stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut request = format!("ws://{}/ws", self.address).into_client_request().unwrap();
         request.headers_mut().insert(IDENTITY, identity.parse().unwrap());
-        let (socket, _) = tungstenite::client(request, stream).unwrap();
-        Client { socket }
+        Self::handshake(request, TcpStream::connect(self.address).unwrap())
     }
 
     /// Changes what a reload changes.

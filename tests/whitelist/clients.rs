@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tungstenite::{client::IntoClientRequest, http::HeaderValue, stream::MaybeTlsStream};
 
@@ -181,4 +182,30 @@ fn where_everybody_is_listed_there_is_nobody_to_add() {
 
     assert_eq!(answer["channel"], "subscriptionResponse", "{answer}");
     assert_eq!(info(&daemon, BOB), (200, json!([])));
+}
+
+#[test]
+fn a_list_that_is_away_is_not_made_anew_for_a_client_and_a_reload_keeps_who_was_listed() {
+    let sources = Sources::new(&[ALICE.to_owned()], RULES);
+    let daemon = sources.setup.start();
+    let moved = sources.file().with_extension("moved");
+    fs::rename(sources.file(), &moved).unwrap();
+
+    let mut ann = connect_as(&daemon, "ann@example.org");
+    let refused = subscribe(&mut ann, BOB);
+    let text = refused["data"].as_str().unwrap();
+    assert!(text.starts_with("Not subscribed, the whitelist of this daemon "), "{refused}");
+    assert!(!sources.file().exists());
+    daemon.signal(Signal::HUP);
+    eventually("it is reloaded", || !daemon.status()["reload"].is_null());
+    let answer = subscribe(&mut connect_as(&daemon, "eve@example.org"), ALICE);
+    assert_eq!(answer["channel"], "subscriptionResponse", "{answer}");
+
+    fs::rename(&moved, sources.file()).unwrap();
+    let mut answer = Value::Null;
+    eventually("the list is there again", || {
+        answer = subscribe(&mut ann, BOB);
+        answer["channel"] == "subscriptionResponse"
+    });
+    assert_eq!(fs::read_to_string(sources.file()).unwrap(), format!("{ALICE}\n{BOB}\n"));
 }

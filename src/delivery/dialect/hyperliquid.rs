@@ -124,13 +124,12 @@ impl Hyperliquid {
     ) {
         if is_first {
             desk.tell(&Say::acknowledged("subscribe", &asked.text));
-            let inexact = found.iter().find_map(|found| match found {
-                Found::Place(Ok(start)) if !start.exact => Some(&start.cursor),
-                _ => None,
-            });
-            if let Some(from) = inexact {
-                let (cursor, seq, recovered) = (from.to_string(), from.seq, Some(false));
-                desk.tell(&Say::Status { live: None, recovered, cursor, seq, lag_ms: None });
+            let is_exact =
+                |found: &Found| !matches!(found, Found::Place(Ok(start)) if !start.exact);
+            if !found.iter().all(is_exact) {
+                // Each of its topics has a place of its own: how far all of them are, the next status tells.
+                let recovered = Some(false);
+                desk.tell(&Say::Status { live: None, recovered, delivered: None, lag_ms: None });
             }
         }
         for (found, entry) in found.into_iter().zip(&mut std::iter::from_fn(|| left.pop_front())) {
@@ -270,19 +269,13 @@ impl Dialect for Hyperliquid {
     }
 
     fn live(&self, cursor: &Cursor) -> Option<Bytes> {
-        let (text, seq) = (cursor.to_string(), cursor.seq);
-        self.own(&Say::Status {
-            live: Some(true),
-            recovered: None,
-            cursor: text,
-            seq,
-            lag_ms: None,
-        })
+        let (live, delivered) = (Some(true), Some(cursor.into()));
+        self.own(&Say::Status { live, recovered: None, delivered, lag_ms: None })
     }
 
     fn heartbeat(&self, delivered: &Cursor, stats: &Stats) -> Option<Bytes> {
-        let (cursor, lag_ms) = (delivered.to_string(), stats.lag_ms());
-        self.own(&Say::Status { live: None, recovered: None, cursor, seq: delivered.seq, lag_ms })
+        let (delivered, lag_ms) = (Some(delivered.into()), stats.lag_ms());
+        self.own(&Say::Status { live: None, recovered: None, delivered, lag_ms })
     }
 
     fn closes_idle(&self) -> bool {

@@ -95,17 +95,17 @@ impl Members {
             behind.told_deleted = deleted;
             return (0, Some(Ended::Lost));
         }
-        let from = page.count_through(seq);
-        let batch = &page.events[from..page.events.len().min(from + most)];
+        let next = page.count_through(seq);
+        let batch = &page.events[next..page.events.len().min(next + most)];
         let (gaps, before) = member.tell_before(behind, batch, &stats.router.gaps);
-        let cast = member.cast_past(behind, &page.events, from..from + before, stats);
-        let done = from + cast;
-        let at = match page.events[from..done].last() {
+        let cast = member.cast_past(behind, &page.events, next..next + before, stats);
+        let done = next + cast;
+        let at = match page.events[next..done].last() {
             _ if done == page.events.len() => page.through,
             Some(last) => last.sequenced.seq,
             None => seq,
         };
-        behind.advance_cursor(page.events[from..done].last(), at);
+        behind.advance_cursor(page.events[next..done].last(), at);
         behind.note_block(&page.events, done);
         behind.place = Place::Seq(at);
         behind.page = Some(page);

@@ -71,6 +71,13 @@ pub enum UpstreamError {
     TooLong(usize),
     #[error("the upstream gives no answer: it is not JSON")]
     NotJson,
+    #[error("the upstream gives no answer: it is no list of coins")]
+    NotMeta,
+    /// Nobody is followed elsewhere.
+    #[error(
+        "the upstream gives no answer, but the status {0}: set official.info_upstream to where it is"
+    )]
+    Elsewhere(u16),
     #[error("{}", .0.text())]
     Refused(Said),
 }
@@ -80,8 +87,9 @@ pub enum UpstreamError {
 pub struct Said {
     /// Of HTTP.
     pub status: u16,
-    /// `Content-Type`, where there is one that can be read.
+    /// `Content-Type` and `Retry-After`, where there is one that can be read.
     pub content_type: Option<String>,
+    pub retry_after: Option<String>,
     pub body: Bytes,
 }
 
@@ -146,8 +154,8 @@ impl UpstreamError {
         match self {
             Self::Busy => 503,
             Self::TooSlow(_) => 504,
-            Self::Unreachable(_) | Self::TooLong(_) | Self::NotJson => 502,
             Self::Refused(said) => said.status,
+            _ => 502,
         }
     }
 
@@ -155,8 +163,8 @@ impl UpstreamError {
         match self {
             Self::Busy => "busy",
             Self::TooSlow(_) => "upstream_too_slow",
-            Self::Unreachable(_) | Self::TooLong(_) | Self::NotJson => "upstream_failed",
             Self::Refused(_) => "upstream_refused",
+            _ => "upstream_failed",
         }
     }
 }

@@ -12,20 +12,24 @@ use std::{
 };
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 use slog::{Logger, info, warn};
 use tempfile::NamedTempFile;
-use tokio::{task::spawn_blocking, time::Instant};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, timeout},
+};
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
     error::UpstreamError,
     request::Meta,
     upstream::{PATIENCE, Upstream},
 };
+use crate::object;
 
-/// How long an answer may take where an old one is at hand: clients that start should not wait for a dead
-/// upstream.
+/// How long a client waits where an old answer is at hand: one that starts should not wait for a dead upstream.
 const PATIENCE_WITH_OLD: Duration = Duration::from_secs(2);
 
 /// How long an answer to `meta` holds. New coins are listed some times a week.
@@ -47,7 +51,7 @@ struct Kept {
     /// Where it outlives the daemon.
     file: PathBuf,
     /// Held by who asks the upstream.
-    turn: tokio::sync::Mutex<()>,
+    turn: Arc<tokio::sync::Mutex<()>>,
     known: Mutex<Known>,
 }
 
@@ -57,17 +61,25 @@ struct Known {
     asked: Option<(Instant, Option<UpstreamError>)>,
 }
 
-/// What stands in the file: another upstream may be of another chain.
+/// What stands in the file.
 #[derive(Serialize, Deserialize)]
 struct Stored {
+    /// A digest of its URL, which may hold a secret: another upstream may be of another chain.
     upstream: String,
     answer: Box<RawValue>,
+}
+
+/// What each answer has.
+#[derive(Deserialize)]
+struct Coins {
+    #[serde(rename = "universe")]
+    _universe: Vec<IgnoredAny>,
 }
 
 impl Metas {
     /// Begins with what an earlier run was told by the same upstream.
     pub fn open(upstream: Arc<Upstream>, state_dir: &Path, logger: Logger) -> Self {
-        let kept = |name| Kept::open(state_dir.join(name), &upstream.uri().to_string());
+        let kept = |name| Kept::open(state_dir.join(name), &digest_of(&upstream));
         let (perps, spot) = (kept("meta.json"), kept("spot_meta.json"));
         Self { upstream, perps, spot, logger }
     }
@@ -76,37 +88,63 @@ impl Metas {
     ///
     /// # Errors
     /// When no answer is known and the upstream gives none.
-    pub async fn get(&self, meta: Meta) -> Result<Bytes, UpstreamError> {
-        let kept = match meta {
-            Meta::Perps => &self.perps,
-            Meta::Spot => &self.spot,
-        };
+    ///
+    /// # Cancel safety
+    /// Whoever asks may go away at any moment.
+    pub async fn get(self: &Arc<Self>, meta: Meta) -> Result<Bytes, UpstreamError> {
+        let kept = self.kept(meta);
         if let Some(held) = kept.held() {
             return held;
         }
         let old = kept.known().answer.clone();
-        let _turn = match (kept.turn.try_lock(), &old) {
+        let turn = match (kept.turn.clone().try_lock_owned(), &old) {
             (Ok(turn), _) => turn,
             // Somebody asks already.
             (Err(_), Some(old)) => return Ok(old.clone()),
-            (Err(_), None) => kept.turn.lock().await,
+            (Err(_), None) => kept.turn.clone().lock_owned().await,
         };
         // Who had the turn before may have got it.
         if let Some(held) = kept.held() {
             return held;
         }
-        let patience = if old.is_some() { PATIENCE_WITH_OLD } else { PATIENCE };
-        let request = Bytes::from_static(meta.request().as_bytes());
-        let asked = self.upstream.ask(request, patience).await;
-        self.keep(kept, meta, asked)
+        let metas = self.clone();
+        let asking = tokio::spawn(async move {
+            let _turn = turn;
+            metas.ask(meta).await
+        });
+        let Some(old) = old else {
+            // It has panicked, or the thread that it was on ends.
+            let given_up = || UpstreamError::Unreachable("the question was given up".to_owned());
+            return asking.await.unwrap_or_else(|_| Err(given_up()));
+        };
+        match timeout(PATIENCE_WITH_OLD, asking).await {
+            Ok(Ok(answer)) => answer,
+            // What comes later is there for the next client.
+            _ => Ok(old),
+        }
     }
 
-    fn keep(
-        &self,
-        kept: &Kept,
-        meta: Meta,
-        asked: Result<Bytes, UpstreamError>,
-    ) -> Result<Bytes, UpstreamError> {
+    fn kept(&self, meta: Meta) -> &Kept {
+        match meta {
+            Meta::Perps => &self.perps,
+            Meta::Spot => &self.spot,
+        }
+    }
+
+    /// Asks once, and keeps what is said.
+    async fn ask(&self, meta: Meta) -> Result<Bytes, UpstreamError> {
+        let request = Bytes::from_static(meta.request().as_bytes());
+        let asked =
+            self.upstream.ask(request, PATIENCE).await.and_then(|answer| {
+                match object::read::<Coins>(&answer) {
+                    Ok(_) => Ok(answer),
+                    Err(_) => {
+                        self.upstream.count_failure();
+                        Err(UpstreamError::NotMeta)
+                    }
+                }
+            });
+        let kept = self.kept(meta);
         let mut known = kept.known();
         let failed_before = known.asked.as_ref().is_some_and(|(_, failed)| failed.is_some());
         let failed = match asked {
@@ -120,14 +158,15 @@ impl Metas {
             Err(error) => Some(error),
         };
         // Once for each time that it begins or ends.
-        let upstream = self.upstream.uri().to_string();
+        let host = self.upstream.host();
         match &failed {
             Some(error) if !failed_before => {
-                warn!(self.logger, "the upstream of info gives no answer"; "upstream" => upstream,
-                    "request" => meta.request(), "error" => %error, "old_answer" => known.answer.is_some());
+                warn!(self.logger, "the upstream of info gives no answer"; "upstream" => host,
+                    "request" => meta.request(), "status" => error.status(), "error" => %error,
+                    "old_answer" => known.answer.is_some());
             }
             None if failed_before => {
-                info!(self.logger, "the upstream of info answers again"; "upstream" => upstream);
+                info!(self.logger, "the upstream of info answers again"; "upstream" => host);
             }
             _ => {}
         }
@@ -138,7 +177,7 @@ impl Metas {
     /// Keeps an answer for the next run. What cannot be kept is asked for again.
     fn store(&self, kept: &Kept, answer: &Bytes) {
         let Ok(answer) = serde_json::from_slice(answer) else { return };
-        let stored = Stored { upstream: self.upstream.uri().to_string(), answer };
+        let stored = Stored { upstream: digest_of(&self.upstream), answer };
         let (file, logger) = (kept.file.clone(), self.logger.clone());
         spawn_blocking(move || {
             if let Err(error) = stored.write(&file) {
@@ -147,6 +186,10 @@ impl Metas {
             }
         });
     }
+}
+
+fn digest_of(upstream: &Upstream) -> String {
+    format!("{:032x}", xxh3_128(upstream.uri().to_string().as_bytes()))
 }
 
 impl Stored {
@@ -159,6 +202,7 @@ impl Stored {
         let folder = file.parent().unwrap_or(Path::new("."));
         let mut draft = NamedTempFile::new_in(folder)?;
         serde_json::to_writer(&mut draft, self)?;
+        draft.as_file().sync_all()?;
         draft.persist(file)?;
         Ok(())
     }

@@ -42,7 +42,7 @@ use crate::{
     whitelist::Listing,
 };
 
-/// How long a snapshot may wait for its turn: its client is heard with nothing but pings meanwhile.
+/// How long a snapshot may take, with the wait for its turn: its client is heard with nothing but pings meanwhile.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 
 /// The info service. One is made at the start and shared by all workers.
@@ -56,7 +56,7 @@ pub struct Info {
     reads: Semaphore,
     stats: Arc<Stats>,
     /// Where `official.info_upstream` names one.
-    upstream: Option<(Arc<Upstream>, Metas)>,
+    upstream: Option<(Arc<Upstream>, Arc<Metas>)>,
     logger: Logger,
 }
 
@@ -72,7 +72,8 @@ impl Info {
         let current = config.get();
         let upstream = current.official.info_upstream.as_ref().map(|url| {
             let upstream = Arc::new(Upstream::new(url, stats.clone()));
-            (upstream.clone(), Metas::open(upstream, &current.state_dir, logger.clone()))
+            let metas = Metas::open(upstream.clone(), &current.state_dir, logger.clone());
+            (upstream, Arc::new(metas))
         });
         let (answers, reads) = (Answers::new(stats.clone()), Semaphore::new(MAX_READS));
         Self { store, log, config, listing, answers, reads, stats, upstream, logger }
@@ -133,13 +134,16 @@ impl Info {
     /// # Cancel safety
     /// Whoever asks may go away at any moment.
     pub async fn newest(&self, rows: Rows, user: Address) -> Result<Newest, StoreError> {
-        // When many clients come back at once, they wait here and not with what they have read.
-        let place = timeout(MAX_WAIT, self.reads.acquire()).await.map_err(|_| {
-            StoreError::Unavailable("too many snapshots are read: try again".to_owned())
-        })?;
-        let _place = place.expect("the semaphore is never closed");
-        let _reading = self.stats.official.snapshots.one_more();
-        let limit = self.config.get().official.snapshot_rows;
-        newest::newest(&*self.store, &self.log, rows, user, limit).await
+        let read = async {
+            // When many clients come back at once, they wait here and not with what they have read.
+            let _place = self.reads.acquire().await.expect("the semaphore is never closed");
+            let _reading = self.stats.official.snapshots.one_more();
+            let limit = self.config.get().official.snapshot_rows;
+            newest::newest(&*self.store, &self.log, rows, user, limit).await
+        };
+        timeout(MAX_WAIT, read).await.unwrap_or_else(|_| {
+            let why = "too many snapshots are read, or this one takes too long: try again";
+            Err(StoreError::Unavailable(why.to_owned()))
+        })
     }
 }

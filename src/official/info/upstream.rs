@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::{
     Request, Uri,
-    header::{ACCEPT, CONTENT_TYPE, HeaderValue, USER_AGENT},
+    header::{ACCEPT, CONTENT_TYPE, HeaderValue, RETRY_AFTER, USER_AGENT},
 };
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
@@ -30,6 +30,9 @@ pub const MAX_PASSING: usize = 32;
 
 /// Longest answer that is taken, in bytes: those of `meta` are the longest, below a megabyte.
 const MAX_BYTES: usize = 16 << 20;
+
+/// The same of a refusal, for which no room is kept.
+const MAX_REFUSAL_BYTES: usize = 64 << 10;
 
 /// How long an answer may take from the first byte that we send to the last that comes.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -89,7 +92,11 @@ impl Upstream {
         Ok(Bytes::from_owner(Passed { body, _place: place }))
     }
 
-    /// Where it is.
+    /// Where it is, for people: the path may hold a secret.
+    pub fn host(&self) -> String {
+        self.uri.authority().map(ToString::to_string).unwrap_or_default()
+    }
+
     pub fn uri(&self) -> &Uri {
         &self.uri
     }
@@ -105,9 +112,14 @@ impl Upstream {
         };
         // What it refuses is an answer, what it cannot do is none.
         if asked.as_ref().is_err_and(|error| error.status() >= 500) {
-            self.stats.official.upstream_failures.add(1);
+            self.count_failure();
         }
         asked
+    }
+
+    /// It gave no answer.
+    pub fn count_failure(&self) {
+        self.stats.official.upstream_failures.add(1);
     }
 
     async fn post(&self, body: Bytes) -> Result<Bytes, UpstreamError> {
@@ -121,16 +133,26 @@ impl Upstream {
         let answer = self.client.request(request).await;
         let (head, body) =
             answer.map_err(|error| UpstreamError::Unreachable(reasons(&error)))?.into_parts();
-        let body = Limited::new(body, MAX_BYTES).collect().await;
+        if head.status.is_redirection() {
+            return Err(UpstreamError::Elsewhere(head.status.as_u16()));
+        }
+        let is_success = head.status.is_success();
+        let max_bytes = if is_success { MAX_BYTES } else { MAX_REFUSAL_BYTES };
+        let body = Limited::new(body, max_bytes).collect().await;
         let body = body.map_err(|error| match error.is::<LengthLimitError>() {
-            true => UpstreamError::TooLong(MAX_BYTES),
+            true => UpstreamError::TooLong(max_bytes),
             false => UpstreamError::Unreachable(error.to_string()),
         })?;
         let body = body.to_bytes();
-        if !head.status.is_success() {
-            let kind = head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-            let (status, content_type) = (head.status.as_u16(), kind.map(str::to_owned));
-            return Err(UpstreamError::Refused(Said { status, content_type, body }));
+        if !is_success {
+            let text = |name| head.headers.get(name).and_then(|text| text.to_str().ok());
+            let (content_type, retry_after) = (text(CONTENT_TYPE), text(RETRY_AFTER));
+            return Err(UpstreamError::Refused(Said {
+                status: head.status.as_u16(),
+                content_type: content_type.map(str::to_owned),
+                retry_after: retry_after.map(str::to_owned),
+                body,
+            }));
         }
         // It stands within the frames of a WebSocket too.
         if serde_json::from_slice::<IgnoredAny>(&body).is_err() {

@@ -97,7 +97,7 @@ impl WhitelistKeeper {
             let state = keeper.state();
             info!(logger, "whitelist loaded"; "whitelist" => ?keeper.list,
                 "source" => state.describe());
-            keeper.status.set(state);
+            keeper.publish(state);
             keeper.warn_if_empty();
             keeper
         };

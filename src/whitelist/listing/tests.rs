@@ -3,7 +3,11 @@ use std::{fs, path::Path};
 use tempfile::TempDir;
 
 use super::*;
-use crate::testing::{Records, recorded_log, until};
+use crate::{
+    event::Timestamp,
+    testing::{Records, recorded_log, until},
+    whitelist::status::SourceState,
+};
 
 fn user(ordinal: u8) -> Address {
     Address([ordinal; 20])
@@ -236,4 +240,48 @@ async fn whoever_is_not_found_in_time_is_told_so_and_is_in_the_file() {
     // The next try finds him, as soon as the list has him.
     scene.current.set(list_of(1..4, true));
     assert_eq!(scene.add(3..4).await, Ok(()));
+}
+
+#[actix_rt::test]
+async fn a_list_that_is_away_is_not_made_anew_for_a_client() {
+    let scene = Scene::new();
+    fs::remove_file(scene.file()).unwrap();
+
+    assert_eq!(scene.add(3..4).await, Err(AddError::Failed));
+
+    assert!(!scene.file().exists());
+    let warnings = scene.records.with("WARN users were not added");
+    assert!(
+        warnings[0].contains("No such file") || warnings[0].contains("not found"),
+        "{warnings:?}"
+    );
+}
+
+#[actix_rt::test]
+async fn nobody_is_added_to_a_list_whose_content_is_not_used() {
+    let scene = Scene::new();
+    let state = |problem: Option<&str>| WhitelistState {
+        size: Some(2),
+        sources: vec![SourceState {
+            kind: SourceKind::File,
+            name: "list".to_owned(),
+            size: 2,
+            loaded_at: Timestamp(0),
+            problem: problem.map(str::to_owned),
+            skipped: 0,
+            skipped_example: None,
+        }],
+        started: Timestamp(0),
+    };
+    scene.current.note(&state(Some("lost 90 % of its addresses")));
+    let before = scene.written();
+
+    assert_eq!(scene.add(3..4).await, Err(AddError::NotUsed));
+    assert_eq!(scene.written(), before);
+    // Who is listed asks for nothing.
+    assert_eq!(scene.add(1..3).await, Ok(()));
+
+    scene.current.note(&state(None));
+    let (added, ()) = tokio::join!(scene.add(3..4), scene.follow(1..4));
+    assert_eq!(added, Ok(()));
 }

@@ -37,14 +37,18 @@ impl RedisList {
         Ok(found)
     }
 
-    /// Adds addresses. A list that does not exist becomes a sorted set. Who is listed keeps its
-    /// score.
+    /// Adds addresses. A list that does not exist becomes a sorted set, where it may be made. Who is listed
+    /// keeps its score.
     ///
     /// # Errors
-    /// When the key is of another type. Nothing was changed then.
-    pub async fn add(&mut self, addresses: &BTreeSet<Address>) -> Result<Edited, RedisFault> {
+    /// When the key is of another type, or missing. Nothing was changed then.
+    pub async fn add(
+        &mut self,
+        addresses: &BTreeSet<Address>,
+        may_make: bool,
+    ) -> Result<Edited, RedisFault> {
         let kind = match self.kind().await {
-            Err(RedisFault::Missing) => Kind::Sorted,
+            Err(RedisFault::Missing) if may_make => Kind::Sorted,
             kind => kind?,
         };
         let listed = self.spellings(kind, addresses).await?;

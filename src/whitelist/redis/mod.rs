@@ -301,7 +301,7 @@ pub fn found_within(edit: Edit, members: u64, refresh_interval: Duration) -> (Du
         Edit::Remove if members > SHORT_LIST => {
             stretched(SCAN_INTERVAL, members).max(refresh_interval)
         }
-        Edit::Add | Edit::Remove => refresh_interval,
+        Edit::Add | Edit::AddToExisting | Edit::Remove => refresh_interval,
     };
     (sorted, plain)
 }

@@ -11,7 +11,7 @@ use crate::{
     whitelist::AddError,
 };
 
-/// Longest text of a client that is repeated to it, in bytes.
+/// Longest text that is repeated to a client of what is not understood, in bytes.
 pub const MAX_ECHO_BYTES: usize = 64 << 10;
 
 /// Why a message has no effect. Clients find theirs in the text by its JSON.

@@ -6,7 +6,10 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::{delivery::frame, event::Topic};
+use crate::{
+    delivery::frame,
+    event::{Cursor, Topic},
+};
 
 /// Everything we say beside events. `gap` and `status` are ours: clients pass over channels that they do not
 /// know.
@@ -40,17 +43,26 @@ pub enum Say<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         cursor: Option<String>,
     },
-    /// "You have everything up to here."
+    /// How the session stands.
     Status {
+        /// What had been was sent, and what follows is live.
         #[serde(skip_serializing_if = "Option::is_none")]
         live: Option<bool>,
+        /// False: some of what had been comes again.
         #[serde(skip_serializing_if = "Option::is_none")]
         recovered: Option<bool>,
-        cursor: String,
-        seq: u64,
+        #[serde(flatten)]
+        delivered: Option<Delivered>,
         #[serde(skip_serializing_if = "Option::is_none")]
         lag_ms: Option<u64>,
     },
+}
+
+/// "You have everything up to here."
+#[derive(Serialize)]
+pub struct Delivered {
+    cursor: String,
+    seq: u64,
 }
 
 /// What comes of a request for information.
@@ -67,6 +79,12 @@ pub struct Answer {
     #[serde(rename = "type")]
     kind: Box<RawValue>,
     data: Box<RawValue>,
+}
+
+impl From<&Cursor> for Delivered {
+    fn from(cursor: &Cursor) -> Self {
+        Self { cursor: cursor.to_string(), seq: cursor.seq }
+    }
 }
 
 impl<'a> Say<'a> {

@@ -95,7 +95,7 @@ impl Subscribe {
         }
         let snapshot = named.snapshot.unwrap_or(true);
         let coin = named.coin.filter(|_| feed == Feed::Trades);
-        let from = match named.cursor.filter(|given| given.get() != "null") {
+        let from = match named.cursor {
             Some(given) => {
                 let bad = || {
                     let subscription = text.to_owned();
@@ -221,5 +221,7 @@ impl Subscribe {
 fn name(feed: Feed, users: &[Address], coin: Option<&str>) -> String {
     let mut digest = Xxh3Default::new();
     users.iter().for_each(|user| digest.update(&user.0));
-    format!("{feed:?} {:032x} {} ", digest.digest128(), coin.unwrap_or_default())
+    // A coin may be any text, and no name may be the beginning of another one.
+    coin.into_iter().for_each(|coin| digest.update(coin.as_bytes()));
+    format!("{feed:?} {:032x} ", digest.digest128())
 }

@@ -1,11 +1,8 @@
 //! The upstream: a real server of HTTP, which counts what it is asked and misbehaves as it is told.
 
-use std::{
-    future,
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, Ordering},
 };
 
 use actix_web::{App, HttpResponse, HttpServer, web};
@@ -19,9 +16,13 @@ use crate::{config::InfoUrl, testing::until};
 struct Server {
     asked: Mutex<Vec<String>>,
     is_broken: AtomicBool,
-    /// Answers to nobody.
+    /// Answers to nobody, as long as it does.
     hangs: AtomicBool,
+    /// What it says of coins, if not [`COINS`].
+    coins: Mutex<Option<&'static str>>,
 }
+
+const COINS: &str = r#"{"universe":[{"name":"BTC","szDecimals":5}]}"#;
 
 impl Server {
     /// Starts one, and gives its URL.
@@ -44,18 +45,22 @@ impl Server {
 async fn answer(server: web::Data<Server>, body: Bytes) -> HttpResponse {
     let text = String::from_utf8(body.to_vec()).unwrap();
     server.asked.lock().unwrap().push(text.clone());
-    if server.hangs.load(Ordering::SeqCst) {
-        future::pending::<()>().await;
+    while server.hangs.load(Ordering::SeqCst) {
+        actix_rt::time::sleep(Duration::from_millis(5)).await;
     }
     if server.is_broken.load(Ordering::SeqCst) {
         return HttpResponse::InternalServerError().finish();
     }
     let request: Value = serde_json::from_str(&text).unwrap();
     match request["type"].as_str().unwrap() {
-        "meta" => HttpResponse::Ok().body(r#"{"universe":[{"name":"BTC","szDecimals":5}]}"#),
+        "meta" | "spotMeta" => {
+            HttpResponse::Ok().body(server.coins.lock().unwrap().unwrap_or(COINS))
+        }
         "refused" => HttpResponse::UnprocessableEntity()
             .content_type("text/plain; charset=utf-8")
+            .insert_header(("Retry-After", "7"))
             .body("Failed to deserialize"),
+        "refused at length" => HttpResponse::BadRequest().body("x".repeat(65 << 10)),
         "long" => HttpResponse::Ok().body(format!("\"{}\"", "x".repeat(17 << 20))),
         "html" => HttpResponse::Ok().body("<html>"),
         "gone" => HttpResponse::Found().insert_header(("location", "/elsewhere")).finish(),
@@ -122,10 +127,12 @@ async fn what_is_not_answered_here_is_passed_on_and_comes_back_as_it_is() {
     let InfoError::Upstream(UpstreamError::Refused(said)) = refused else { panic!("{refused}") };
     assert_eq!((said.status, &*said.body), (422, b"Failed to deserialize".as_slice()));
     assert_eq!(said.content_type.as_deref(), Some("text/plain; charset=utf-8"));
-    assert_eq!(moved.status(), 302, "nobody is followed");
+    assert_eq!(said.retry_after.as_deref(), Some("7"));
+    assert_eq!((moved.status(), moved.code()), (502, "upstream_failed"), "nobody is followed");
+    assert!(moved.to_string().contains("302"), "{moved}");
     let stats = &scene.stats.official;
     assert_eq!((stats.passed.get(), stats.passing.get()), (4, 0));
-    assert_eq!(stats.upstream_failures.get(), 0, "a refusal is an answer");
+    assert_eq!(stats.upstream_failures.get(), 1, "a refusal is an answer");
 }
 
 #[actix_rt::test]
@@ -133,12 +140,16 @@ async fn an_answer_that_is_no_json_or_too_long_is_none() {
     let server = Arc::<Server>::default();
     let scene = scene_with(&server).await;
 
-    for (kind, why) in [("long", "longer than 16777216 bytes"), ("html", "not JSON")] {
+    for (kind, why) in [
+        ("long", "longer than 16777216 bytes"),
+        ("refused at length", "longer than 65536 bytes"),
+        ("html", "not JSON"),
+    ] {
         let error = scene.ask(&format!(r#"{{"type":"{kind}"}}"#)).await.unwrap_err();
         assert_eq!((error.status(), error.code()), (502, "upstream_failed"));
         assert!(error.to_string().contains(why), "{error}");
     }
-    assert_eq!(scene.stats.official.upstream_failures.get(), 2);
+    assert_eq!(scene.stats.official.upstream_failures.get(), 3);
 }
 
 #[actix_rt::test]
@@ -201,7 +212,8 @@ async fn meta_is_asked_for_once_a_minute_however_many_start() {
     go_on(Duration::from_secs(2)).await;
     scene.ask(META).await.unwrap();
     assert_eq!(server.asked().len(), 2);
-    assert!(scene.ask(r#"{"type":"spotMeta"}"#).await.unwrap().contains("spotMeta"));
+    scene.ask(r#"{"type":"spotMeta"}"#).await.unwrap();
+    assert_eq!(server.asked()[2], r#"{"type":"spotMeta"}"#);
     assert_eq!(scene.stats.official.passed.get(), 0, "these are our own");
 }
 
@@ -263,8 +275,47 @@ async fn the_answer_of_an_earlier_run_is_better_than_none_where_the_upstream_is_
     let scene = scene_with_state(state.path(), &url.replace("127.0.0.1", "localhost")).await;
     assert!(scene.ask(META).await.is_err(), "of another one nothing is known");
     // What is damaged is as good as nothing.
+    let kept = std::fs::read(&file).unwrap();
     std::fs::write(&file, "{").unwrap();
-    server.is_broken.store(false, Ordering::SeqCst);
     let scene = scene_with_state(state.path(), &url).await;
+    assert!(scene.ask(META).await.is_err());
+    server.is_broken.store(false, Ordering::SeqCst);
+    go_on(Duration::from_secs(6)).await;
     assert_eq!(scene.ask(META).await.unwrap(), first);
+    until("it is mended", async || std::fs::read(&file).unwrap() == kept).await;
+}
+
+#[actix_rt::test]
+async fn what_is_no_list_of_coins_takes_the_place_of_none() {
+    let server = Arc::<Server>::default();
+    let scene = scene_with(&server).await;
+    *server.coins.lock().unwrap() = Some("null");
+    let error = scene.ask(META).await.unwrap_err();
+    assert_eq!((error.status(), error.code()), (502, "upstream_failed"));
+    *server.coins.lock().unwrap() = None;
+    go_on(Duration::from_secs(6)).await;
+    assert_eq!(scene.ask(META).await.unwrap(), COINS);
+
+    for odd in ["null", "[]", r#"{"error":"x"}"#, r#"{"universe":null}"#] {
+        *server.coins.lock().unwrap() = Some(odd);
+        go_on(Duration::from_secs(61)).await;
+        assert_eq!(scene.ask(META).await.unwrap(), COINS, "{odd}");
+    }
+}
+
+#[actix_rt::test]
+async fn a_slow_upstream_holds_up_who_asks_only_for_a_moment_and_is_heard_all_the_same() {
+    let server = Arc::<Server>::default();
+    let scene = scene_with(&server).await;
+    let old = scene.ask(META).await.unwrap();
+    let new = r#"{"universe":[]}"#;
+    *server.coins.lock().unwrap() = Some(new);
+    server.hangs.store(true, Ordering::SeqCst);
+    go_on(Duration::from_secs(61)).await;
+
+    assert_eq!(scene.ask(META).await.unwrap(), old);
+    server.hangs.store(false, Ordering::SeqCst);
+
+    until("it is heard", async || scene.ask(META).await.unwrap() == new).await;
+    assert_eq!(server.asked().len(), 2);
 }
