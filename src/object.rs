@@ -4,6 +4,7 @@
 //! nobody was promised.
 
 use serde::{Deserialize, de::IgnoredAny};
+use serde_path_to_error::Segment;
 
 /// Why a text is not the object that is expected.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +19,15 @@ pub enum ObjectError {
 }
 
 impl ObjectError {
+    /// The field of the object that is not understood.
+    pub fn field(&self) -> Option<String> {
+        let Self::Field(error) = self else { return None };
+        error.path().iter().find_map(|segment| match segment {
+            Segment::Map { key } => Some(key.clone()),
+            _ => None,
+        })
+    }
+
     /// Whether the text is JSON, but not what is expected.
     pub fn is_data(&self) -> bool {
         match self {
@@ -81,6 +91,7 @@ mod tests {
         assert!(missing.starts_with("missing field `action`"), "{missing}");
         let error = read::<BTreeMap<String, Vec<u64>>>(br#"{"users":[1,"x"]}"#).unwrap_err();
         assert!(error.is_data() && error.to_string().starts_with("users[1]: "), "{error}");
+        assert_eq!(error.field().as_deref(), Some("users"));
     }
 
     #[test]

@@ -574,6 +574,8 @@ fn a_slow_client_that_goes_on_from_the_store_within_a_block_is_told_each_order_o
     const ORDERS: u32 = 300;
     // The end of a page, which has some thousand events, is within the last one.
     const BLOCKS: u64 = 4;
+    // It comes in two pieces, each of which has fills of all orders.
+    const IN_PIECES: u64 = 2;
     let server = Server::start_with_log(1, |session| {
         (session.outbox_bytes, session.send_buffer_bytes) = (64 << 10, 16 << 10);
         session.stall_timeout = PATIENCE;
@@ -589,13 +591,19 @@ fn a_slow_client_that_goes_on_from_the_store_within_a_block_is_told_each_order_o
         let order = format!("\"oid\":{}", index % ORDERS);
         event(FILLS, block, index, Some(ALICE), &body.replace("\"oid\":349162667230", &order))
     };
-    let full = |block| (0..2 * ORDERS).map(|index| fill(block, index)).collect();
-    server.append(full(1));
+    let piece = |block, number: u32| {
+        let indexes = 2 * ORDERS * number..2 * ORDERS * (number + 1);
+        server.append(indexes.map(|index| fill(block, index)).collect());
+    };
+    piece(1, 0);
     server.wait_until("it is slow", |stats| stats.sessions.behind.get() == 1);
     // Memory lets go of all but the last block.
     for block in 2..=BLOCKS {
         server.commit();
-        server.append(full(block));
+        piece(block, 0);
+        if block == IN_PIECES {
+            piece(block, 1);
+        }
     }
     server.commit();
     server.append(vec![fill(BLOCKS + 1, 0)]);
@@ -615,7 +623,10 @@ fn a_slow_client_that_goes_on_from_the_store_within_a_block_is_told_each_order_o
             _ => {}
         }
     }
-    assert!(told.iter().all(|times| *times == 1), "{told:?}");
-    assert_eq!(events, 2 * ORDERS * BLOCKS as u32, "each form of an event comes");
+    for (block, told) in (1..).zip(told.chunks(ORDERS as usize)) {
+        let pieces = if block == IN_PIECES { 2 } else { 1 };
+        assert!(told.iter().all(|times| *times == pieces), "{block}: {told:?}");
+    }
+    assert_eq!(events, 2 * ORDERS * (BLOCKS as u32 + 1), "each form of an event comes");
     assert!(server.stats.sessions.replay_pages.get() > 0, "the store was read");
 }

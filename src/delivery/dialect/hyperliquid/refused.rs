@@ -6,6 +6,7 @@ use super::{post::MAX_POST_BYTES, subscribe::MAX_SNAPSHOTS};
 use crate::{
     delivery::{replay::ResumeError, subscription::SubscribeError},
     event::{Address, Cursor},
+    object::ObjectError,
     official::Refusal,
     store::StoreError,
     whitelist::AddError,
@@ -37,6 +38,8 @@ pub enum Refused {
     NotFollowed,
     #[error("Invalid subscription, with snapshots it may name at most {MAX_SNAPSHOTS} users")]
     TooManySnapshots,
+    #[error("Invalid subscription, {0}")]
+    BadField(ObjectError),
     #[error("Invalid subscription, cursor is none that was given here")]
     BadCursor,
     #[error("Invalid subscription, trades and aggregated fills begin at no cursor")]

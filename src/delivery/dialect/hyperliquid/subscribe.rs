@@ -66,6 +66,9 @@ struct Named<'a> {
     status: Option<bool>,
 }
 
+/// The names of those.
+const OUR_FIELDS: [&str; 4] = ["users", "cursor", "snapshot", "status"];
+
 impl Subscribe {
     /// Reads the object by which a client names it.
     ///
@@ -73,7 +76,14 @@ impl Subscribe {
     /// When it names none.
     pub fn read(text: &RawValue) -> Result<Self, Fault> {
         let invalid = || Fault::subscription(text);
-        let named: Named<'_> = object::read(text.get().as_bytes()).map_err(|_| invalid())?;
+        let refused = |why| Fault::Refused { why, subscription: text.to_owned() };
+        let named: Named<'_> = object::read(text.get().as_bytes()).map_err(|error| {
+            // Of its own fields the official service says no more than that.
+            match error.field().is_some_and(|field| OUR_FIELDS.contains(&&*field)) {
+                true => refused(Refused::BadField(error)),
+                false => invalid(),
+            }
+        })?;
         let aggregate = named.aggregate_by_time.unwrap_or(false);
         let feed = Feed::of_type(&named.kind, aggregate).ok_or_else(invalid)?;
         let is_extended = named.users.is_some()
@@ -97,10 +107,7 @@ impl Subscribe {
         let coin = named.coin.filter(|_| feed == Feed::Trades);
         let from = match named.cursor {
             Some(given) => {
-                let bad = || {
-                    let subscription = text.to_owned();
-                    Fault::Refused { why: Refused::BadCursor, subscription }
-                };
+                let bad = || refused(Refused::BadCursor);
                 let given: String = serde_json::from_str(given.get()).map_err(|_| bad())?;
                 let cursor = Cursor::parse(&given, &[FILLS, MISC]).map_err(|_| bad())?;
                 Some(Since::Cursor(cursor))

@@ -7,7 +7,11 @@ use serde_json::Value;
 use super::*;
 use crate::{
     config::SessionConfig,
-    delivery::{dialect::Desk, subscription::Subscriptions},
+    delivery::{
+        dialect::{Aside, Desk},
+        replay::{ResumeError, Start},
+        subscription::Subscriptions,
+    },
     event::{Address, Topic},
     official::{Admission, FILLS, MISC, info::Newest},
     router::log::ENCODINGS,
@@ -34,7 +38,7 @@ struct Left {
     said: Vec<Value>,
     changes: usize,
     later: Option<Later>,
-    asides: usize,
+    asides: Vec<Aside>,
 }
 
 impl Scene {
@@ -76,7 +80,7 @@ impl Scene {
             said: said.map(|text| serde_json::from_slice(&text).unwrap()).collect(),
             changes: desk.changes.len(),
             later: desk.later,
-            asides: desk.asides.len(),
+            asides: desk.asides,
         }
     }
 
@@ -198,16 +202,16 @@ fn posts_are_bounded_in_number_and_length_and_those_that_are_refused_are_counted
         format!(r#"{{"method":"post","id":1,"request":{{"type":"info","payload":{payload}}}}}"#)
     };
     let asked = scene.hear(&post(r#"{"type":"meta"}"#));
-    assert_eq!((asked.asides, asked.said.len()), (1, 0));
+    assert_eq!((asked.asides.len(), asked.said.len()), (1, 0));
 
     scene.free_asides = 0;
     let refused = scene.hear(&post(r#"{"type":"meta"}"#));
     let payload = &refused.said[0]["data"]["response"]["payload"];
     assert_eq!(payload, "too many requests are waiting for their answer");
-    assert_eq!((refused.asides, scene.stats.official.refused_posts.get()), (0, 1));
+    assert_eq!((refused.asides.len(), scene.stats.official.refused_posts.get()), (0, 1));
     scene.free_asides = 1;
     let long = scene.hear(&post(&format!(r#"{{"type":"{}"}}"#, "x".repeat(20_000))));
-    assert_eq!(long.asides, 0);
+    assert!(long.asides.is_empty());
     let payload = &long.said[0]["data"]["response"]["payload"];
     assert_eq!(payload, "a request may have at most 16384 bytes");
 }
@@ -221,4 +225,73 @@ fn views_of_one_topic_have_places_of_their_own() {
         assert!(places.iter().all(|place| *place < ENCODINGS));
     }
     assert!(Feed::ALL.into_iter().all(|feed| Feed::of_view(feed.view()) == Some(feed)));
+}
+
+#[test]
+fn a_mistake_in_a_field_of_ours_is_told() {
+    let mut scene = Scene::new();
+    for (field, why) in [
+        (r#""snapshot":"no""#, "snapshot: invalid type: string"),
+        (r#""users":["0x12"]"#, "users[0]: "),
+        (r#""cursor":"x""#, "cursor is none that was given here"),
+        (r#""cursor":7"#, "cursor is none that was given here"),
+    ] {
+        let asked = format!(r#"{{"type":"userFills","user":"{ALICE}",{field}}}"#);
+        let text = scene.refusal(&asked);
+        assert!(text.starts_with(&format!("Invalid subscription, {why}")), "{text}");
+    }
+}
+
+#[test]
+fn what_is_put_together_begins_at_no_cursor() {
+    let mut scene = Scene::new();
+    let cursor = r#""cursor":"1.1.2.3""#;
+    for asked in [
+        format!(r#"{{"type":"trades","coin":"BTC",{cursor}}}"#),
+        format!(r#"{{"type":"userFills","user":"{ALICE}","aggregateByTime":true,{cursor}}}"#),
+    ] {
+        let why = "Invalid subscription, trades and aggregated fills begin at no cursor";
+        assert_eq!(scene.refusal(&asked), why);
+    }
+}
+
+#[test]
+fn coins_are_not_taken_for_one_another() {
+    let mut scene = Scene::new();
+    let of = |coin: &str| format!(r#"{{"type":"trades","coin":"{coin}"}}"#);
+
+    for coin in ["A B", "A", "B", "A B fills"] {
+        assert_eq!(scene.subscribe(&of(coin)).changes, 1, "{coin}");
+    }
+    let left = scene.hear(&format!(r#"{{"method":"unsubscribe","subscription":{}}}"#, of("A")));
+    assert_eq!((left.changes, scene.subscriptions.len()), (1, 3));
+}
+
+#[test]
+fn what_one_message_begins_and_takes_back_never_was() {
+    let mut scene = Scene::new();
+    let events = format!(r#"{{"type":"userEvents","user":"{ALICE}","cursor":"1.1.2.3"}}"#);
+    let later = scene.subscribe(&events).later.unwrap();
+    assert_eq!(later.lookups.len(), 2);
+
+    let place = Cursor { epoch: 1, run: 2, seq: 3, positions: Vec::new() };
+    let found = vec![Found::Place(Ok(Start::at(place))), Found::Place(Err(ResumeError::Busy))];
+    let left = scene.found(later, found);
+
+    assert_eq!((left.said.len(), left.changes), (1, 0));
+    assert_eq!(left.said[0]["channel"], "error");
+    assert!(scene.subscriptions.is_empty());
+}
+
+#[test]
+fn an_answer_that_is_too_long_for_a_message_is_an_error() {
+    let mut scene = Scene::new();
+    let post = r#"{"method":"post","id":7,"request":{"type":"info","payload":{"type":"meta"}}}"#;
+    for (bytes, kind) in [(4 << 20, "info"), ((4 << 20) + 1, "error")] {
+        let frame = scene.at_desk(|desk| PLAIN.receive(post, desk)).asides.pop().unwrap().frame;
+        let answer = format!("\"{}\"", "x".repeat(bytes - 2));
+        let said: Value =
+            serde_json::from_slice(&frame::payload(&frame(Ok(answer.into())))).unwrap();
+        assert_eq!(said["data"]["response"]["type"], kind);
+    }
 }
