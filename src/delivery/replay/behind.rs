@@ -1,4 +1,4 @@
-//! A session that is behind: where it stands, and what it still wants.
+//! A session that is behind: where it stands, and which events it still gets.
 //!
 //! A plain type beside `Members`, which moves it on.
 
@@ -11,13 +11,14 @@ use super::{
     Page,
     heard::Heard,
     kept::{Kept, Slot},
+    want::{Cause, Fate, Special, Want},
 };
 use crate::{
     delivery::{
         dialect::puts_together,
         index::{Index, Interest},
         policy::Policy,
-        subscription::{Change, ChangeKind, Subscription, Subscriptions, Wanted},
+        subscription::{Change, ChangeKind, Subscriptions},
         view::Views,
     },
     event::{Cursor, Event, Timestamp, Topic, position_of},
@@ -48,44 +49,6 @@ pub enum Waits {
     Page,
     /// Its shard has not come this far.
     Shard,
-}
-
-/// What becomes of an event.
-#[derive(Debug)]
-pub enum Fate {
-    /// No subscription wants it.
-    Pass,
-    Send(Views),
-    /// Only the newest of these values are sent.
-    Keep(Vec<Slot>),
-}
-
-/// One subscription of a session that is behind.
-#[derive(Default)]
-struct Want {
-    /// The `seq` behind which it begins.
-    begins: u64,
-    /// It has asked for the past, and gets all of it: that it is behind is no fault of its client.
-    asked: bool,
-    /// None: it gets everything.
-    special: Option<Box<Special>>,
-}
-
-/// A subscription that does not need everything.
-struct Special {
-    policy: Policy,
-    topic: Topic,
-    /// As its client calls it.
-    id: Box<str>,
-}
-
-/// Why a session is not live.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// Its client takes too little: policies decide what it gets.
-    Slow,
-    /// It has asked for the past, or its shard has missed something: it gets all of it.
-    Past,
 }
 
 /// What a session needs that is not live.
@@ -417,13 +380,6 @@ impl Behind {
             kept.pop();
         }
         self.kept.take_if(|kept| kept.first().is_none());
-    }
-}
-
-impl Special {
-    fn of(id: &str, subscription: &Subscription) -> Option<Box<Self>> {
-        let Wanted { policy, topic, .. } = subscription.wanted;
-        (!policy.is_default()).then(|| Box::new(Self { policy, topic, id: id.into() }))
     }
 }
 

@@ -11,10 +11,12 @@ mod heard;
 mod kept;
 mod pages;
 mod start;
+mod want;
 
 pub use self::{
-    behind::{Behind, Cause, Fate, Place, Waits},
+    behind::{Behind, Place, Waits},
     heard::Heard,
     pages::{KeysOf, Page, Pages},
     start::{ResumeError, Since, Start},
+    want::{Cause, Fate},
 };

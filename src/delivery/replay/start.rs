@@ -13,7 +13,7 @@ use crate::{
     delivery::subscription::{Users, Wanted},
     event::{Cursor, Event, Timestamp, Topic},
     router::log::Heads,
-    stats::Gauge,
+    stats::OneMore,
     store::{EarlierRun, EventQuery, PageKey, StoreError},
 };
 
@@ -60,23 +60,7 @@ pub struct Start {
 /// The place of one who searches, and that it is counted.
 struct Search<'a> {
     _place: SemaphorePermit<'a>,
-    _counted: Counted<'a>,
-}
-
-/// Counts its owner for as long as it lives.
-struct Counted<'a>(&'a Gauge);
-
-impl<'a> Counted<'a> {
-    fn new(gauge: &'a Gauge) -> Self {
-        gauge.add(1);
-        Self(gauge)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.add(-1);
-    }
+    _counted: OneMore<'a>,
 }
 
 impl Start {
@@ -138,7 +122,7 @@ impl Pages {
 
     /// Waits for one of the places of those who search.
     async fn search(&self) -> Result<Search<'_>, ResumeError> {
-        let counted = Counted::new(&self.stats().sessions.searches);
+        let counted = self.stats().sessions.searches.one_more();
         let place = timeout(MAX_WAIT, self.searches().acquire()).await;
         let place = place.map_err(|_| ResumeError::Busy)?.expect("the semaphore is never closed");
         Ok(Search { _place: place, _counted: counted })

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
-    refused::PostFault,
+    refused::{MAX_POST_BYTES, PostFault},
     say::{Response, Say},
 };
 use crate::{
@@ -13,9 +13,6 @@ use crate::{
     object,
     official::info::InfoError,
 };
-
-/// Longest request, in bytes: many may wait for their answer.
-pub const MAX_POST_BYTES: usize = 16 << 10;
 
 /// Longest answer, in bytes: it is one message, which is made and queued at once.
 const MAX_ANSWER_BYTES: usize = 4 << 20;

@@ -2,7 +2,6 @@
 
 use serde_json::value::RawValue;
 
-use super::{post::MAX_POST_BYTES, subscribe::MAX_SNAPSHOTS};
 use crate::{
     delivery::{replay::ResumeError, subscription::SubscribeError},
     event::{Address, Cursor},
@@ -11,6 +10,12 @@ use crate::{
     store::StoreError,
     whitelist::AddError,
 };
+
+/// Most users of one subscription that begins with snapshots: their client is not heard before it has them all.
+pub const MAX_SNAPSHOTS: usize = 100;
+
+/// Longest request for information, in bytes: many may wait for their answer.
+pub const MAX_POST_BYTES: usize = 16 << 10;
 
 /// Longest text that is repeated to a client of what is not understood, in bytes.
 pub const MAX_ECHO_BYTES: usize = 64 << 10;

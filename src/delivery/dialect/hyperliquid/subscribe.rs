@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::Xxh3Default;
 
 use super::{
     feed::Feed,
-    refused::{Fault, MAX_ECHO_BYTES, Refused},
+    refused::{Fault, MAX_ECHO_BYTES, MAX_SNAPSHOTS, Refused},
 };
 use crate::{
     delivery::{
@@ -21,9 +21,6 @@ use crate::{
     object,
     official::{Admission, FILLS, MISC},
 };
-
-/// Most users of one subscription that begins with snapshots: their client is not heard before it has them all.
-pub const MAX_SNAPSHOTS: usize = 100;
 
 /// A subscription as a client has named it.
 pub struct Subscribe {
