@@ -186,6 +186,11 @@ impl Scene {
     /// Appends a batch of blocks with an event each, or of one without any, which goes beyond the gaps that
     /// are opened.
     fn append_block(&mut self, events: usize, notices: Vec<Notice>) {
+        self.append_blocks(events, 1, notices);
+    }
+
+    /// The same of blocks with so many events each.
+    fn append_blocks(&mut self, blocks: usize, events_of_one: u32, notices: Vec<Notice>) {
         let gaps = &self.members.casting.stats.router.gaps;
         let mut open = gaps.list();
         for notice in &notices {
@@ -198,19 +203,19 @@ impl Scene {
         let gaps: Vec<_> = notices.iter().map(Notice::gap).filter(|(_, closed)| !closed).collect();
         let is_missing = |block: u64| gaps.iter().any(|(gap, _)| gap.last == block);
         let before = Arc::new(heads(self.block));
-        let mut next = || {
-            self.block += 1;
+        let mut next = |index| {
+            self.block += u64::from(index == 0);
             while is_missing(self.block) {
                 self.block += 1;
             }
             self.seq += 1;
-            let id = EventId { topic: FILLS, position: self.block, index: 0, part: 0 };
+            let id = EventId { topic: FILLS, position: self.block, index, part: 0 };
             let body = Bytes::from_static(b"{}");
             let event = Event { id, time: Timestamp(0), user: None, keys: Keys::default(), body };
             let sequenced = SequencedEvent { seq: self.seq, late: false, event };
             LogEvent::new(sequenced, before.clone())
         };
-        let events = (0..events).map(|_| next()).collect();
+        let events = (0..blocks).flat_map(|_| 0..events_of_one).map(&mut next).collect();
         let last = gaps.iter().map(|(gap, _)| gap.last + 1).max();
         self.block = self.block.max(last.unwrap_or(0));
         let stream = Stream {

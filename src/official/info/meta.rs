@@ -134,16 +134,13 @@ impl Metas {
     /// Asks once, and keeps what is said.
     async fn ask(&self, meta: Meta) -> Result<Bytes, UpstreamError> {
         let request = Bytes::from_static(meta.request().as_bytes());
-        let asked =
-            self.upstream.ask(request, PATIENCE).await.and_then(|answer| {
-                match object::read::<Coins>(&answer) {
-                    Ok(_) => Ok(answer),
-                    Err(_) => {
-                        self.upstream.count_failure();
-                        Err(UpstreamError::NotMeta)
-                    }
-                }
-            });
+        let asked = self.upstream.ask(request, PATIENCE).await.and_then(|answer| {
+            if is_meta(&answer) {
+                return Ok(answer);
+            }
+            self.upstream.count_failure();
+            Err(UpstreamError::NotMeta)
+        });
         let kept = self.kept(meta);
         let mut known = kept.known();
         let failed_before = known.asked.as_ref().is_some_and(|(_, failed)| failed.is_some());
@@ -188,6 +185,11 @@ impl Metas {
     }
 }
 
+/// Whether it is an answer that clients can start with.
+fn is_meta(answer: &[u8]) -> bool {
+    object::read::<Coins>(answer).is_ok()
+}
+
 fn digest_of(upstream: &Upstream) -> String {
     format!("{:032x}", xxh3_128(upstream.uri().to_string().as_bytes()))
 }
@@ -210,7 +212,10 @@ impl Stored {
 
 impl Kept {
     fn open(file: PathBuf, upstream: &str) -> Self {
-        let stored = Stored::read(&file).filter(|stored| stored.upstream == upstream);
+        let is_sound = |stored: &Stored| {
+            stored.upstream == upstream && is_meta(stored.answer.get().as_bytes())
+        };
+        let stored = Stored::read(&file).filter(is_sound);
         let answer = stored.map(|stored| String::from(Box::<str>::from(stored.answer)).into());
         let known = Mutex::new(Known { answer, asked: None });
         Self { file, turn: Default::default(), known }

@@ -151,3 +151,24 @@ async fn a_cursor_stands_behind_a_gap_that_was_told_though_there_is_no_room_for_
     let cursor = scene.members.cursor_of(1);
     assert_eq!((cursor.seq, cursor.position(FILLS)), (FIRST_SEQ, Some(FIRST_BLOCK + 1)));
 }
+
+#[actix_rt::test]
+async fn who_stands_within_what_came_together_reads_the_store_from_where_that_begins() {
+    // More than one slice looks at.
+    const TOGETHER: u32 = 700;
+    let mut scene = Scene::new().await;
+    scene.join(false, None);
+    scene.append_blocks(2, TOGETHER, vec![]);
+    while scene.turn().0 {}
+    scene.join(false, Some(FIRST_SEQ));
+
+    let mut behind = scene.members.members.get_mut(&1).unwrap().behind.take().unwrap();
+    let mut stand = || {
+        scene.members.slice(1, &mut behind);
+        let here = behind.cursor.seq;
+        (here - FIRST_SEQ, behind.read_from(here) - FIRST_SEQ)
+    };
+
+    let stands = [(); 3].map(|()| stand());
+    assert_eq!(stands, [(512, 0), (1_024, 700), (1_400, 1_400)]);
+}

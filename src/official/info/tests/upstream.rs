@@ -276,6 +276,9 @@ async fn the_answer_of_an_earlier_run_is_better_than_none_where_the_upstream_is_
     assert!(scene.ask(META).await.is_err(), "of another one nothing is known");
     // What is damaged is as good as nothing.
     let kept = std::fs::read(&file).unwrap();
+    let without = String::from_utf8(kept.clone()).unwrap().replace("universe", "verse");
+    std::fs::write(&file, without).unwrap();
+    assert!(scene_with_state(state.path(), &url).await.ask(META).await.is_err());
     std::fs::write(&file, "{").unwrap();
     let scene = scene_with_state(state.path(), &url).await;
     assert!(scene.ask(META).await.is_err());
