@@ -232,3 +232,16 @@ async fn only_some_snapshots_read_the_store_at_one_time() {
     assert_eq!(tids(&newest.await.unwrap()), [1]);
     assert_eq!(scene.stats.official.snapshots.get(), 0);
 }
+
+#[actix_rt::test]
+async fn a_snapshot_that_has_no_turn_in_time_is_an_error() {
+    let scene = Scene::of_rows(10).await;
+    let _others = scene.info.reads.acquire_many(MAX_READS as u32).await.unwrap();
+    // Time goes on by itself while everybody waits.
+    tokio::time::pause();
+
+    let error = scene.info.newest(ALL, user(7)).await.unwrap_err();
+
+    assert!(error.to_string().contains("too many snapshots are read"), "{error}");
+    assert_eq!(scene.stats.official.snapshots.get(), 0);
+}
