@@ -6,15 +6,18 @@
 use serde::{Deserialize, de::IgnoredAny};
 use serde_path_to_error::Segment;
 
+/// Longest text of an error, in characters: it repeats what the client has said.
+const MAX_CHARS: usize = 256;
+
 /// Why a text is not the object that is expected.
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectError {
     #[error("a JSON object is expected")]
     NotAnObject,
-    #[error("{0}")]
+    #[error("{}", cut(.0))]
     Json(#[from] serde_json::Error),
     /// With the path to the field.
-    #[error("{0}")]
+    #[error("{}", cut(.0))]
     Field(#[from] serde_path_to_error::Error<serde_json::Error>),
 }
 
@@ -35,6 +38,15 @@ impl ObjectError {
             Self::Json(error) => error.is_data(),
         }
     }
+}
+
+fn cut(error: &impl ToString) -> String {
+    let mut text = error.to_string();
+    if let Some((end, _)) = text.char_indices().nth(MAX_CHARS) {
+        text.truncate(end);
+        text.push_str("..");
+    }
+    text
 }
 
 /// Reads an object.
@@ -92,6 +104,12 @@ mod tests {
         let error = read::<BTreeMap<String, Vec<u64>>>(br#"{"users":[1,"x"]}"#).unwrap_err();
         assert!(error.is_data() && error.to_string().starts_with("users[1]: "), "{error}");
         assert_eq!(error.field().as_deref(), Some("users"));
+        let long = action(&format!(r#"{{"action":["{}"]}}"#, "é".repeat(10_000)));
+        assert!(long.unwrap_err().len() < 600);
+        let long = format!(r#"{{"users":"{}"}}"#, "\u{7f}".repeat(10_000));
+        let error = read::<BTreeMap<String, Vec<u64>>>(long.as_bytes()).unwrap_err().to_string();
+        assert!(error.starts_with("users: invalid type") && error.ends_with(".."), "{error}");
+        assert_eq!(error.chars().count(), MAX_CHARS + 2);
     }
 
     #[test]

@@ -152,6 +152,9 @@ impl InfoUrl {
         if authority.host().is_empty() || uri.query().is_some() || text.contains('#') {
             return Err(NOT_UNDERSTOOD);
         }
+        if uri.path().contains("***") {
+            return Err("is the form in which it is shown, without its folder");
+        }
         // What is no port is none to the reader.
         let has_port = authority.as_str().len() > authority.host().len();
         if has_port && authority.port_u16().is_none_or(|port| port == 0) {
@@ -293,6 +296,7 @@ mod tests {
             "http://ann:secret@host",
             "http://host/?x=1",
             "http://host/info#part",
+            "http://host/***/info",
             "http://host:",
             "http://host:0",
             "http://host:65536",

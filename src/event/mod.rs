@@ -158,8 +158,8 @@ pub const BACKFILLED_SEQ: u64 = 1 << 52;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SequencedEvent {
     /// Order of arrival: strictly increasing for the life of the store. Microseconds since 1970
-    /// made strictly monotonic, so it stays exact in JavaScript. Those of a batch are consecutive, and
-    /// between two batches one at least is left free. From [`BACKFILLED_SEQ`] on it only
+    /// made strictly monotonic, so it stays exact in JavaScript. Those of a batch are consecutive (in
+    /// the store one that it has refused is missing), and between two batches one at least is left free. From [`BACKFILLED_SEQ`] on it only
     /// tells events of one block apart.
     pub seq: u64,
     /// Whether a later position of its topic had been cast before.

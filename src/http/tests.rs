@@ -103,12 +103,14 @@ fn whitelist(problem: Option<&str>) -> WhitelistState {
         size,
         loaded_at: NOW.minus(3 * SECOND),
         problem: None,
+        is_used: true,
         skipped: 0,
         skipped_example: None,
     };
     let redis = SourceState {
         loaded_at: NOW.minus(7 * SECOND),
         problem: problem.map(str::to_owned),
+        is_used: problem.is_none(),
         skipped: 1,
         skipped_example: Some("nobody".to_owned()),
         ..source(SourceKind::Redis, "redis://host users", 4)

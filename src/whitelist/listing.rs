@@ -58,9 +58,9 @@ impl CurrentList {
         self.list.send_replace(list);
     }
 
-    /// Notes which sources have a problem: who adds to one of them would make it look sound.
+    /// Notes which sources are not used: who adds to one of them would make it look sound.
     pub fn note(&self, state: &WhitelistState) {
-        let unused = state.sources.iter().filter(|source| source.problem.is_some());
+        let unused = state.sources.iter().filter(|source| !source.is_used);
         let unused = unused.map(|source| source.kind).collect();
         *self.unused.lock().unwrap_or_else(PoisonError::into_inner) = unused;
     }

@@ -51,6 +51,8 @@ pub struct SourceState {
     /// Why the source's present content is not used, or not kept for the next start; `None` while
     /// all is well.
     pub problem: Option<String>,
+    /// Whether its present content is used: else `problem` says why not.
+    pub is_used: bool,
     /// Members of the source that are no addresses.
     pub skipped: usize,
     /// One of them.

@@ -228,7 +228,7 @@ impl Hyperliquid {
         if let Refused::Limit(error) = &why {
             desk.count_refusal(error);
         }
-        Self::fault(&Fault::Refused { why, subscription: asked.text.clone() }, desk);
+        Self::fault(&Fault::Refused { why, subscription: Some(asked.text.clone()) }, desk);
     }
 
     fn fault(fault: &Fault, desk: &mut Desk<'_>) {

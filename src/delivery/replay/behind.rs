@@ -148,7 +148,9 @@ impl Behind {
             let want = self.begins.entry(other.key).or_default();
             want.begins = sent.max(want.begins);
         }
+        let block_from = self.block_from;
         self.go_to(seq.min(sent));
+        self.block_from = block_from.min(seq);
         self.cursor.seq = seq.min(sent);
         // In another store the cursor counts by its blocks, and those of now would pass over what is to come.
         // Without any a topic begins at its beginning.

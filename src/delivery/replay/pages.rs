@@ -166,10 +166,14 @@ impl Pages {
         // stored, or was given up and comes with other numbers.
         let state = self.log.state();
         let known = state.committed_seq.max(state.left_seq);
-        let (arrivals, is_full) = self.arrivals(after).await?;
+        let (mut arrivals, mut is_full) = self.arrivals(after).await?;
         self.note_deleted(arrivals.deleted_seq);
+        // What is committed meanwhile may be there in part.
+        let count = arrivals.events.partition_point(|row| row.seq <= known);
+        is_full &= count == arrivals.events.len();
+        arrivals.events.truncate(count);
         let last = arrivals.events.last().map_or(after, |last| last.seq);
-        let through = if is_full { last } else { last.max(known) };
+        let through = if is_full { last } else { known.max(after) };
         let page = Arc::new(Page::new(after, through, arrivals, &self.log.heads(), self.keys));
         self.stats.sessions.replay_pages.add(1);
         let bytes = self.shelf().put(page.clone());

@@ -139,11 +139,15 @@ impl Upstream {
         let is_success = head.status.is_success();
         let max_bytes = if is_success { MAX_BYTES } else { MAX_REFUSAL_BYTES };
         let body = Limited::new(body, max_bytes).collect().await;
-        let body = body.map_err(|error| match error.is::<LengthLimitError>() {
-            true => UpstreamError::TooLong(max_bytes),
-            false => UpstreamError::Unreachable(error.to_string()),
-        })?;
-        let body = body.to_bytes();
+        let body = match body {
+            Ok(body) => body.to_bytes(),
+            // Its status says enough.
+            Err(error) if error.is::<LengthLimitError>() && !is_success => Bytes::new(),
+            Err(error) if error.is::<LengthLimitError>() => {
+                return Err(UpstreamError::TooLong(max_bytes));
+            }
+            Err(error) => return Err(UpstreamError::Unreachable(error.to_string())),
+        };
         if !is_success {
             let text = |name| head.headers.get(name).and_then(|text| text.to_str().ok());
             let (content_type, retry_after) = (text(CONTENT_TYPE), text(RETRY_AFTER));

@@ -82,8 +82,8 @@ impl LogEvent {
     }
 }
 
-/// Those among these that came together with one of them, of its block and batch: from the log and from the store
-/// they are the same, where all of these are there.
+/// Those among these that came together with one of them, of its block and batch. From the store they are the same
+/// as from the log, where that has refused none of them.
 ///
 /// # Panics
 /// When `at` is not below their number.

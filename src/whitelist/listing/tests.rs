@@ -268,6 +268,7 @@ async fn nobody_is_added_to_a_list_whose_content_is_not_used() {
             size: 2,
             loaded_at: Timestamp(0),
             problem: problem.map(str::to_owned),
+            is_used: problem.is_none(),
             skipped: 0,
             skipped_example: None,
         }],

@@ -328,6 +328,7 @@ impl Held {
             size: self.list.len(),
             loaded_at: self.loaded_at,
             problem: self.fault.clone().or_else(|| Some(self.unkept.as_ref()?.why.clone())),
+            is_used: self.fault.is_none(),
             skipped: self.skipped.count,
             skipped_example: self.skipped.example.clone(),
         }
@@ -357,7 +358,7 @@ mod tests {
         assert!(!held.keep(&folder));
 
         let first = held.unkept.as_ref().unwrap();
-        assert!(held.state().problem.unwrap().contains("cannot be kept"));
+        assert!(held.state().problem.unwrap().contains("cannot be kept") && held.state().is_used);
         assert!(!first.is_due(first.since) && first.is_due(first.since + KEEP_AGAIN));
         let pauses: Vec<_> = std::iter::successors(Some(first.pause), |pause| {
             let before = Unkept { why: String::new(), pause: *pause, since: first.since };

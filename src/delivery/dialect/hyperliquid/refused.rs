@@ -26,10 +26,10 @@ pub enum Fault {
     #[error("Error parsing JSON into valid websocket request: {0}")]
     Request(String),
     /// Without its text where that is long.
-    #[error("Invalid subscription{}", .0.as_ref().map_or_else(String::new, |text| format!(" {text}")))]
+    #[error("Invalid subscription{}", behind(" ", .0.as_deref()))]
     Subscription(Option<Box<RawValue>>),
-    #[error("{why}: {subscription}")]
-    Refused { why: Refused, subscription: Box<RawValue> },
+    #[error("{why}{}", behind(": ", subscription.as_deref()))]
+    Refused { why: Refused, subscription: Option<Box<RawValue>> },
 }
 
 /// Why there is no such subscription.
@@ -94,8 +94,21 @@ impl Fault {
     }
 
     pub fn subscription(text: &RawValue) -> Self {
-        Self::Subscription((text.get().len() <= MAX_ECHO_BYTES).then(|| text.to_owned()))
+        Self::Subscription(echo(text))
     }
+
+    /// Of what is not understood, and may be long.
+    pub fn refused(why: Refused, text: &RawValue) -> Self {
+        Self::Refused { why, subscription: echo(text) }
+    }
+}
+
+fn echo(text: &RawValue) -> Option<Box<RawValue>> {
+    (text.get().len() <= MAX_ECHO_BYTES).then(|| text.to_owned())
+}
+
+fn behind(mark: &str, text: Option<&RawValue>) -> String {
+    text.map_or_else(String::new, |text| format!("{mark}{text}"))
 }
 
 /// How many others share what is said of a user, and the verb.

@@ -73,7 +73,7 @@ impl Subscribe {
     /// When it names none.
     pub fn read(text: &RawValue) -> Result<Self, Fault> {
         let invalid = || Fault::subscription(text);
-        let refused = |why| Fault::Refused { why, subscription: text.to_owned() };
+        let refused = |why| Fault::refused(why, text);
         let named: Named<'_> = object::read(text.get().as_bytes()).map_err(|error| {
             // Of its own fields the official service says no more than that.
             match error.field().is_some_and(|field| OUR_FIELDS.contains(&&*field)) {

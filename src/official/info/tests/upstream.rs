@@ -22,7 +22,7 @@ struct Server {
     coins: Mutex<Option<&'static str>>,
 }
 
-const COINS: &str = r#"{"universe":[{"name":"BTC","szDecimals":5}]}"#;
+const COINS: &str = r#"{"universe":[{"name":"BTC","szDecimals":5}],"tokens":[]}"#;
 
 impl Server {
     /// Starts one, and gives its URL.
@@ -140,16 +140,16 @@ async fn an_answer_that_is_no_json_or_too_long_is_none() {
     let server = Arc::<Server>::default();
     let scene = scene_with(&server).await;
 
-    for (kind, why) in [
-        ("long", "longer than 16777216 bytes"),
-        ("refused at length", "longer than 65536 bytes"),
-        ("html", "not JSON"),
-    ] {
+    for (kind, why) in [("long", "longer than 16777216 bytes"), ("html", "not JSON")] {
         let error = scene.ask(&format!(r#"{{"type":"{kind}"}}"#)).await.unwrap_err();
         assert_eq!((error.status(), error.code()), (502, "upstream_failed"));
         assert!(error.to_string().contains(why), "{error}");
     }
-    assert_eq!(scene.stats.official.upstream_failures.get(), 3);
+    assert_eq!(scene.stats.official.upstream_failures.get(), 2);
+    // Of a refusal the status is enough.
+    let refused = scene.ask(r#"{"type":"refused at length"}"#).await.unwrap_err();
+    assert_eq!((refused.status(), refused.code()), (400, "upstream_refused"));
+    assert_eq!(refused.to_string(), "the upstream answers with status 400");
 }
 
 #[actix_rt::test]
@@ -299,11 +299,21 @@ async fn what_is_no_list_of_coins_takes_the_place_of_none() {
     go_on(Duration::from_secs(6)).await;
     assert_eq!(scene.ask(META).await.unwrap(), COINS);
 
-    for odd in ["null", "[]", r#"{"error":"x"}"#, r#"{"universe":null}"#] {
+    let spot = r#"{"type":"spotMeta"}"#;
+    assert_eq!(scene.ask(spot).await.unwrap(), COINS);
+    let empty = r#"{"universe":[],"tokens":[]}"#;
+    for odd in ["null", "[]", r#"{"error":"x"}"#, r#"{"universe":null}"#, empty] {
         *server.coins.lock().unwrap() = Some(odd);
         go_on(Duration::from_secs(61)).await;
         assert_eq!(scene.ask(META).await.unwrap(), COINS, "{odd}");
+        assert_eq!(scene.ask(spot).await.unwrap(), COINS, "{odd}");
     }
+    // Without tokens it is none to who asks for spot.
+    let perps = r#"{"universe":[{"name":"ETH"}]}"#;
+    *server.coins.lock().unwrap() = Some(perps);
+    go_on(Duration::from_secs(61)).await;
+    assert_eq!(scene.ask(META).await.unwrap(), perps);
+    assert_eq!(scene.ask(spot).await.unwrap(), COINS);
 }
 
 #[actix_rt::test]
@@ -311,7 +321,7 @@ async fn a_slow_upstream_holds_up_who_asks_only_for_a_moment_and_is_heard_all_th
     let server = Arc::<Server>::default();
     let scene = scene_with(&server).await;
     let old = scene.ask(META).await.unwrap();
-    let new = r#"{"universe":[]}"#;
+    let new = r#"{"universe":[{"name":"ETH"}]}"#;
     *server.coins.lock().unwrap() = Some(new);
     server.hangs.store(true, Ordering::SeqCst);
     go_on(Duration::from_secs(61)).await;
