@@ -80,12 +80,13 @@
 //! official protocol: they know `event` alone, their [`info`](official::info) service the store and the log too,
 //! and who speaks that protocol knows both.
 //!
-//! Beside the pipeline: [`backfill`] reads files again for users who were listed later, and its rows go
-//! to `DbWriter` while that has nothing better to do. Around it: [`control`] (how commands ask the daemon
-//! that runs), [`object`] (the form of all requests, and what of one is not understood), [`config`] (file <
-//! credentials < environment < flags, every fault at once), [`cli`] (one file or folder a command), [`logging`], [`redis_client`]
-//! (one way to reach Redis), [`generate`] (the node simulator, with a manifest of what a correct reader
-//! finds), [`demo`] (all of it at work, compared with that manifest) and [`failpoint`] (where tests kill, panic or fail the daemon; nothing in a
+//! Beside the pipeline: [`backfill`] reads files again for users who were listed later, and its rows
+//! go to `DbWriter` while that has nothing better to do. Around it: [`control`] (how commands ask the
+//! daemon that runs), [`object`] (the form of all requests, and what of one is not understood),
+//! [`config`] (file < credentials < environment < flags, every fault at once), [`cli`] (one file or
+//! folder a command), [`logging`], [`redis_client`] (one way to reach Redis), [`generate`] (the node
+//! simulator, with a manifest of what a correct reader finds), [`demo`] (all of it at work, compared
+//! with that manifest) and [`failpoint`] (where tests kill, panic or fail the daemon; nothing in a
 //! release).
 //!
 //! # Deliberately absent
