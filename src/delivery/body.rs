@@ -15,6 +15,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 
 use super::{
+    bundle::Bundle,
     outbox::{Full, Outbox},
     outlet::{Flush, Outlet},
     set::Permit,
@@ -161,6 +162,13 @@ impl Outlet for Body {
     fn push(&self, frame: Bytes) -> Result<(), Full> {
         let left = self.left.get().checked_sub(1).ok_or(Full)?;
         self.outbox.borrow_mut().push(frame)?;
+        self.left.set(left);
+        Ok(())
+    }
+
+    fn push_bundle(&self, bundle: &Rc<Bundle>) -> Result<(), Full> {
+        let left = self.left.get().checked_sub(bundle.frame_count()).ok_or(Full)?;
+        self.outbox.borrow_mut().push_bundle(bundle)?;
         self.left.set(left);
         Ok(())
     }

@@ -7,14 +7,18 @@
 //! bounded amount of work and flushes each outbox at most once, first those that have waited longest;
 //! nothing waits in an outbox that is not flushed when there is nothing more to do.
 
+mod bundles;
+mod burst;
 mod cast;
 mod flush;
 mod gaps;
 mod linger;
+mod notices;
 mod parting;
 mod pull;
 mod slice;
 mod slow;
+mod warm;
 
 use std::{collections::HashMap, mem, rc::Rc, sync::Arc};
 
@@ -23,12 +27,15 @@ use ahash::RandomState;
 use tokio::time::Instant;
 
 pub use self::pull::Fetch;
-use self::{flush::Flushing, linger::Lingering, parting::Parting, pull::CatchUp};
+use self::{
+    bundles::Bundles, burst::Burst, flush::Flushing, linger::Lingering, parting::Parting,
+    pull::CatchUp,
+};
 use super::{
     Casting,
     close::CloseReason,
     dialect::Dialect,
-    index::{FORGOTTEN_PLACES, Index, Interest, SessionId},
+    index::{FORGOTTEN_PLACES, Index, SessionId},
     outlet::Outlet,
     replay::{Behind, Heard},
     session::Told,
@@ -45,8 +52,8 @@ use crate::{
 
 /// Most events of one turn.
 const TURN_EVENTS: usize = 512;
-/// Most frames that one turn queues: some 10 ms.
-const TURN_FRAMES: usize = 65_536;
+/// Most frames that one turn queues: some 10 ms where each is queued by itself.
+const TURN_FRAMES: usize = 131_072;
 /// Events that are queued, while there are more, before outboxes are flushed: the write is what costs,
 /// so where many sessions want the same burst it must not be cut by what one turn can queue.
 const MERGED_EVENTS: usize = 32;
@@ -96,8 +103,9 @@ pub struct Members {
     pending: std::vec::IntoIter<Arc<Segment>>,
     /// Up to where events were put into outboxes.
     delivered: Cursor,
-    /// Reused from event to event.
-    interested: Vec<Interest>,
+    /// What is cast at this moment; reused from burst to burst.
+    burst: Burst,
+    bundles: Bundles,
     lingering: Lingering,
     flushing: Flushing,
     catch_up: CatchUp,
@@ -124,7 +132,8 @@ impl Members {
             pending: Vec::new().into_iter(),
             current: None,
             delivered,
-            interested: Vec::new(),
+            burst: Burst::default(),
+            bundles: Bundles::default(),
             flushing: Flushing::default(),
             catch_up: CatchUp::default(),
             lingering: Lingering::default(),
@@ -266,16 +275,11 @@ impl Members {
             if !self.tell_notices(&segment, &mut events, &mut frames) {
                 break true;
             }
-            let from = self.done;
-            for at in from..segment.events.len() {
-                if events >= TURN_EVENTS || frames >= TURN_FRAMES {
-                    break;
-                }
-                frames += self.cast(&segment.events, at);
-                events += 1;
-                self.done += 1;
-            }
-            if self.done > from {
+            while self.done < segment.events.len() && events < TURN_EVENTS && frames < TURN_FRAMES {
+                let (cast, queued) = self.cast(&segment.events, TURN_FRAMES - frames);
+                events += cast;
+                frames += queued;
+                self.done += cast;
                 self.delivered = segment.events[self.done - 1].cursor();
             }
             if self.done < segment.events.len() {

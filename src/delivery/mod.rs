@@ -6,6 +6,7 @@
 //! every frame that was queued is either sent or counted as dropped.
 
 mod body;
+mod bundle;
 pub mod close;
 pub mod deflate;
 pub mod dialect;

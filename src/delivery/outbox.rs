@@ -8,15 +8,17 @@
 use std::{
     collections::VecDeque,
     io::{self, IoSlice},
+    rc::Rc,
 };
 
 use bytes::Bytes;
 
+use super::bundle::Bundle;
 use crate::stats::SessionStats;
 
-/// Most frames of one write: the kernel's limit (`UIO_MAXIOV`).
-const FRAMES_PER_WRITE: usize = 1_024;
-/// Places for frames that an empty outbox may keep: a burst should not pin memory for ever.
+/// Most pieces of one write: the kernel's limit (`UIO_MAXIOV`).
+const PIECES_PER_WRITE: usize = 1_024;
+/// Places for pieces that an empty outbox may keep: a burst should not pin memory for ever.
 const IDLE_CAPACITY: usize = 16;
 
 /// The frame does not fit: the client takes too little.
@@ -55,22 +57,50 @@ impl Tally {
     }
 }
 
+/// What is queued at once.
+#[derive(Debug)]
+enum Piece {
+    Frame(Bytes),
+    Bundle(Rc<Bundle>),
+}
+
+impl Piece {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Frame(frame) => frame,
+            Self::Bundle(bundle) => bundle.bytes(),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.bytes().len()
+    }
+
+    /// How many frames it has.
+    fn frames(&self) -> u64 {
+        match self {
+            Self::Frame(_) => 1,
+            Self::Bundle(bundle) => bundle.frame_count() as u64,
+        }
+    }
+}
+
 /// Frames that wait for the socket of one session, bounded in bytes.
 #[derive(Debug)]
 pub struct Outbox {
     max_bytes: usize,
-    frames: VecDeque<Bytes>,
-    /// How much of the first frame is written.
+    pieces: VecDeque<Piece>,
+    /// How much of the first piece is written.
     written: usize,
-    /// Of all frames, without what is written.
+    /// Of all pieces, without what is written.
     bytes: usize,
     tally: Tally,
 }
 
 impl Outbox {
     pub fn new(max_bytes: usize) -> Self {
-        let frames = VecDeque::new();
-        Self { max_bytes, frames, written: 0, bytes: 0, tally: Tally::default() }
+        let pieces = VecDeque::new();
+        Self { max_bytes, pieces, written: 0, bytes: 0, tally: Tally::default() }
     }
 
     /// Queues a frame. One that is longer than the whole outbox fits when nothing else waits, as
@@ -86,17 +116,43 @@ impl Outbox {
         Ok(())
     }
 
-    /// Whether a frame of this length finds room.
+    /// Of the piece that is written next; 0 if there is none.
+    pub fn next_len(&self) -> usize {
+        self.pieces.front().map_or(0, Piece::len)
+    }
+
+    /// Queues frames in one piece.
+    ///
+    /// # Errors
+    /// [`Full`] when not all of them fit; then none is queued or counted.
+    pub fn push_bundle(&mut self, bundle: &Rc<Bundle>) -> Result<(), Full> {
+        if !self.has_room(bundle.bytes().len()) {
+            return Err(Full);
+        }
+        self.queue(Piece::Bundle(bundle.clone()));
+        Ok(())
+    }
+
+    /// Whether a frame of this length may be queued.
     pub fn fits(&self, len: usize) -> bool {
-        self.bytes + len <= self.max_bytes || self.frames.is_empty()
+        self.has_room(len) || self.pieces.is_empty()
+    }
+
+    /// Whether so many bytes are within the limit.
+    pub fn has_room(&self, len: usize) -> bool {
+        self.bytes + len <= self.max_bytes
     }
 
     /// Queues a frame beyond the limit: an answer, or the last ones of a session.
     pub fn force(&mut self, frame: Bytes) {
-        self.bytes += frame.len();
-        self.tally.queued += 1;
-        self.tally.waiting_bytes += frame.len() as i64;
-        self.frames.push_back(frame);
+        self.queue(Piece::Frame(frame));
+    }
+
+    fn queue(&mut self, piece: Piece) {
+        self.bytes += piece.len();
+        self.tally.queued += piece.frames();
+        self.tally.waiting_bytes += piece.len() as i64;
+        self.pieces.push_back(piece);
     }
 
     /// Writes all that waits: one call of `write` when the socket takes it, the last one answering
@@ -108,14 +164,14 @@ impl Outbox {
         &mut self,
         mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> io::Result<bool> {
-        while let Some(first) = self.frames.front() {
-            let first = IoSlice::new(&first[self.written..]);
-            let result = if self.frames.len() == 1 {
+        while let Some(first) = self.pieces.front() {
+            let first = IoSlice::new(&first.bytes()[self.written..]);
+            let result = if self.pieces.len() == 1 {
                 write(&[first])
             } else {
-                let others = self.frames.iter().skip(1).map(|frame| IoSlice::new(frame));
+                let others = self.pieces.iter().skip(1).map(|piece| IoSlice::new(piece.bytes()));
                 let slices: Vec<_> =
-                    std::iter::once(first).chain(others).take(FRAMES_PER_WRITE).collect();
+                    std::iter::once(first).chain(others).take(PIECES_PER_WRITE).collect();
                 write(&slices)
             };
             match result {
@@ -126,8 +182,8 @@ impl Outbox {
                 Err(error) => return Err(error),
             }
         }
-        if self.frames.capacity() > IDLE_CAPACITY {
-            self.frames = VecDeque::new();
+        if self.pieces.capacity() > IDLE_CAPACITY {
+            self.pieces = VecDeque::new();
         }
         Ok(true)
     }
@@ -135,12 +191,14 @@ impl Outbox {
     /// Drops what waits. A frame that is written in part stays: what follows it would be read as
     /// its rest.
     pub fn abandon(&mut self) {
+        self.keep_begun_frame();
         let keep = usize::from(self.written > 0);
         self.drop_behind(keep);
     }
 
     /// Drops everything: the socket is gone.
     pub fn clear(&mut self) {
+        self.keep_begun_frame();
         self.written = 0;
         self.drop_behind(0);
     }
@@ -152,12 +210,19 @@ impl Outbox {
 
     /// Takes all frames at once. None of them may be written in part.
     pub fn take_all(&mut self) -> Vec<Bytes> {
-        self.tally.writes += u64::from(!self.frames.is_empty());
-        self.tally.sent += self.frames.len() as u64;
+        let mut frames = Vec::new();
+        for piece in std::mem::take(&mut self.pieces) {
+            match piece {
+                Piece::Frame(frame) => frames.push(frame),
+                Piece::Bundle(bundle) => frames.extend(bundle.frames()),
+            }
+        }
+        self.tally.writes += u64::from(!frames.is_empty());
+        self.tally.sent += frames.len() as u64;
         self.tally.sent_bytes += self.bytes as u64;
         self.tally.waiting_bytes -= self.bytes as i64;
         self.bytes = 0;
-        std::mem::take(&mut self.frames).into()
+        frames
     }
 
     /// Gives what has happened since the last call.
@@ -170,7 +235,7 @@ impl Outbox {
         self.bytes -= written;
         self.tally.sent_bytes += written as u64;
         self.tally.waiting_bytes -= written as i64;
-        while let Some(first) = self.frames.front() {
+        while let Some(first) = self.pieces.front() {
             let left = first.len() - self.written;
             if written < left {
                 self.written += written;
@@ -178,15 +243,34 @@ impl Outbox {
             }
             written -= left;
             self.written = 0;
-            self.tally.sent += 1;
-            self.frames.pop_front();
+            self.tally.sent += first.frames();
+            self.pieces.pop_front();
+        }
+    }
+
+    /// Of a bundle that is written in part the frame stays that is: those before it are sent, those behind it
+    /// dropped.
+    fn keep_begun_frame(&mut self) {
+        let Some(Piece::Bundle(bundle)) = self.pieces.front() else { return };
+        let (whole, begun) = bundle.cut(self.written);
+        let (whole, left) = (whole as u64, bundle.bytes().len() - self.written);
+        let frame = (!begun.is_empty()).then(|| Piece::Frame(bundle.slice(begun.clone())));
+        self.tally.sent += whole;
+        self.tally.dropped += bundle.frame_count() as u64 - whole - u64::from(frame.is_some());
+        self.written -= begun.start;
+        let dropped = left - (begun.len() - self.written);
+        self.bytes -= dropped;
+        self.tally.waiting_bytes -= dropped as i64;
+        self.pieces.pop_front();
+        if let Some(frame) = frame {
+            self.pieces.push_front(frame);
         }
     }
 
     fn drop_behind(&mut self, keep: usize) {
-        self.tally.dropped += (self.frames.len() - keep) as u64;
-        self.frames.truncate(keep);
-        let left = self.frames.front().map_or(0, |first| first.len() - self.written);
+        self.tally.dropped += self.pieces.range(keep..).map(Piece::frames).sum::<u64>();
+        self.pieces.truncate(keep);
+        let left = self.pieces.front().map_or(0, |first| first.len() - self.written);
         self.tally.waiting_bytes -= (self.bytes - left) as i64;
         self.bytes = left;
     }

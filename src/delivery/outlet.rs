@@ -4,9 +4,11 @@
 //! transport.
 //! Invariant: nothing here waits.
 
+use std::rc::Rc;
+
 use bytes::Bytes;
 
-use super::outbox::Full;
+use super::{bundle::Bundle, outbox::Full};
 
 /// How a flush ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,11 +29,23 @@ pub trait Outlet {
     /// [`Full`] when it does not fit even after what the client takes at once. It is not counted.
     fn push(&self, frame: Bytes) -> Result<(), Full>;
 
+    /// Queues frames in one piece.
+    ///
+    /// # Errors
+    /// [`Full`] when not all of them fit: then none is queued or counted, and some may fit one by one.
+    fn push_bundle(&self, bundle: &Rc<Bundle>) -> Result<(), Full>;
+
     /// Queues a frame beyond the limit: one of few.
     fn force(&self, frame: Bytes);
 
     /// Hands on what waits, unless the session is already waiting for its client.
     fn flush(&self) -> Flush;
+
+    /// Reads what the next push or flush will read, for the caches of the processor only: what it gives says
+    /// nothing.
+    fn warm(&self) -> usize {
+        0
+    }
 
     /// Counts what is queued, where that is not flushed at once.
     fn count(&self);

@@ -10,6 +10,7 @@ use std::{
     io,
     net::Shutdown,
     os::fd::AsRawFd,
+    rc::Rc,
     sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
@@ -20,6 +21,7 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::{
+    bundle::Bundle,
     outbox::{Full, Outbox},
     outlet::{Flush, Outlet},
     set::Permit,
@@ -191,6 +193,14 @@ impl Wire {
         }
     }
 
+    /// A turn may bring more than the outbox holds to a client that keeps up.
+    fn make_room(&self, outbox: &mut Outbox) -> Result<(), Full> {
+        if self.blocked.get() || self.write(outbox) == Flush::Broken {
+            return Err(Full);
+        }
+        Ok(())
+    }
+
     fn report(&self, outbox: &mut Outbox) {
         let tally = outbox.take_tally();
         self.taken.set(self.taken.get() + tally.sent_bytes);
@@ -201,13 +211,18 @@ impl Wire {
 impl Outlet for Wire {
     fn push(&self, frame: Bytes) -> Result<(), Full> {
         let mut outbox = self.outbox.borrow_mut();
-        // A turn may bring more than the outbox holds to a client that keeps up.
-        if !outbox.fits(frame.len())
-            && (self.blocked.get() || self.write(&mut outbox) == Flush::Broken)
-        {
-            return Err(Full);
+        if !outbox.fits(frame.len()) {
+            self.make_room(&mut outbox)?;
         }
         outbox.push(frame)
+    }
+
+    fn push_bundle(&self, bundle: &Rc<Bundle>) -> Result<(), Full> {
+        let mut outbox = self.outbox.borrow_mut();
+        if !outbox.has_room(bundle.bytes().len()) {
+            self.make_room(&mut outbox)?;
+        }
+        outbox.push_bundle(bundle)
     }
 
     fn force(&self, frame: Bytes) {
@@ -219,6 +234,10 @@ impl Outlet for Wire {
         let flush = if self.blocked.get() { Flush::Blocked } else { self.write(&mut outbox) };
         self.report(&mut outbox);
         flush
+    }
+
+    fn warm(&self) -> usize {
+        self.outbox.borrow().next_len()
     }
 
     fn packs_from(&self) -> usize {

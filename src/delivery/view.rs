@@ -3,12 +3,14 @@
 //! Most dialects have one form of an event. One of several forms shows the same event to one session in each
 //! form that its subscriptions ask for: each is encoded once, for all who want it.
 
+use std::iter;
+
 /// The number of one form, in its dialect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct View(u8);
 
 /// Some of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Views(u8);
 
 impl View {
@@ -50,11 +52,13 @@ impl Views {
         self.0 == 0
     }
 
-    /// Takes the lowest one out.
-    pub fn pop_first(&mut self) -> Option<View> {
-        let first = (!self.is_empty()).then(|| View(self.0.trailing_zeros() as u8));
-        self.0 &= self.0.wrapping_sub(1);
-        first
+    /// From the lowest one on.
+    pub fn iter(mut self) -> impl Iterator<Item = View> {
+        iter::from_fn(move || {
+            let first = (self.0 > 0).then(|| View(self.0.trailing_zeros() as u8));
+            self.0 &= self.0.wrapping_sub(1);
+            first
+        })
     }
 }
 
@@ -66,19 +70,16 @@ impl Default for Views {
 
 #[cfg(test)]
 mod tests {
-    use std::iter;
-
     use super::*;
 
     #[test]
     fn views_are_together_what_each_of_them_is() {
         let some = Views::of(View::new(7)).and(Views::of(View::new(2))).and(Views::default());
 
-        let mut left = some;
-        let numbers: Vec<_> = iter::from_fn(|| left.pop_first()).map(View::number).collect();
+        let numbers: Vec<_> = some.iter().map(View::number).collect();
 
         assert_eq!(numbers, [0, 2, 7]);
         assert_eq!(Views::from_bits(some.bits()), some);
-        assert!(Views::NONE.is_empty() && { Views::NONE }.pop_first().is_none());
+        assert!(Views::NONE.is_empty() && Views::NONE.iter().next().is_none());
     }
 }

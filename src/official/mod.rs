@@ -32,7 +32,7 @@ mod trade;
 mod twap;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::event::{Event, Topic};
 

@@ -1,13 +1,19 @@
-//! Casts events and notices to the sessions that are live.
+//! Casts events to the sessions that are live.
 
-use std::{collections::VecDeque, mem, time::Duration};
+use std::{mem, time::Duration};
 
 use bytes::Bytes;
 use slog::warn;
 
-use super::{Member, Members, TURN_EVENTS, TURN_FRAMES};
+use super::{
+    Member, Members,
+    bundles::{Bundles, Kind},
+    burst::{Burst, Share},
+    warm::WARMED,
+};
 use crate::{
     delivery::{
+        bundle::Bundle,
         deflate,
         dialect::Shown,
         index::SessionId,
@@ -17,53 +23,55 @@ use crate::{
         view::Views,
     },
     event::{Cursor, Timestamp},
-    router::log::{ENCODINGS, LogEvent, Notice, Segment},
+    router::log::LogEvent,
     stats::Stats,
 };
 
 /// Numbers are given by the clock, and run ahead of it by the events of a batch.
 const BATCH_MICROS: i64 = 1_000_000;
 
+/// What became of a burst at one session.
+struct Put {
+    /// Something of it is queued.
+    is_some: bool,
+    /// From which event on it did not fit.
+    refused: Option<usize>,
+}
+
 impl Members {
-    /// Puts one of these events into the outboxes of those who want it. Gives their number.
-    pub(super) fn cast(&mut self, events: &[LogEvent], at: usize) -> usize {
-        let event = &events[at];
-        let mut interested = mem::take(&mut self.interested);
-        self.index.interested(&event.sequenced.event, &mut interested);
-        let mut fallen = Vec::new();
-        for interest in &interested {
-            let id = interest.session();
-            if let Some(member) = self.members.get_mut(&id).filter(|member| member.is_live()) {
-                let (views, stats) = (interest.views(), &self.casting.stats);
-                let shown = member.first_frame(events, at, views, false, stats);
-                let Some((frame, rest)) = shown else { continue };
-                let put = match interest.linger_ms() {
-                    0 => member.put(id, frame, &mut self.flushing.touched),
-                    ms => {
-                        let linger = Duration::from_millis(ms.into());
-                        member.put_by(
-                            id,
-                            frame,
-                            linger,
-                            &mut self.flushing.touched,
-                            &mut self.lingering,
-                        )
-                    }
-                };
-                match put {
-                    Ok(()) => member.show_rest(events, at, rest, false, stats),
-                    Err(Full) => fallen.push(id),
-                }
+    /// Puts the next of these events into the outboxes of those who want them, until they are queued `most`
+    /// times. Gives how many events, and how often.
+    pub(super) fn cast(&mut self, events: &[LogEvent], most: usize) -> (usize, usize) {
+        let mut burst = mem::take(&mut self.burst);
+        let mut bundles = mem::take(&mut self.bundles);
+        let queued = burst.gather(&self.index, events, self.done, most);
+        let (mut shares, mut fallen) = (Vec::new(), Vec::new());
+        let mut walk = burst.walk();
+        for visit in 0.. {
+            if visit % WARMED == 0 {
+                self.warm(walk.ahead());
             }
+            let Some(id) = walk.next(&mut shares) else { break };
+            let member = self.members.get_mut(&id).filter(|member| member.is_live());
+            let Some(member) = member else { continue };
+            let put = member.put_all(events, &shares, &burst, &mut bundles, &self.casting.stats);
+            if put.is_some {
+                let linger = shares.iter().map(|share| share.interest.linger_ms()).min();
+                let linger = Duration::from_millis(linger.unwrap_or(0).into());
+                member.leave_by(id, linger, &mut self.flushing.touched, &mut self.lingering);
+            }
+            fallen.extend(put.refused.map(|at| (id, at)));
         }
-        for id in fallen {
-            let seq = event.sequenced.seq - 1;
+        for (id, at) in fallen {
+            let seq = events[at].sequenced.seq - 1;
             let cursor = Cursor { seq, ..self.delivered.clone() };
-            self.fall_behind(id, self.here(), cursor, Cause::Slow);
+            let place = Place::Log { segment: self.position, done: at };
+            self.fall_behind(id, place, cursor, Cause::Slow);
         }
-        let count = interested.len();
-        self.interested = interested;
-        count
+        let done = burst.len();
+        bundles.clear();
+        (self.burst, self.bundles) = (burst, bundles);
+        (done, queued)
     }
 
     /// The log went on without us: every subscriber gets the rest from the store.
@@ -80,7 +88,13 @@ impl Members {
     }
 
     /// A session is live no more, and goes on from `place` when its socket has room.
-    fn fall_behind(&mut self, id: SessionId, place: Place, cursor: Cursor, cause: Cause) {
+    pub(super) fn fall_behind(
+        &mut self,
+        id: SessionId,
+        place: Place,
+        cursor: Cursor,
+        cause: Cause,
+    ) {
         if let Some(behind) = self.begin_behind(id, place, cursor, cause) {
             behind.waits = Waits::Room;
         }
@@ -119,54 +133,6 @@ impl Members {
     pub(super) fn here(&self) -> Place {
         Place::Log { segment: self.position, done: self.done }
     }
-
-    /// Tells what is not told yet of a segment's notices, as much as fits into the turn. Gives whether that
-    /// is all of them.
-    pub(super) fn tell_notices(
-        &mut self,
-        segment: &Segment,
-        events: &mut usize,
-        frames: &mut usize,
-    ) -> bool {
-        while let Some(notice) = segment.notices.get(self.told) {
-            if *events >= TURN_EVENTS || *frames >= TURN_FRAMES {
-                return false;
-            }
-            *frames += self.tell(notice);
-            *events += 1;
-            self.told += 1;
-        }
-        true
-    }
-
-    /// Whether notices of a segment are told and no event of it is done: whoever joined here would miss
-    /// some.
-    pub(super) fn is_telling(&self) -> bool {
-        self.done == 0 && self.told > 0
-    }
-
-    /// Tells subscribers of its topic what their dialect has for a notice. Gives how many sessions were
-    /// looked at: that is the work.
-    fn tell(&mut self, notice: &Notice) -> usize {
-        let (gap, closed) = notice.gap();
-        let mut fallen = Vec::new();
-        let mut frames: [Option<Option<Bytes>>; ENCODINGS] = Default::default();
-        for (&id, member) in &mut self.members {
-            if member.is_live()
-                && member.topics.contains(&gap.topic)
-                && let Some(frame) = frames[member.dialect.encoding()]
-                    .get_or_insert_with(|| member.dialect.gap(gap, closed))
-                    .clone()
-                && member.put(id, frame, &mut self.flushing.touched) == Err(Full)
-            {
-                fallen.push(id);
-            }
-        }
-        for id in fallen {
-            self.fall_behind(id, self.here(), self.delivered.clone(), Cause::Slow);
-        }
-        self.members.len()
-    }
 }
 
 impl Member {
@@ -176,36 +142,54 @@ impl Member {
         self.behind.is_none()
     }
 
-    /// The first frame of an event, of the views that show it, and those that are left.
-    pub(super) fn first_frame(
+    /// Queues what is live of a burst.
+    fn put_all(
         &self,
         events: &[LogEvent],
-        at: usize,
-        mut views: Views,
-        replayed: bool,
+        shares: &[Share],
+        burst: &Burst,
+        bundles: &mut Bundles,
         stats: &Stats,
-    ) -> Option<(Bytes, Views)> {
-        while let Some(view) = views.pop_first() {
-            if let Some(frame) = self.frame(Shown { events, at, view }, replayed, stats) {
-                return Some((frame, views));
-            }
+    ) -> Put {
+        let kind = Kind::of(self.dialect.encoding(), self.packs_from, shares, burst);
+        let bundle = kind.and_then(|kind| bundles.get(kind, || self.bundle(events, shares, stats)));
+        if bundle.is_some_and(|bundle| self.wire.push_bundle(bundle).is_ok()) {
+            return Put { is_some: true, refused: None };
         }
-        None
+        let mut is_some = false;
+        for &Share { at, interest } in shares {
+            let mut frames = self.frames(events, at, interest.views(), false, stats);
+            let Some(first) = frames.next() else { continue };
+            if self.wire.push(first) == Err(Full) {
+                return Put { is_some, refused: Some(at) };
+            }
+            // All of an event goes where its first frame has gone.
+            frames.for_each(|frame| self.wire.force(frame));
+            is_some = true;
+        }
+        Put { is_some, refused: None }
     }
 
-    /// Queues the other frames of an event: all of it goes where the first one has gone.
-    pub(super) fn show_rest(
-        &self,
-        events: &[LogEvent],
+    /// What it gets of a burst, in one piece.
+    fn bundle(&self, events: &[LogEvent], shares: &[Share], stats: &Stats) -> Option<Bundle> {
+        let frames = shares
+            .iter()
+            .flat_map(|share| self.frames(events, share.at, share.interest.views(), false, stats));
+        let frames: Vec<_> = frames.collect();
+        (!frames.is_empty()).then(|| Bundle::new(&frames))
+    }
+
+    /// The frames of an event, of the views that show it.
+    pub(super) fn frames<'a>(
+        &'a self,
+        events: &'a [LogEvent],
         at: usize,
-        mut views: Views,
+        views: Views,
         replayed: bool,
-        stats: &Stats,
-    ) {
-        while let Some((frame, left)) = self.first_frame(events, at, views, replayed, stats) {
-            self.wire.force(frame);
-            views = left;
-        }
+        stats: &'a Stats,
+    ) -> impl Iterator<Item = Bytes> + 'a {
+        let shown = views.iter().map(move |view| Shown { events, at, view });
+        shown.filter_map(move |shown| self.frame(shown, replayed, stats))
     }
 
     /// The frame of an event as its client wants it: shared by all who want it so.
@@ -220,17 +204,5 @@ impl Member {
         let slot = self.dialect.slot(shown.view, replayed);
         let packed = shown.event().packed(slot, || deflate::pack(&plain, &stats.sessions));
         Some(packed.unwrap_or(plain))
-    }
-
-    /// Queues what is live.
-    fn put(
-        &mut self,
-        id: SessionId,
-        frame: Bytes,
-        touched: &mut VecDeque<SessionId>,
-    ) -> Result<(), Full> {
-        self.wire.push(frame)?;
-        self.touch(id, touched);
-        Ok(())
     }
 }

@@ -6,7 +6,7 @@
 
 use std::{collections::VecDeque, mem};
 
-use super::{Member, Members};
+use super::{Member, Members, warm::WARMED};
 use crate::delivery::{
     index::SessionId,
     outlet::Flush,
@@ -41,7 +41,10 @@ impl Members {
     /// Flushes a portion of what may leave: those first who have waited longest, the live ones before
     /// those who are behind.
     pub(super) fn flush(&mut self) {
-        for _ in 0..self.flushing.due.min(FLUSHES) {
+        for flush in 0..self.flushing.due.min(FLUSHES) {
+            if flush % WARMED == 0 {
+                self.warm(self.flushing.touched.iter().copied());
+            }
             let Some(id) = self.flushing.touched.pop_front() else { break };
             self.flushing.due -= 1;
             self.flush_one(id);

@@ -9,11 +9,10 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{Member, Members};
-use crate::delivery::{index::SessionId, outbox::Full};
+use crate::delivery::index::SessionId;
 
 /// An outbox with as much is flushed at once: more would gain nothing, and hold memory.
 const MAX_BYTES: usize = 16 << 10;
@@ -49,23 +48,21 @@ impl Members {
 }
 
 impl Member {
-    /// Queues what is live and may wait for so long.
-    pub(super) fn put_by(
+    /// What was queued may wait for so long.
+    pub(super) fn leave_by(
         &mut self,
         id: SessionId,
-        frame: Bytes,
         linger: Duration,
         touched: &mut VecDeque<SessionId>,
         lingering: &mut Lingering,
-    ) -> Result<(), Full> {
-        self.wire.push(frame)?;
+    ) {
         if self.touched {
             // It goes with something that does not wait.
-            return Ok(());
+            return;
         }
-        if self.wire.waiting_bytes() >= MAX_BYTES {
+        if linger.is_zero() || self.wire.waiting_bytes() >= MAX_BYTES {
             self.touch(id, touched);
-            return Ok(());
+            return;
         }
         // It counts among what waits for clients, though nothing is flushed.
         self.wire.count();
@@ -75,7 +72,6 @@ impl Member {
             self.due = Some(due);
             lingering.0.insert((due, id));
         }
-        Ok(())
     }
 
     /// What waits goes now, or never.

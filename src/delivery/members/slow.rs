@@ -57,13 +57,13 @@ impl Member {
             match behind.fate(&event.sequenced.event, seq) {
                 Fate::Pass => {}
                 Fate::Send(views) => {
-                    let shown = self.first_frame(events, at, views, true, stats);
-                    let Some((first, rest)) = shown else { continue };
+                    let mut frames = self.frames(events, at, views, true, stats);
+                    let Some(first) = frames.next() else { continue };
                     // Whatever is sent stands behind all that came before it.
                     if !self.send_kept(behind) || self.wire.push(first).is_err() {
                         return done;
                     }
-                    self.show_rest(events, at, rest, true, stats);
+                    frames.for_each(|frame| self.wire.force(frame));
                 }
                 Fate::Keep(slots) => {
                     while behind.kept.as_ref().is_some_and(|kept| kept.is_full(KEPT_BYTES)) {
@@ -73,7 +73,8 @@ impl Member {
                     }
                     // Only the native protocol has policies, and one view.
                     let views = Views::default();
-                    if let Some((frame, _)) = self.first_frame(events, at, views, true, stats) {
+                    let mut frames = self.frames(events, at, views, true, stats);
+                    if let Some(frame) = frames.next() {
                         behind.keep(seq, frame, event.cursor(), slots, stats);
                     }
                 }

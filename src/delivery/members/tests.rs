@@ -1,4 +1,5 @@
 mod behind;
+mod bursts;
 mod parting;
 
 use std::cell::{Cell, RefCell};
@@ -12,6 +13,7 @@ use crate::{
     config::{Config, LiveConfig, SessionConfig},
     delivery::{
         Foundation,
+        bundle::Bundle,
         dialect::Door,
         outbox::Full,
         outlet::Flush,
@@ -55,6 +57,10 @@ impl Outlet for Pipe {
         }
         self.force(frame);
         Ok(())
+    }
+
+    fn push_bundle(&self, bundle: &Rc<Bundle>) -> Result<(), Full> {
+        bundle.frames().try_for_each(|frame| self.push(frame))
     }
 
     fn force(&self, _: Bytes) {
@@ -218,6 +224,11 @@ impl Scene {
         let events = (0..blocks).flat_map(|_| 0..events_of_one).map(&mut next).collect();
         let last = gaps.iter().map(|(gap, _)| gap.last + 1).max();
         self.block = self.block.max(last.unwrap_or(0));
+        self.append_batch(events, notices);
+    }
+
+    /// Appends a batch whose events are all of it.
+    fn append_batch(&mut self, events: Vec<LogEvent>, notices: Vec<Notice>) {
         let stream = Stream {
             name: "a/fills".into(),
             node: "a".into(),
@@ -312,7 +323,7 @@ async fn what_is_live_does_not_wait_for_the_sockets_of_those_who_are_behind() {
 
 #[actix_rt::test]
 async fn a_turn_tells_a_portion_of_many_notices_and_nobody_joins_between_them() {
-    const MEMBERS: usize = 256;
+    const MEMBERS: usize = 512;
     const NOW: usize = MEMBERS + 1;
     const GAPS: usize = 600;
     let mut scene = Scene::new().await;
@@ -451,7 +462,7 @@ async fn what_waits_for_who_is_told_to_go_is_about_to_leave_and_he_is_told_once(
 #[actix_rt::test]
 async fn a_burst_that_one_turn_cannot_queue_for_all_still_goes_out_in_one_piece() {
     let mut scene = Scene::new().await;
-    (0..5_000).for_each(|_| scene.join(false, None));
+    (0..10_000).for_each(|_| scene.join(false, None));
     (0..16).for_each(|_| scene.append());
 
     assert_eq!(scene.turn(), (true, vec![]), "the rest is queued first");

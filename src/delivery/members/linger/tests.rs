@@ -5,13 +5,16 @@ use std::{
 };
 
 use actix::Actor;
+use bytes::Bytes;
 
 use super::*;
 use crate::{
     config::SessionConfig,
     delivery::{
         Casting,
+        bundle::Bundle,
         dialect::plain::Plain,
+        outbox::Full,
         outlet::{Flush, Outlet},
         session::Told,
         shard::Shard,
@@ -47,6 +50,10 @@ impl Outlet for Recorder {
     fn force(&self, frame: Bytes) {
         self.waiting.set(self.waiting.get() + 1);
         self.bytes.set(self.bytes.get() + frame.len());
+    }
+
+    fn push_bundle(&self, bundle: &Rc<Bundle>) -> Result<(), Full> {
+        bundle.frames().try_for_each(|frame| self.push(frame))
     }
 
     fn flush(&self) -> Flush {
