@@ -52,10 +52,10 @@
 //! * **A hint wakes, the directory decides.** inotify only makes it fast; each rescan looks at every
 //!   hour file, because events can be missed, files replaced under the same inode, and old hours
 //!   written to again.
-//! * **One client's slowness is its own.** A frame is encoded once and shared; it waits in an outbox
-//!   that is bounded in bytes; who cannot keep up is [behind](delivery::replay), and closed when he
-//!   takes nothing for a time; heartbeats go on meanwhile. An event is cast when it has its order,
-//!   without waiting for the commit.
+//! * **One client's slowness is its own.** A frame is encoded once and shared, and what several sessions of a
+//!   worker get of a burst is put together once; it waits in an outbox that is bounded in bytes; who
+//!   cannot keep up is [behind](delivery::replay), and closed when he takes nothing for a time;
+//!   heartbeats go on meanwhile. An event is cast when it has its order, without waiting for the commit.
 //! * **Any stored event can be resumed from.** A session that is behind, because it asked for what has
 //!   been, was slow or lost its connection, has one place in the order of arrival and pulls what
 //!   follows from the log, else from the store, as its socket drains; it joins the others in one turn.

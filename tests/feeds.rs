@@ -281,6 +281,23 @@ fn polls_one_after_the_other_give_everything_once() {
         assert_eq!(waiting.join().unwrap(), [8]);
     });
     assert_eq!(poll(3, "0s"), [0; 0]);
+
+    // More comes at once than a poll takes, of several that want the same: the next one goes on behind it.
+    let path = format!("/v1/poll?topic=fills&cursor={cursor}&limit=2&timeout=60s");
+    thread::scope(|scope| {
+        let waiting: Vec<_> = (0..6).map(|_| scope.spawn(|| daemon.get(&path))).collect();
+        eventually("they wait", || daemon.status()["sessions"]["subscriptions"] == 6);
+        append(&mut file, &(fills_line(9, ALICE, 5) + "\n"));
+        for answer in waiting {
+            let (status, answer) = answer.join().unwrap();
+            assert_eq!((status, blocks(&answer)), (200, vec![9, 9]));
+            let cursor = answer["cursor"].as_str().unwrap();
+            let path = format!("/v1/poll?topic=fills&cursor={cursor}&limit=9&timeout=0s");
+            let (_, rest) = daemon.get(&path);
+            let rest = rest["events"].as_array().unwrap();
+            assert!(rest.iter().map(|event| &event["index"]).eq(&[2, 3, 4]));
+        }
+    });
     eventually("their places are free", || daemon.status()["sessions"]["open"] == 0);
 }
 

@@ -3,6 +3,8 @@
 // The exception for tests does not cover the functions that tests share.
 #![allow(clippy::unwrap_used)]
 
+#[path = "sessions/bursts.rs"]
+mod bursts;
 #[path = "sessions/drain.rs"]
 mod drain;
 #[path = "sessions/gaps.rs"]

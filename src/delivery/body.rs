@@ -28,7 +28,8 @@ const CHUNK_BYTES: usize = 32 << 10;
 /// A bounded queue between a shard and a response body, both on one thread.
 pub struct Body {
     outbox: RefCell<Outbox>,
-    /// Frames that it takes in all; then it is full.
+    /// Frames that it takes in all; then it is full. Frames that are forced are not counted: they belong to
+    /// others, where an event has several, or are no events.
     left: Cell<usize>,
     /// Bytes that the connection took in all.
     taken: Cell<u64>,
@@ -191,6 +192,10 @@ impl Outlet for Body {
 
     fn count(&self) {
         self.report();
+    }
+
+    fn warm(&self) -> usize {
+        self.outbox.borrow().next_len()
     }
 
     fn joined(&self) {

@@ -1,9 +1,7 @@
 //! Frames that several sessions get one behind the other, in one piece.
 //!
 //! Place in the pipeline: made by a shard, queued in the outboxes of its sessions, written as one.
-//! Invariant: it is the frames in their order, whole ones.
-
-use std::ops::Range;
+//! Invariant: its bytes are those of whole frames, in their order.
 
 use bytes::Bytes;
 
@@ -25,31 +23,25 @@ impl Bundle {
         Self { ends: ends.collect(), bytes: frames.concat().into() }
     }
 
+    /// All frames, one behind the other.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// How many frames it has.
     pub fn frame_count(&self) -> usize {
         self.ends.len()
     }
 
+    /// The frames, each as a part of the whole, which stays as long as any of them.
     pub fn frames(&self) -> impl Iterator<Item = Bytes> {
         let begins = [0].into_iter().chain(self.ends.iter().copied());
         begins.zip(&self.ends).map(|(begin, &end)| self.bytes.slice(begin..end))
     }
 
-    /// How many frames end within the first bytes of it, and where the one lies that ends beyond them and has
-    /// begun within: nowhere, if there is none.
-    pub fn cut(&self, bytes: usize) -> (usize, Range<usize>) {
-        let whole = self.ends.partition_point(|end| *end <= bytes);
-        let begin = whole.checked_sub(1).map_or(0, |last| self.ends[last]);
-        let end = if begin < bytes { self.ends[whole] } else { begin };
-        (whole, begin..end)
-    }
-
-    pub fn slice(&self, range: Range<usize>) -> Bytes {
-        self.bytes.slice(range)
+    /// How many frames end within so many bytes from the beginning, and where the last of them does.
+    pub fn whole_frames(&self, bytes: usize) -> (usize, usize) {
+        let count = self.ends.partition_point(|end| *end <= bytes);
+        (count, count.checked_sub(1).map_or(0, |last| self.ends[last]))
     }
 }
 
@@ -58,26 +50,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cut_tells_the_frames_before_it_and_the_one_it_goes_through() {
+    fn a_bundle_is_its_frames_and_knows_where_each_ends() {
         let frames = [&b"one"[..], b"three", b"x"].map(Bytes::from_static);
 
         let bundle = Bundle::new(&frames);
 
-        assert_eq!(bundle.bytes(), b"onethreex");
+        assert_eq!((bundle.bytes(), bundle.frame_count()), (&b"onethreex"[..], 3));
         assert!(bundle.frames().eq(frames));
-        let cuts: Vec<_> = (0..=9).map(|bytes| bundle.cut(bytes)).collect();
-        let expected = [
-            (0, 0..0),
-            (0, 0..3),
-            (0, 0..3),
-            (1, 3..3),
-            (1, 3..8),
-            (1, 3..8),
-            (1, 3..8),
-            (1, 3..8),
-            (2, 8..8),
-            (3, 9..9),
-        ];
-        assert_eq!(cuts, expected);
+        let whole: Vec<_> = (0..=9).map(|bytes| bundle.whole_frames(bytes)).collect();
+        let expected =
+            [(0, 0), (0, 0), (0, 0), (1, 3), (1, 3), (1, 3), (1, 3), (1, 3), (2, 8), (3, 9)];
+        assert_eq!(whole, expected);
     }
 }

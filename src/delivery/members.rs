@@ -19,6 +19,7 @@ mod pull;
 mod slice;
 mod slow;
 mod warm;
+mod work;
 
 use std::{collections::HashMap, mem, rc::Rc, sync::Arc};
 
@@ -28,8 +29,13 @@ use tokio::time::Instant;
 
 pub use self::pull::Fetch;
 use self::{
-    bundles::Bundles, burst::Burst, flush::Flushing, linger::Lingering, parting::Parting,
+    bundles::Bundles,
+    burst::{BURST_EVENTS, Burst},
+    flush::Flushing,
+    linger::Lingering,
+    parting::Parting,
     pull::CatchUp,
+    work::Work,
 };
 use super::{
     Casting,
@@ -50,13 +56,9 @@ use crate::{
     },
 };
 
-/// Most events of one turn.
-const TURN_EVENTS: usize = 512;
-/// Most frames that one turn queues: some 10 ms where each is queued by itself.
-const TURN_FRAMES: usize = 131_072;
 /// Events that are queued, while there are more, before outboxes are flushed: the write is what costs,
 /// so where many sessions want the same burst it must not be cut by what one turn can queue.
-const MERGED_EVENTS: usize = 32;
+const MERGED_EVENTS: usize = BURST_EVENTS;
 
 /// A session as the shard sees it.
 struct Member {
@@ -260,26 +262,26 @@ impl Members {
         self.index.forget(FORGOTTEN_PLACES);
         if self.index.is_empty() {
             // Nobody is to be served until a subscription settles.
+            self.burst = Burst::default();
             self.listen(false);
             self.skip();
             self.release();
             self.flush();
             return self.has_due();
         }
-        let (mut events, mut frames) = (0, 0);
+        let mut left = Work::TURN;
         let more = loop {
-            if events >= TURN_EVENTS || frames >= TURN_FRAMES {
+            if left.is_spent() {
                 break true;
             }
             let Some(segment) = self.segment() else { break false };
-            if !self.tell_notices(&segment, &mut events, &mut frames) {
+            if !self.tell_notices(&segment, &mut left) {
                 break true;
             }
-            while self.done < segment.events.len() && events < TURN_EVENTS && frames < TURN_FRAMES {
-                let (cast, queued) = self.cast(&segment.events, TURN_FRAMES - frames);
-                events += cast;
-                frames += queued;
-                self.done += cast;
+            while self.done < segment.events.len() && !left.is_spent() {
+                let cast = self.cast(&segment.events, left);
+                left.spend(cast);
+                self.done += cast.events;
                 self.delivered = segment.events[self.done - 1].cursor();
             }
             if self.done < segment.events.len() {
@@ -294,10 +296,10 @@ impl Members {
             (self.done, self.told) = (0, 0);
             self.position += 1;
             // An empty segment is work, too.
-            events += 1;
+            left.spend(Work { events: 1, frames: 0 });
         };
         self.pull();
-        self.flushing.unflushed += events;
+        self.flushing.unflushed += Work::TURN.events - left.events;
         if !more || self.flushing.unflushed >= MERGED_EVENTS {
             self.release();
         }
@@ -353,7 +355,7 @@ impl Members {
             return Some(current.clone());
         }
         if self.pending.len() == 0 {
-            let slice = self.casting.log.read(self.position, TURN_EVENTS);
+            let slice = self.casting.log.read(self.position, Work::TURN.events);
             if slice.missed > 0 {
                 self.missed(slice.missed);
                 self.position += slice.missed;

@@ -2,8 +2,9 @@
 //!
 //! Place in the pipeline: `Router` -> log -> `Shard`, one per HTTP worker -> outboxes ->
 //! sessions. Knows the router and the store's order, nothing of sources.
-//! Invariants: one client's slowness is its own; a frame is encoded once per dialect and shared;
-//! every frame that was queued is either sent or counted as dropped.
+//! Invariants: one client's slowness is its own; a frame is encoded once per dialect and shared, and what
+//! several sessions of a worker get of a burst is put together once; every frame that was queued is either
+//! sent or counted as dropped.
 
 mod body;
 mod bundle;

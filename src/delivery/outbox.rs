@@ -3,7 +3,8 @@
 //! Place in the pipeline: the shard and the session put shared frames in, the session's socket
 //! takes them out. A plain type: it knows neither.
 //! Invariants: bounded in bytes; what leaves is exactly the frames in their order, however the
-//! socket cuts them; queued = sent + dropped + waiting, in frames.
+//! socket cuts them; queued = sent + dropped + waiting, in frames; a bundle of which a part has left is taken
+//! apart, so that nothing is kept that is not counted.
 
 use std::{
     collections::VecDeque,
@@ -57,12 +58,15 @@ impl Tally {
     }
 }
 
-/// What is queued at once.
+/// A frame, or several that were queued as one.
 #[derive(Debug)]
 enum Piece {
     Frame(Bytes),
     Bundle(Rc<Bundle>),
 }
+
+// There are as many places for them in each outbox as its burst was long.
+const _: () = assert!(size_of::<Piece>() == size_of::<Bytes>());
 
 impl Piece {
     fn bytes(&self) -> &[u8] {
@@ -116,11 +120,6 @@ impl Outbox {
         Ok(())
     }
 
-    /// Of the piece that is written next; 0 if there is none.
-    pub fn next_len(&self) -> usize {
-        self.pieces.front().map_or(0, Piece::len)
-    }
-
     /// Queues frames in one piece.
     ///
     /// # Errors
@@ -143,6 +142,11 @@ impl Outbox {
         self.bytes + len <= self.max_bytes
     }
 
+    /// Whether they would be if nothing else waited.
+    pub fn could_hold(&self, len: usize) -> bool {
+        len <= self.max_bytes
+    }
+
     /// Queues a frame beyond the limit: an answer, or the last ones of a session.
     pub fn force(&mut self, frame: Bytes) {
         self.queue(Piece::Frame(frame));
@@ -161,6 +165,18 @@ impl Outbox {
     /// # Errors
     /// Those of `write` that are neither `WouldBlock` nor `Interrupted`.
     pub fn write_to(
+        &mut self,
+        write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> io::Result<bool> {
+        let written = self.write_pieces(write);
+        self.unpack_begun();
+        if self.pieces.is_empty() && self.pieces.capacity() > IDLE_CAPACITY {
+            self.pieces = VecDeque::new();
+        }
+        written
+    }
+
+    fn write_pieces(
         &mut self,
         mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> io::Result<bool> {
@@ -182,23 +198,18 @@ impl Outbox {
                 Err(error) => return Err(error),
             }
         }
-        if self.pieces.capacity() > IDLE_CAPACITY {
-            self.pieces = VecDeque::new();
-        }
         Ok(true)
     }
 
     /// Drops what waits. A frame that is written in part stays: what follows it would be read as
     /// its rest.
     pub fn abandon(&mut self) {
-        self.keep_begun_frame();
         let keep = usize::from(self.written > 0);
         self.drop_behind(keep);
     }
 
     /// Drops everything: the socket is gone.
     pub fn clear(&mut self) {
-        self.keep_begun_frame();
         self.written = 0;
         self.drop_behind(0);
     }
@@ -206,6 +217,11 @@ impl Outbox {
     /// Bytes that wait.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// The length of the piece that is written next; 0 if there is none.
+    pub fn next_len(&self) -> usize {
+        self.pieces.front().map_or(0, Piece::len)
     }
 
     /// Takes all frames at once. None of them may be written in part.
@@ -248,23 +264,19 @@ impl Outbox {
         }
     }
 
-    /// Of a bundle that is written in part the frame stays that is: those before it are sent, those behind it
-    /// dropped.
-    fn keep_begun_frame(&mut self) {
-        let Some(Piece::Bundle(bundle)) = self.pieces.front() else { return };
-        let (whole, begun) = bundle.cut(self.written);
-        let (whole, left) = (whole as u64, bundle.bytes().len() - self.written);
-        let frame = (!begun.is_empty()).then(|| Piece::Frame(bundle.slice(begun.clone())));
-        self.tally.sent += whole;
-        self.tally.dropped += bundle.frame_count() as u64 - whole - u64::from(frame.is_some());
-        self.written -= begun.start;
-        let dropped = left - (begun.len() - self.written);
-        self.bytes -= dropped;
-        self.tally.waiting_bytes -= dropped as i64;
+    /// Takes a bundle apart that is written in part: its client is slow. The frames that have left are sent; the
+    /// others are copied, as the whole bundle would else be kept for the last of them.
+    fn unpack_begun(&mut self) {
+        let Some(Piece::Bundle(bundle)) = self.pieces.front().filter(|_| self.written > 0) else {
+            return;
+        };
+        let (sent, bytes) = bundle.whole_frames(self.written);
+        let left = bundle.frames().skip(sent).map(|frame| Bytes::copy_from_slice(&frame));
+        let left: Vec<_> = left.map(Piece::Frame).collect();
+        self.tally.sent += sent as u64;
+        self.written -= bytes;
         self.pieces.pop_front();
-        if let Some(frame) = frame {
-            self.pieces.push_front(frame);
-        }
+        left.into_iter().rev().for_each(|frame| self.pieces.push_front(frame));
     }
 
     fn drop_behind(&mut self, keep: usize) {

@@ -219,7 +219,8 @@ impl Outlet for Wire {
 
     fn push_bundle(&self, bundle: &Rc<Bundle>) -> Result<(), Full> {
         let mut outbox = self.outbox.borrow_mut();
-        if !outbox.has_room(bundle.bytes().len()) {
+        let len = bundle.bytes().len();
+        if !outbox.has_room(len) && outbox.could_hold(len) {
             self.make_room(&mut outbox)?;
         }
         outbox.push_bundle(bundle)
@@ -264,3 +265,6 @@ impl Drop for Wire {
         self.report(&mut outbox);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,7 +56,8 @@ pub enum Transport {
 
 /// How a kind of client writes and is written to. It holds no state: sessions share it.
 pub trait Dialect: Sync {
-    /// Its number, of no other dialect: of its encoding of an event, as a rule; below [`ENCODINGS`].
+    /// Its number, of no other dialect that shows events: of its encoding of an event, as a rule; below
+    /// [`ENCODINGS`]. Sessions with the same number are sent the same bytes.
     fn encoding(&self) -> usize;
 
     fn transport(&self) -> Transport {

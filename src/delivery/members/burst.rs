@@ -1,24 +1,28 @@
 //! Who wants which of the events that are cast together, session by session.
 //!
-//! To go to a session is a walk through memory that was left long ago, so it is gone once for all that it gets
-//! of a burst.
+//! To visit a session is a walk through memory that the processor has to fetch, so each is visited once for all
+//! that it gets of a burst.
 
+use super::Work;
 use crate::{
     delivery::index::{Index, Interest, SessionId},
     router::log::LogEvent,
 };
 
-/// Most events of a burst: one bit of a [`u32`] each.
+/// Most events of a burst.
 pub(super) const BURST_EVENTS: usize = 32;
 
-/// Some consecutive events of a segment, and who wants them.
+/// Some consecutive events of a segment, and who wants them. It is reused from burst to burst: what it keeps is
+/// bounded by the frames of a turn.
 #[derive(Debug, Default)]
 pub(super) struct Burst {
     /// The place of the first one in its segment.
     from: usize,
-    len: usize,
-    /// For each event, by order of the sessions; reused from burst to burst.
-    interests: Vec<Vec<Interest>>,
+    /// For one event behind the other those who want it, by order of the sessions.
+    interests: Vec<Interest>,
+    /// Where those of each event end.
+    ends: Vec<usize>,
+    of_one: Vec<Interest>,
 }
 
 /// One of the events, as a session gets it.
@@ -31,51 +35,42 @@ pub(super) struct Share {
 
 /// A walk over the sessions.
 pub(super) struct Walk<'a> {
-    /// Those that want something and were not met yet, for each event for which there are any.
+    /// Those that were not met yet, for each event for which there are any.
     left: Vec<(usize, &'a [Interest])>,
 }
 
 impl Burst {
-    /// Takes the next of these events until they are to be queued `most` times, one at least. Gives how often
-    /// they are.
-    pub fn gather(
-        &mut self,
-        index: &Index,
-        events: &[LogEvent],
-        from: usize,
-        most: usize,
-    ) -> usize {
-        (self.from, self.len) = (from, 0);
-        let mut frames = 0;
-        for event in events[from..].iter().take(BURST_EVENTS) {
-            if self.interests.len() == self.len {
-                self.interests.push(Vec::new());
-            }
-            let interests = &mut self.interests[self.len];
-            index.interested(&event.sequenced.event, interests);
-            frames += interests.len();
-            self.len += 1;
-            if frames >= most {
+    /// Takes the next of these events, one at least, until there is as much to do as is left of a turn. Gives how
+    /// much that is.
+    pub fn gather(&mut self, index: &Index, events: &[LogEvent], from: usize, left: Work) -> Work {
+        self.from = from;
+        self.interests.clear();
+        self.ends.clear();
+        for event in events[from..].iter().take(left.events.min(BURST_EVENTS)) {
+            index.interested(&event.sequenced.event, &mut self.of_one);
+            self.interests.extend_from_slice(&self.of_one);
+            self.ends.push(self.interests.len());
+            if self.interests.len() >= left.frames {
                 break;
             }
         }
-        frames
-    }
-
-    /// How many events it has.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// How many sessions want this one of its events.
-    pub fn audience(&self, at: usize) -> usize {
-        self.interests[at - self.from].len()
+        Work { events: self.ends.len(), frames: self.interests.len() }
     }
 
     pub fn walk(&self) -> Walk<'_> {
-        let lists = self.interests[..self.len].iter().enumerate();
-        let left = lists.map(|(nth, interests)| (self.from + nth, &**interests));
-        Walk { left: left.filter(|(_, interests)| !interests.is_empty()).collect() }
+        let begins = [0].into_iter().chain(self.ends.iter().copied());
+        let of_each = begins.zip(&self.ends).map(|(begin, &end)| &self.interests[begin..end]);
+        let left = (self.from..).zip(of_each).filter(|(_, interests)| !interests.is_empty());
+        Walk { left: left.collect() }
+    }
+
+    /// At most so many sessions get exactly these.
+    pub fn audience(&self, shares: &[Share]) -> usize {
+        let of_one = |share: &Share| {
+            let nth = share.at - self.from;
+            self.ends[nth] - nth.checked_sub(1).map_or(0, |before| self.ends[before])
+        };
+        shares.iter().map(of_one).min().unwrap_or(0)
     }
 }
 

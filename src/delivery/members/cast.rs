@@ -6,8 +6,8 @@ use bytes::Bytes;
 use slog::warn;
 
 use super::{
-    Member, Members,
-    bundles::{Bundles, Kind},
+    Member, Members, Work,
+    bundles::{BUNDLE_BYTES, Bundles, Kind},
     burst::{Burst, Share},
     warm::WARMED,
 };
@@ -32,19 +32,19 @@ const BATCH_MICROS: i64 = 1_000_000;
 
 /// What became of a burst at one session.
 struct Put {
-    /// Something of it is queued.
-    is_some: bool,
-    /// From which event on it did not fit.
+    /// The shortest time that something of it may wait; none, if nothing of it is queued.
+    linger_ms: Option<u16>,
+    /// The first event that did not fit.
     refused: Option<usize>,
 }
 
 impl Members {
-    /// Puts the next of these events into the outboxes of those who want them, until they are queued `most`
-    /// times. Gives how many events, and how often.
-    pub(super) fn cast(&mut self, events: &[LogEvent], most: usize) -> (usize, usize) {
+    /// Puts the next of these events into the outboxes of those who want them, as many as are left of the turn.
+    /// Gives what that was.
+    pub(super) fn cast(&mut self, events: &[LogEvent], left: Work) -> Work {
         let mut burst = mem::take(&mut self.burst);
         let mut bundles = mem::take(&mut self.bundles);
-        let queued = burst.gather(&self.index, events, self.done, most);
+        let done = burst.gather(&self.index, events, self.done, left);
         let (mut shares, mut fallen) = (Vec::new(), Vec::new());
         let mut walk = burst.walk();
         for visit in 0.. {
@@ -55,9 +55,8 @@ impl Members {
             let member = self.members.get_mut(&id).filter(|member| member.is_live());
             let Some(member) = member else { continue };
             let put = member.put_all(events, &shares, &burst, &mut bundles, &self.casting.stats);
-            if put.is_some {
-                let linger = shares.iter().map(|share| share.interest.linger_ms()).min();
-                let linger = Duration::from_millis(linger.unwrap_or(0).into());
+            if let Some(ms) = put.linger_ms {
+                let linger = Duration::from_millis(ms.into());
                 member.leave_by(id, linger, &mut self.flushing.touched, &mut self.lingering);
             }
             fallen.extend(put.refused.map(|at| (id, at)));
@@ -68,10 +67,9 @@ impl Members {
             let place = Place::Log { segment: self.position, done: at };
             self.fall_behind(id, place, cursor, Cause::Slow);
         }
-        let done = burst.len();
         bundles.clear();
         (self.burst, self.bundles) = (burst, bundles);
-        (done, queued)
+        done
     }
 
     /// The log went on without us: every subscriber gets the rest from the store.
@@ -142,7 +140,7 @@ impl Member {
         self.behind.is_none()
     }
 
-    /// Queues what is live of a burst.
+    /// Queues what its client gets of a burst: in one piece, if others get the same.
     fn put_all(
         &self,
         events: &[LogEvent],
@@ -154,29 +152,33 @@ impl Member {
         let kind = Kind::of(self.dialect.encoding(), self.packs_from, shares, burst);
         let bundle = kind.and_then(|kind| bundles.get(kind, || self.bundle(events, shares, stats)));
         if bundle.is_some_and(|bundle| self.wire.push_bundle(bundle).is_ok()) {
-            return Put { is_some: true, refused: None };
+            let linger_ms = shares.iter().map(|share| share.interest.linger_ms()).min();
+            return Put { linger_ms, refused: None };
         }
-        let mut is_some = false;
+        let mut put = Put { linger_ms: None, refused: None };
         for &Share { at, interest } in shares {
             let mut frames = self.frames(events, at, interest.views(), false, stats);
             let Some(first) = frames.next() else { continue };
             if self.wire.push(first) == Err(Full) {
-                return Put { is_some, refused: Some(at) };
+                put.refused = Some(at);
+                break;
             }
             // All of an event goes where its first frame has gone.
             frames.for_each(|frame| self.wire.force(frame));
-            is_some = true;
+            let ms = interest.linger_ms();
+            put.linger_ms = Some(put.linger_ms.map_or(ms, |shortest| shortest.min(ms)));
         }
-        Put { is_some, refused: None }
+        put
     }
 
-    /// What it gets of a burst, in one piece.
+    /// What it gets of a burst, in one piece. None, if that would be too long or has no frames.
     fn bundle(&self, events: &[LogEvent], shares: &[Share], stats: &Stats) -> Option<Bundle> {
         let frames = shares
             .iter()
             .flat_map(|share| self.frames(events, share.at, share.interest.views(), false, stats));
         let frames: Vec<_> = frames.collect();
-        (!frames.is_empty()).then(|| Bundle::new(&frames))
+        let bytes: usize = frames.iter().map(Bytes::len).sum();
+        (1..=BUNDLE_BYTES).contains(&bytes).then(|| Bundle::new(&frames))
     }
 
     /// The frames of an event, of the views that show it.

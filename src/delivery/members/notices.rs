@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Members, TURN_EVENTS, TURN_FRAMES};
+use super::{Members, Work};
 use crate::{
     delivery::{outbox::Full, replay::Cause},
     router::log::{ENCODINGS, Notice, Segment},
@@ -11,18 +11,12 @@ use crate::{
 impl Members {
     /// Tells what is not told yet of a segment's notices, as much as fits into the turn. Gives whether that
     /// is all of them.
-    pub(super) fn tell_notices(
-        &mut self,
-        segment: &Segment,
-        events: &mut usize,
-        frames: &mut usize,
-    ) -> bool {
+    pub(super) fn tell_notices(&mut self, segment: &Segment, left: &mut Work) -> bool {
         while let Some(notice) = segment.notices.get(self.told) {
-            if *events >= TURN_EVENTS || *frames >= TURN_FRAMES {
+            if left.is_spent() {
                 return false;
             }
-            *frames += self.tell(notice);
-            *events += 1;
+            left.spend(Work { events: 1, frames: self.tell(notice) });
             self.told += 1;
         }
         true

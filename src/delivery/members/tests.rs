@@ -47,6 +47,8 @@ struct Pipe {
     blocked: Cell<bool>,
     full: Cell<bool>,
     awaited: Cell<bool>,
+    /// How many frames the bundles had that it was given.
+    bundles: RefCell<Vec<usize>>,
     flushed: Flushed,
 }
 
@@ -60,7 +62,9 @@ impl Outlet for Pipe {
     }
 
     fn push_bundle(&self, bundle: &Rc<Bundle>) -> Result<(), Full> {
-        bundle.frames().try_for_each(|frame| self.push(frame))
+        bundle.frames().try_for_each(|frame| self.push(frame))?;
+        self.bundles.borrow_mut().push(bundle.frame_count());
+        Ok(())
     }
 
     fn force(&self, _: Bytes) {
@@ -166,8 +170,8 @@ impl Scene {
     fn join_with(&mut self, blocked: bool, begins: Option<(u64, u64)>) {
         let (flushed, number) = (self.flushed.clone(), self.pipes.len());
         let (blocked, awaited, queued) = (Cell::new(blocked), Cell::new(false), Cell::new(0));
-        let full = Cell::default();
-        let pipe = Rc::new(Pipe { number, queued, blocked, full, awaited, flushed });
+        let (full, bundles) = (Cell::default(), RefCell::default());
+        let pipe = Rc::new(Pipe { number, queued, blocked, full, awaited, bundles, flushed });
         let dialect = Door::Native.dialect();
         let id = self.members.join(self.told.recipient(), pipe.clone(), dialect, self.max_queued);
         self.pipes.push(pipe);
@@ -214,12 +218,7 @@ impl Scene {
             while is_missing(self.block) {
                 self.block += 1;
             }
-            self.seq += 1;
-            let id = EventId { topic: FILLS, position: self.block, index, part: 0 };
-            let body = Bytes::from_static(b"{}");
-            let event = Event { id, time: Timestamp(0), user: None, keys: Keys::default(), body };
-            let sequenced = SequencedEvent { seq: self.seq, late: false, event };
-            LogEvent::new(sequenced, before.clone())
+            self.event(index, None, Bytes::from_static(b"{}"), &before)
         };
         let events = (0..blocks).flat_map(|_| 0..events_of_one).map(&mut next).collect();
         let last = gaps.iter().map(|(gap, _)| gap.last + 1).max();
@@ -227,7 +226,31 @@ impl Scene {
         self.append_batch(events, notices);
     }
 
-    /// Appends a batch whose events are all of it.
+    /// The next event, of the newest block.
+    fn event(
+        &mut self,
+        index: u32,
+        user: Option<Address>,
+        body: Bytes,
+        before: &Arc<Heads>,
+    ) -> LogEvent {
+        self.seq += 1;
+        let id = EventId { topic: FILLS, position: self.block, index, part: 0 };
+        let event = Event { id, time: Timestamp(0), user, keys: Keys::default(), body };
+        LogEvent::new(SequencedEvent { seq: self.seq, late: false, event }, before.clone())
+    }
+
+    /// Appends a block of events of these users with these bodies.
+    fn append_bodies(&mut self, bodies: impl IntoIterator<Item = (Option<Address>, Bytes)>) {
+        let before = Arc::new(heads(self.block));
+        self.block += 1;
+        let events = (0..).zip(bodies);
+        let events = events.map(|(index, (user, body))| self.event(index, user, body, &before));
+        let events = events.collect();
+        self.append_batch(events, Vec::new());
+    }
+
+    /// Appends a batch of these.
     fn append_batch(&mut self, events: Vec<LogEvent>, notices: Vec<Notice>) {
         let stream = Stream {
             name: "a/fills".into(),
@@ -336,7 +359,7 @@ async fn a_turn_tells_a_portion_of_many_notices_and_nobody_joins_between_them() 
     flushed.sort_unstable();
 
     assert!(more);
-    let portion = TURN_FRAMES / MEMBERS;
+    let portion = Work::TURN.frames / MEMBERS;
     assert!(flushed.iter().copied().eq((0..MEMBERS).map(|number| (number, portion))));
     // Who begins before all that has to be told all of it, though the next turn ends between them too; and
     // so has who begins now, as the block that he is told of lies before.
@@ -470,6 +493,42 @@ async fn a_burst_that_one_turn_cannot_queue_for_all_still_goes_out_in_one_piece(
     let (more, flushed) = scene.turn();
     assert!(more);
     assert!(flushed.iter().copied().eq((0..512).map(|number| (number, 16))));
+}
+
+#[actix_rt::test]
+async fn a_turn_ends_in_the_middle_of_a_long_batch() {
+    let mut scene = Scene::new().await;
+    scene.join(false, None);
+    scene.append_block(1_200, Vec::new());
+
+    let turns = [(); 3].map(|()| scene.turn());
+
+    let of_one = |frames| vec![(0, frames)];
+    assert_eq!(turns, [(true, of_one(512)), (true, of_one(512)), (false, of_one(176))]);
+}
+
+#[actix_rt::test]
+async fn what_all_want_of_a_burst_goes_to_all_but_the_first_in_one_piece() {
+    let mut scene = Scene::new().await;
+    (0..5).for_each(|_| scene.join(false, None));
+
+    scene.append_block(10, Vec::new());
+    let (_, flushed) = scene.turn();
+
+    assert!(flushed.iter().copied().eq((0..5).map(|number| (number, 10))));
+    let bundles: Vec<_> = scene.pipes.iter().map(|pipe| pipe.bundles.take()).collect();
+    assert_eq!(bundles, [vec![], vec![10], vec![10], vec![10], vec![10]]);
+
+    // Too long, and too few.
+    let long = Bytes::from(format!("\"{}\"", "x".repeat(bundles::BUNDLE_BYTES / 10)));
+    scene.append_bodies((0..10).map(|_| (None, long.clone())));
+    scene.turn();
+    assert!(scene.pipes.iter().all(|pipe| pipe.bundles.take().is_empty()));
+    let mut scene = Scene::new().await;
+    (0..3).for_each(|_| scene.join(false, None));
+    scene.append_block(10, Vec::new());
+    scene.turn();
+    assert!(scene.pipes.iter().all(|pipe| pipe.bundles.take().is_empty()));
 }
 
 #[actix_rt::test]

@@ -124,12 +124,21 @@ impl Scene {
     }
 
     fn append(&mut self, user: u8, bytes: usize) {
-        self.seq += 1;
-        let id = EventId { topic: FILLS, position: self.seq, index: 0, part: 0 };
-        let body = format!("{{\"x\":\"{}\"}}", "x".repeat(bytes)).into();
-        let (keys, user) = (Keys::default(), Some(address(user)));
-        let event = Event { id, time: Timestamp(0), user, keys, body };
-        let sequenced = SequencedEvent { seq: self.seq, late: false, event };
+        self.append_batch(&[user], bytes);
+    }
+
+    /// An event of each of these users comes in one batch.
+    fn append_batch(&mut self, users: &[u8], bytes: usize) {
+        let event = |&user| {
+            self.seq += 1;
+            let id = EventId { topic: FILLS, position: self.seq, index: 0, part: 0 };
+            let body = format!("{{\"x\":\"{}\"}}", "x".repeat(bytes)).into();
+            let (keys, user) = (Keys::default(), Some(address(user)));
+            let event = Event { id, time: Timestamp(0), user, keys, body };
+            let sequenced = SequencedEvent { seq: self.seq, late: false, event };
+            LogEvent::new(sequenced, Arc::default())
+        };
+        let events = users.iter().map(event).collect();
         let stream = Stream {
             name: "fills".into(),
             node: "node".into(),
@@ -140,7 +149,7 @@ impl Scene {
         };
         self.log.append(NewSegment {
             generation: 0,
-            events: vec![LogEvent::new(sequenced, Arc::default())],
+            events,
             notices: vec![],
             seen: vec![],
             heads: Arc::default(),
@@ -202,6 +211,31 @@ async fn what_may_not_wait_takes_the_rest_along_and_the_shortest_time_counts() {
     scene.pass(950).await;
     assert_eq!(*other.flushes.borrow(), [2]);
     assert_eq!(wire.flushes.borrow().len(), 2);
+}
+
+#[actix_rt::test]
+async fn of_what_comes_together_all_goes_as_soon_as_the_shortest_time_allows() {
+    let mut scene = Scene::new().await;
+    // Some that get the same, and one alone.
+    let several = (0..6).map(|_| scene.join(&[(1, 1_000), (2, 0), (3, 50)])).collect::<Vec<_>>();
+    let alone = vec![scene.join(&[(4, 1_000), (5, 0), (6, 50)])];
+
+    for (wires, [long, none, short]) in [(several, [1, 2, 3]), (alone, [4, 5, 6])] {
+        let flushed = |expected: &[usize]| wires.iter().all(|wire| wire.flushes.take() == expected);
+        for users in [[long, none, short], [short, long, none], [none, short, long]] {
+            scene.append_batch(&users, 10);
+            assert!(!scene.members.turn());
+            assert!(flushed(&[3]), "at once");
+        }
+        for users in [[long, short], [short, long]] {
+            scene.append_batch(&users, 10);
+            assert!(!scene.members.turn());
+            scene.pass(49).await;
+            assert!(flushed(&[]));
+            scene.pass(1).await;
+            assert!(flushed(&[2]));
+        }
+    }
 }
 
 #[actix_rt::test]

@@ -62,14 +62,14 @@ async fn a_turn_moves_only_so_many_on_who_are_behind() {
 
 #[actix_rt::test]
 async fn who_begins_in_the_middle_of_a_batch_is_told_of_the_gaps_that_lie_ahead_in_it() {
-    const MEMBERS: usize = 256;
+    const MEMBERS: usize = 512;
     const EVENTS: usize = 1_000;
     let mut scene = Scene::new().await;
     (0..MEMBERS).for_each(|_| scene.join(false, None));
     scene.append_block(EVENTS, vec![Notice::GapOpened(gap_at(FIRST_BLOCK + 990))]);
     // A turn queues only so many frames: the notice, and events.
     scene.turn();
-    let done = TURN_FRAMES / MEMBERS - 1;
+    let done = Work::TURN.frames / MEMBERS - 1;
     assert_eq!(scene.members.done, done);
 
     // The next turn brings him to where it ends, in front of the gap, and he is live.

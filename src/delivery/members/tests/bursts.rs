@@ -12,7 +12,7 @@ use crate::{
     delivery::{
         body::Body,
         deflate,
-        dialect::{Dialect, Shown, plain::Plain},
+        dialect::{Dialect, Shown, plain::Plain, sse::Sse},
         subscription::Wanted,
         view::{View, Views},
     },
@@ -34,10 +34,11 @@ enum Speaks {
     Native,
     Packed,
     Plain,
+    Sse,
     Official,
 }
 
-/// Of one of three users, so much longer than others.
+/// An event: of which user, and how many bytes longer than the shortest.
 type Made = (u8, usize);
 
 /// A body that is compressed.
@@ -87,6 +88,8 @@ struct Listener {
     body: Rc<Body>,
     subscriptions: Subscriptions,
     received: Vec<Bytes>,
+    /// How much of that came before it took anything.
+    live: usize,
 }
 
 impl Speaks {
@@ -94,12 +97,18 @@ impl Speaks {
         match self {
             Self::Native | Self::Packed => Door::Native.dialect(),
             Self::Plain => &Plain,
+            Self::Sse => &Sse,
             Self::Official => Door::Open.settle(r#"{"method":"ping"}"#).unwrap(),
         }
     }
 }
 
 impl Asks {
+    /// Only answers to polls have a limit in frames.
+    fn is_stream(&self) -> bool {
+        self.room.1 == usize::MAX
+    }
+
     /// The views in which it gets an event of a user.
     fn views(&self, user: u8) -> Views {
         let wanted = self.wanted.iter().filter(|(one, _)| one.is_none_or(|one| one == user));
@@ -132,6 +141,15 @@ impl Asks {
 }
 
 impl Scene {
+    fn is_live(&self, id: SessionId) -> bool {
+        self.members.members[&id].is_live()
+    }
+
+    /// All that was cast.
+    fn all(&self) -> Vec<Arc<Segment>> {
+        self.log.read(0, usize::MAX).segments
+    }
+
     fn listen(&mut self, asks: &Asks) -> Listener {
         let casting = self.members.casting.clone();
         let client =
@@ -154,22 +172,13 @@ impl Scene {
             self.members.settle();
             self.members.change(id, &[change], &subscriptions);
         }
-        Listener { id, asks: asks.clone(), body, subscriptions, received: Vec::new() }
+        Listener { id, asks: asks.clone(), body, subscriptions, received: Vec::new(), live: 0 }
     }
 
     fn append_made(&mut self, batch: &[Made]) {
-        self.block += 1;
-        let before = Arc::new(heads(self.block - 1));
-        let events = batch.iter().zip(0..).map(|(&(user, length), index)| {
-            self.seq += 1;
-            let id = EventId { topic: FILLS, position: self.block, index, part: 0 };
-            let body = FILL.replace("0xe9ce", &format!("0x{}", "e9".repeat(length))).into();
-            let user = Some(Address([user; 20]));
-            let event = Event { id, time: Timestamp(0), user, keys: Keys::default(), body };
-            LogEvent::new(SequencedEvent { seq: self.seq, late: false, event }, before.clone())
-        });
-        let events = events.collect();
-        self.append_batch(events, Vec::new());
+        let body = |length| FILL.replace("0xe9ce", &format!("0x{}", "e9".repeat(length))).into();
+        let bodies = batch.iter().map(|&(user, length)| (Some(Address([user; 20])), body(length)));
+        self.append_bodies(bodies);
     }
 }
 
@@ -187,6 +196,7 @@ fn asks() -> impl Strategy<Value = Asks> {
         Just(Speaks::Native),
         Just(Speaks::Packed),
         Just(Speaks::Plain),
+        Just(Speaks::Sse),
         Just(Speaks::Official),
     ];
     let user = prop_oneof![Just(None), (0..3_u8).prop_map(Some)];
@@ -197,10 +207,98 @@ fn asks() -> impl Strategy<Value = Asks> {
         1 => (0..60_usize).prop_map(|frames| (usize::MAX, frames)),
     ];
     (speaks, wanted, room).prop_map(|(speaks, wanted, (bytes, frames))| {
-        // Only polls have a limit in frames.
         let frames = if speaks == Speaks::Plain { frames } else { usize::MAX };
         Asks { speaks, wanted, room: (bytes, frames) }
     })
+}
+
+/// All events, each among those that came with it.
+fn places(segments: &[Arc<Segment>]) -> impl Iterator<Item = (&[LogEvent], usize)> {
+    segments.iter().flat_map(|one| (0..one.events.len()).map(|at| (&*one.events, at)))
+}
+
+/// Rounds in which whoever is slow gets all he has missed: some frames in each.
+const ROUNDS: usize = 10_000;
+
+/// Casts these batches to these clients, who take nothing meanwhile; then they take all.
+async fn check(
+    clients: &[Asks],
+    batches: &[Vec<Made>],
+    turns: &[bool],
+) -> Result<(), TestCaseError> {
+    let mut scene = Scene::new().await;
+    let mut listeners: Vec<_> = clients.iter().map(|asks| scene.listen(asks)).collect();
+    for (batch, takes_turn) in batches.iter().zip(turns) {
+        scene.append_made(batch);
+        while *takes_turn && scene.members.turn() {}
+    }
+    while scene.members.turn() {}
+
+    for listener in &mut listeners {
+        check_live(listener, &scene)?;
+    }
+    for _ in 0..ROUNDS {
+        let slow = listeners.iter_mut().filter(|one| one.asks.is_stream());
+        let mut slow: Vec<_> = slow.filter(|one| !scene.is_live(one.id)).collect();
+        if slow.is_empty() {
+            break;
+        }
+        slow.iter_mut().for_each(|one| one.take(&mut scene.members));
+        while scene.members.turn() {}
+    }
+    for listener in &mut listeners {
+        check_rest(listener, &scene)?;
+    }
+
+    let stats = scene.members.casting.stats.clone();
+    drop((scene, listeners));
+    let counts = &stats.sessions;
+    let (queued, sent) = (counts.frames_queued.get(), counts.frames_sent.get());
+    prop_assert_eq!(queued, sent + counts.frames_dropped.get());
+    prop_assert_eq!(counts.outbox_bytes.get(), 0);
+    Ok(())
+}
+
+/// What had room while nothing was taken: of an event all, if its first frame had.
+fn check_live(listener: &mut Listener, scene: &Scene) -> Result<(), TestCaseError> {
+    let (bytes, frames) = listener.asks.room;
+    let (mut expected, mut queued) = (Vec::new(), 0);
+    let mut delivered = scene.members.cursor().seq;
+    let segments = scene.all();
+    for (events, at) in places(&segments) {
+        let of_one = listener.asks.frames(events, at, false);
+        let Some(first) = of_one.first() else { continue };
+        if expected.len() >= frames || (queued + first.len() > bytes && !expected.is_empty()) {
+            delivered = events[at].sequenced.seq - 1;
+            break;
+        }
+        queued += of_one.iter().map(Bytes::len).sum::<usize>();
+        expected.extend(of_one);
+    }
+
+    prop_assert_eq!(scene.members.cursor_of(listener.id).seq, delivered);
+    listener.received = listener.body.take_frames();
+    listener.live = listener.received.len();
+    prop_assert_eq!(&listener.received, &expected, "{:?}", listener.asks);
+    Ok(())
+}
+
+/// The rest comes from the log, for who is not answered once and for all.
+fn check_rest(listener: &mut Listener, scene: &Scene) -> Result<(), TestCaseError> {
+    if !listener.asks.is_stream() {
+        return Ok(());
+    }
+    prop_assert!(scene.is_live(listener.id), "{:?}", listener.asks);
+    listener.received.extend(listener.body.take_frames());
+    let segments = scene.all();
+    let replayed =
+        places(&segments).flat_map(|(events, at)| listener.asks.frames(events, at, true));
+    let replayed: Vec<_> = replayed.collect();
+    let live = listener.live;
+
+    prop_assert_eq!(&listener.received[live..], &replayed[live..], "{:?}", listener.asks);
+    prop_assert_eq!(scene.members.cursor_of(listener.id), scene.members.cursor());
+    Ok(())
 }
 
 proptest! {
@@ -212,72 +310,26 @@ proptest! {
         batches in prop::collection::vec(prop::collection::vec((0..3_u8, 1..300_usize), 1..50), 1..4),
         turns in any::<[bool; 3]>(),
     ) {
-        actix_rt::System::new().block_on(async {
-            let mut scene = Scene::new().await;
-            let mut listeners = Vec::new();
-            // Those of one kind do not follow each other.
-            for turn in 0..6 {
-                for (asks, _) in kinds.iter().filter(|(_, count)| turn < *count) {
-                    listeners.push(scene.listen(asks));
-                }
-            }
+        // Those of one kind do not follow each other.
+        let of_turn = |turn| kinds.iter().filter(move |(_, count)| turn < *count);
+        let clients: Vec<_> = (0..6).flat_map(of_turn).map(|(asks, _)| asks.clone()).collect();
 
-            for (batch, takes_turn) in batches.iter().zip(turns) {
-                scene.append_made(batch);
-                while takes_turn && scene.members.turn() {}
-            }
-            while scene.members.turn() {}
-            let live: Vec<_> = listeners.iter_mut().map(|one| {
-                one.received.extend(one.body.take_frames());
-                one.received.len()
-            }).collect();
-            // Who wants no more than so many frames has them.
-            let is_slow = |one: &Listener| one.asks.room.1 == usize::MAX;
-            while scene.members.members.iter().any(|(id, member)| {
-                !member.is_live() && listeners.iter().any(|one| one.id == *id && is_slow(one))
-            }) {
-                let slow = listeners.iter_mut().filter(|one| is_slow(one));
-                slow.for_each(|one| one.take(&mut scene.members));
-                while scene.members.turn() {}
-            }
-            listeners.iter_mut().for_each(|one| one.received.extend(one.body.take_frames()));
+        actix_rt::System::new().block_on(check(&clients, &batches, &turns))?;
+    }
+}
 
-            let segments = scene.log.read(0, usize::MAX).segments;
-            let all = || segments.iter().flat_map(|one| (0..one.events.len()).map(move |at| (&*one.events, at)));
-            for (listener, live) in listeners.into_iter().zip(live) {
-                let (bytes, frames) = listener.asks.room;
-                // What had room while nothing was taken: of an event all, if its first frame had.
-                let (mut expected, mut queued, mut full) = (Vec::new(), 0, false);
-                for (events, at) in all() {
-                    let of_one = listener.asks.frames(events, at, false);
-                    let Some(first) = of_one.first() else { continue };
-                    full |= expected.len() >= frames
-                        || (queued + first.len() > bytes && !expected.is_empty());
-                    if full {
-                        break;
-                    }
-                    queued += of_one.iter().map(Bytes::len).sum::<usize>();
-                    expected.extend(of_one);
-                }
-                prop_assert_eq!(&listener.received[..live], &expected, "{:?}", listener.asks);
-                if full && frames == usize::MAX {
-                    // The rest comes from the log.
-                    let rest = all()
-                        .flat_map(|(events, at)| listener.asks.frames(events, at, true))
-                        .skip(live);
-                    prop_assert_eq!(
-                        &listener.received[live..],
-                        &rest.collect::<Vec<_>>(),
-                        "{:?}",
-                        listener.asks
-                    );
-                    prop_assert_eq!(
-                        scene.members.cursor_of(listener.id),
-                        scene.members.cursor()
-                    );
-                }
-            }
-            Ok(())
-        })?;
+#[actix_rt::test]
+async fn who_wants_more_of_one_event_of_a_burst_shares_no_piece_with_those_who_do_not() {
+    let official = |wanted: &[_]| Asks {
+        speaks: Speaks::Official,
+        wanted: wanted.to_vec(),
+        room: (usize::MAX, usize::MAX),
+    };
+    let [less, more] = [official(&[(None, 0)]), official(&[(None, 0), (Some(1), 2)])];
+    let batches = [vec![(0, 1), (1, 1)]];
+
+    for clients in [[&less, &more], [&more, &less]] {
+        let clients: Vec<_> = (0..4).flat_map(|_| clients).cloned().collect();
+        check(&clients, &batches, &[true]).await.unwrap();
     }
 }
