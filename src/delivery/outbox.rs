@@ -7,12 +7,12 @@
 //! apart, so that nothing is kept that is not counted.
 
 use std::{
-    collections::VecDeque,
     io::{self, IoSlice},
     rc::Rc,
 };
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::bundle::Bundle;
 use crate::stats::SessionStats;
@@ -93,7 +93,8 @@ impl Piece {
 #[derive(Debug)]
 pub struct Outbox {
     max_bytes: usize,
-    pieces: VecDeque<Piece>,
+    /// Mostly there is one at a time: it costs no memory elsewhere, which would have to be fetched, too.
+    pieces: SmallVec<[Piece; 1]>,
     /// How much of the first piece is written.
     written: usize,
     /// Of all pieces, without what is written.
@@ -103,7 +104,7 @@ pub struct Outbox {
 
 impl Outbox {
     pub fn new(max_bytes: usize) -> Self {
-        let pieces = VecDeque::new();
+        let pieces = SmallVec::new();
         Self { max_bytes, pieces, written: 0, bytes: 0, tally: Tally::default() }
     }
 
@@ -156,7 +157,7 @@ impl Outbox {
         self.bytes += piece.len();
         self.tally.queued += piece.frames();
         self.tally.waiting_bytes += piece.len() as i64;
-        self.pieces.push_back(piece);
+        self.pieces.push(piece);
     }
 
     /// Writes all that waits: one call of `write` when the socket takes it, the last one answering
@@ -171,7 +172,7 @@ impl Outbox {
         let written = self.write_pieces(write);
         self.unpack_begun();
         if self.pieces.is_empty() && self.pieces.capacity() > IDLE_CAPACITY {
-            self.pieces = VecDeque::new();
+            self.pieces = SmallVec::new();
         }
         written
     }
@@ -180,7 +181,7 @@ impl Outbox {
         &mut self,
         mut write: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> io::Result<bool> {
-        while let Some(first) = self.pieces.front() {
+        while let Some(first) = self.pieces.first() {
             let first = IoSlice::new(&first.bytes()[self.written..]);
             let result = if self.pieces.len() == 1 {
                 write(&[first])
@@ -221,12 +222,12 @@ impl Outbox {
 
     /// The length of the piece that is written next; 0 if there is none.
     pub fn next_len(&self) -> usize {
-        self.pieces.front().map_or(0, Piece::len)
+        self.pieces.first().map_or(0, Piece::len)
     }
 
     /// Takes all frames at once. None of them may be written in part.
     pub fn take_all(&mut self) -> Vec<Bytes> {
-        let mut frames = Vec::new();
+        let mut frames = Vec::with_capacity(self.pieces.len());
         for piece in std::mem::take(&mut self.pieces) {
             match piece {
                 Piece::Frame(frame) => frames.push(frame),
@@ -251,23 +252,25 @@ impl Outbox {
         self.bytes -= written;
         self.tally.sent_bytes += written as u64;
         self.tally.waiting_bytes -= written as i64;
-        while let Some(first) = self.pieces.front() {
-            let left = first.len() - self.written;
+        let mut whole = 0;
+        for piece in &self.pieces {
+            let left = piece.len() - self.written;
             if written < left {
                 self.written += written;
-                return;
+                break;
             }
             written -= left;
             self.written = 0;
-            self.tally.sent += first.frames();
-            self.pieces.pop_front();
+            self.tally.sent += piece.frames();
+            whole += 1;
         }
+        self.pieces.drain(..whole);
     }
 
     /// Takes a bundle apart that is written in part: its client is slow. The frames that have left are sent; the
     /// others are copied, as the whole bundle would else be kept for the last of them.
     fn unpack_begun(&mut self) {
-        let Some(Piece::Bundle(bundle)) = self.pieces.front().filter(|_| self.written > 0) else {
+        let Some(Piece::Bundle(bundle)) = self.pieces.first().filter(|_| self.written > 0) else {
             return;
         };
         let (sent, bytes) = bundle.whole_frames(self.written);
@@ -275,14 +278,14 @@ impl Outbox {
         let left: Vec<_> = left.map(Piece::Frame).collect();
         self.tally.sent += sent as u64;
         self.written -= bytes;
-        self.pieces.pop_front();
-        left.into_iter().rev().for_each(|frame| self.pieces.push_front(frame));
+        self.pieces.remove(0);
+        self.pieces.insert_many(0, left);
     }
 
     fn drop_behind(&mut self, keep: usize) {
-        self.tally.dropped += self.pieces.range(keep..).map(Piece::frames).sum::<u64>();
+        self.tally.dropped += self.pieces[keep..].iter().map(Piece::frames).sum::<u64>();
         self.pieces.truncate(keep);
-        let left = self.pieces.front().map_or(0, |first| first.len() - self.written);
+        let left = self.pieces.first().map_or(0, |first| first.len() - self.written);
         self.tally.waiting_bytes -= (self.bytes - left) as i64;
         self.bytes = left;
     }
