@@ -31,8 +31,8 @@ pub struct SessionConfig {
     /// Most bytes that wait for one client; above it the client is behind and gets the rest as it takes
     /// what waits. Default 1 MiB.
     pub outbox_bytes: usize,
-    /// Most bytes that wait for all clients together; above it those for whom the most waits are closed.
-    /// Default 256 MiB.
+    /// Most bytes that wait for all clients together; above it those for whom the most waits are closed. Those
+    /// who catch up get smaller portions from a quarter of it on. Default 256 MiB.
     pub outbox_total_bytes: usize,
     /// Kernel send buffer of a session's socket (`SO_SNDBUF`), bytes. Default 256 KiB.
     pub send_buffer_bytes: u32,

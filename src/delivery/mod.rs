@@ -113,6 +113,15 @@ impl Casting {
         self.waiting_bytes() > self.config.get().session.outbox_total_bytes
     }
 
+    /// Most bytes that are queued for each of those who are behind. What has been may wait where it is, so as soon
+    /// as a quarter of what may wait does, they share another one: who is live finds room, and nobody has to be
+    /// closed for it.
+    fn replay_room(&self) -> usize {
+        let quarter = self.config.get().session.outbox_total_bytes / 4;
+        let behind = usize::try_from(self.stats.sessions.behind.get()).unwrap_or(0);
+        if self.waiting_bytes() < quarter { usize::MAX } else { (quarter / behind.max(1)).max(1) }
+    }
+
     /// What waits for all clients together, as of the last flush of each outbox.
     fn waiting_bytes(&self) -> usize {
         // Below zero for a moment where one thread counts what went before another what came.

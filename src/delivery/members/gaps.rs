@@ -111,10 +111,12 @@ impl Member {
         notices: &[Notice],
         most: usize,
     ) -> (usize, bool) {
-        let Behind { told: Some((_, told)), heard, .. } = behind else { return (0, true) };
+        let Behind { told: Some((_, told)), heard, max_queued, .. } = behind else {
+            return (0, true);
+        };
         let from = *told;
         while let Some(notice) = notices.get(*told) {
-            if *told - from >= most || self.is_full() {
+            if *told - from >= most || self.is_full(*max_queued) {
                 return (*told - from, false);
             }
             *told += 1;

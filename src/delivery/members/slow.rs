@@ -59,6 +59,9 @@ impl Member {
                 Fate::Send(views) => {
                     let mut frames = self.frames(events, at, views, true, stats);
                     let Some(first) = frames.next() else { continue };
+                    if self.is_full(behind.max_queued) {
+                        return done;
+                    }
                     // Whatever is sent stands behind all that came before it.
                     if !self.send_kept(behind) || self.wire.push(first).is_err() {
                         return done;

@@ -132,11 +132,16 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
+        Self::configured(|_| {}).await
+    }
+
+    async fn configured(configure: impl FnOnce(&mut SessionConfig)) -> Self {
         let log = Log::new(1 << 30, FIRST_SEQ, heads(FIRST_BLOCK));
         let (foundation, directory) = foundation(log.clone()).await;
         let (logger, records) = recorded_log();
         let mut config = Config::default();
         (config.http.workers, config.session.max_replays) = (1, 1);
+        configure(&mut config.session);
         let config = Arc::new(LiveConfig::new(config));
         let casting = Casting::new(Foundation { config, logger, ..foundation });
         let lost = Probe::start();

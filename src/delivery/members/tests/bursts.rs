@@ -333,3 +333,44 @@ async fn who_wants_more_of_one_event_of_a_burst_shares_no_piece_with_those_who_d
         check(&clients, &batches, &[true]).await.unwrap();
     }
 }
+
+#[actix_rt::test]
+async fn who_catches_up_leaves_room_for_those_who_are_live() {
+    const TOTAL: usize = 16_000_000;
+    const CLIENTS: usize = 100;
+    let mut scene = Scene::configured(|session| session.outbox_total_bytes = TOTAL).await;
+    let asks =
+        Asks { speaks: Speaks::Native, wanted: vec![(None, 0)], room: (1 << 20, usize::MAX) };
+    // They fall behind in one moment, as when the log has gone on without its shard, and take nothing.
+    let mut listeners: Vec<_> = (0..CLIENTS).map(|_| scene.listen(&asks)).collect();
+    scene.members.missed(0);
+    for listener in &listeners {
+        scene.members.learn(listener.id, &listener.subscriptions);
+    }
+    let events = vec![(0, 1); 1_000];
+    scene.append_made(&events);
+    let frame = asks.frames(&scene.all()[0].events, 0, true)[0].len();
+    for listener in &listeners {
+        scene.members.room(listener.id);
+    }
+    while scene.members.turn() {}
+
+    let stats = scene.members.casting.stats.clone();
+    let waiting = stats.sessions.outbox_bytes.get() as usize;
+    // What one turn queues is counted behind it: those who came first have more than the others.
+    assert!((TOTAL / 4..TOTAL / 4 * 3).contains(&waiting), "{waiting}");
+    let least = listeners.iter().map(|one| one.body.waiting_bytes()).min().unwrap();
+    assert!(least >= TOTAL / 4 / CLIENTS && least < TOTAL / 4 / CLIENTS + frame, "{least}");
+
+    for _ in 0..ROUNDS {
+        listeners.iter_mut().for_each(|one| one.take(&mut scene.members));
+        while scene.members.turn() {}
+        if listeners.iter().all(|one| scene.is_live(one.id)) {
+            break;
+        }
+    }
+    for listener in &mut listeners {
+        listener.received.extend(listener.body.take_frames());
+        assert_eq!(listener.received.len(), events.len());
+    }
+}
