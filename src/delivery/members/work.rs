@@ -8,7 +8,8 @@ pub(super) struct Work {
 }
 
 impl Work {
-    /// A whole turn. So many frames are some 10 ms.
+    /// A whole turn. So many frames are some 5 ms where they are put together, and four times as much where each
+    /// is queued by itself.
     pub const TURN: Self = Self { events: 512, frames: 131_072 };
 
     /// Nothing is left.
