@@ -374,3 +374,19 @@ async fn who_catches_up_leaves_room_for_those_who_are_live() {
         assert_eq!(listener.received.len(), events.len());
     }
 }
+
+#[actix_rt::test]
+async fn each_event_of_the_longest_burst_makes_a_difference() {
+    let of_user = |user| Asks {
+        speaks: Speaks::Native,
+        wanted: vec![(Some(user), 0)],
+        room: (usize::MAX, usize::MAX),
+    };
+    let clients: Vec<_> = [0, 1].into_iter().cycle().take(10).map(of_user).collect();
+
+    for distance in 1..BURST_EVENTS {
+        let mut batch = vec![(2, 1); BURST_EVENTS];
+        (batch[0], batch[distance]) = ((0, 1), (1, 1));
+        check(&clients, &[batch], &[true]).await.unwrap();
+    }
+}
