@@ -504,12 +504,12 @@ async fn a_burst_that_one_turn_cannot_queue_for_all_still_goes_out_in_one_piece(
 async fn a_turn_ends_in_the_middle_of_a_long_batch() {
     let mut scene = Scene::new().await;
     scene.join(false, None);
-    scene.append_block(1_200, Vec::new());
+    scene.append_block(1_200, vec![Notice::GapOpened(gap_at(FIRST_BLOCK + 1))]);
 
     let turns = [(); 3].map(|()| scene.turn());
 
     let of_one = |frames| vec![(0, frames)];
-    assert_eq!(turns, [(true, of_one(512)), (true, of_one(512)), (false, of_one(176))]);
+    assert_eq!(turns, [(true, of_one(512)), (true, of_one(512)), (false, of_one(177))]);
 }
 
 #[actix_rt::test]
