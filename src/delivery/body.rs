@@ -20,7 +20,7 @@ use super::{
     outlet::{Flush, Outlet},
     set::Permit,
 };
-use crate::{event::Cursor, stats::Stats};
+use crate::{config::SessionConfig, event::Cursor, stats::Stats};
 
 /// Most bytes handed to the connection at once. It keeps them until its client takes them.
 const CHUNK_BYTES: usize = 32 << 10;
@@ -31,6 +31,11 @@ pub struct Body {
     /// Frames that it takes in all; then it is full. Frames that are forced are not counted: they belong to
     /// others, where an event has several, or are no events.
     left: Cell<usize>,
+    /// The connection has taken all that was there, and asks for more. It cannot ask again before the turn ends
+    /// that queues it, so until then more may wait: as many bytes as in all where there is a socket, which takes
+    /// some of them at once.
+    asks: Cell<bool>,
+    most_bytes: usize,
     /// Bytes that the connection took in all.
     taken: Cell<u64>,
     /// Somebody waits for it to be drained.
@@ -47,10 +52,18 @@ pub struct Body {
 }
 
 impl Body {
-    pub fn new(max_bytes: usize, max_frames: usize, stats: Arc<Stats>, permit: Permit) -> Rc<Self> {
+    /// A queue of so many frames at most.
+    pub fn new(
+        config: &SessionConfig,
+        max_frames: usize,
+        stats: Arc<Stats>,
+        permit: Permit,
+    ) -> Rc<Self> {
         Rc::new(Self {
-            outbox: RefCell::new(Outbox::new(max_bytes)),
+            outbox: RefCell::new(Outbox::new(config.outbox_bytes)),
             left: Cell::new(max_frames),
+            asks: Cell::new(false),
+            most_bytes: config.outbox_bytes.saturating_add(config.send_buffer_bytes as usize),
             taken: Cell::new(0),
             awaited: Cell::new(false),
             ended: RefCell::new(None),
@@ -95,6 +108,7 @@ impl Body {
     /// and somebody waits for room.
     pub fn poll_chunk(&self, cx: &mut Context<'_>, drained: impl FnOnce()) -> Poll<Option<Bytes>> {
         let chunk = self.take(CHUNK_BYTES);
+        self.asks.set(chunk.is_empty());
         if chunk.is_empty() {
             if self.gone.get() || self.ended.borrow().is_some() {
                 return Poll::Ready(None);
@@ -162,7 +176,11 @@ impl Body {
 impl Outlet for Body {
     fn push(&self, frame: Bytes) -> Result<(), Full> {
         let left = self.left.get().checked_sub(1).ok_or(Full)?;
-        self.outbox.borrow_mut().push(frame)?;
+        let mut outbox = self.outbox.borrow_mut();
+        match self.asks.get() && outbox.bytes() + frame.len() <= self.most_bytes {
+            true => outbox.force(frame),
+            false => outbox.push(frame)?,
+        }
         self.left.set(left);
         Ok(())
     }
@@ -216,5 +234,45 @@ impl Drop for Body {
     fn drop(&mut self) {
         self.outbox.borrow_mut().clear();
         self.report();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::header::HeaderMap;
+    use futures_util::task::noop_waker_ref;
+
+    use super::*;
+    use crate::{
+        client::Client,
+        config::HttpConfig,
+        delivery::Casting,
+        router::log::{Heads, Log},
+        testing::foundation,
+    };
+
+    #[actix_rt::test]
+    async fn who_has_taken_all_may_get_more_in_one_turn_than_may_wait_for_a_slow_one() {
+        let (foundation, _directory) = foundation(Log::new(1 << 20, 0, Heads::default())).await;
+        let casting = Casting::new(foundation);
+        let (outbox_bytes, send_buffer_bytes) = (1_000, 500);
+        let config = SessionConfig { outbox_bytes, send_buffer_bytes, ..SessionConfig::default() };
+        let client = Client::of(None, &HeaderMap::new(), &HttpConfig::default());
+        let permit = casting.sessions.enter(client, &config).unwrap();
+        let body = Body::new(&config, usize::MAX, casting.stats.clone(), permit);
+        let fill = || {
+            while body.push(Bytes::from_static(&[0; 100])).is_ok() {}
+            body.waiting_bytes()
+        };
+        let mut cx = Context::from_waker(noop_waker_ref());
+        let mut poll = || body.poll_chunk(&mut cx, || {});
+
+        assert_eq!(fill(), 1_000, "nobody has asked");
+        assert!(poll().is_ready());
+        assert_eq!(fill(), 1_000, "it may not have sent that yet");
+        assert!(poll().is_ready() && poll().is_pending());
+        assert_eq!(fill(), 1_500);
+        assert!(poll().is_ready());
+        assert_eq!(fill(), 1_000);
     }
 }

@@ -137,8 +137,8 @@ impl Feeds {
         debug!(self.casting.logger, "feed begins"; "client" => %request.client);
         request.peer.becomes_session();
         let starts = self.casting.sessions.unless_shut(self.starts(&request)).await??;
-        let most = config.session.outbox_bytes;
-        let body = Body::new(most, request.limit, self.casting.stats.clone(), permit);
+        let (most, stats) = (config.session.outbox_bytes, self.casting.stats.clone());
+        let body = Body::new(&config.session, request.limit, stats, permit);
         let mut seat = Seat::new(self.members.clone(), self.casting.clone(), most / 2);
         // Refused before the answer begins, if at all.
         let mut changes = Vec::new();

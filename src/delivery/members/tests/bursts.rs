@@ -156,8 +156,9 @@ impl Scene {
             Client::of(Some(Ipv4Addr::LOCALHOST.into()), &HeaderMap::new(), &HttpConfig::default());
         let limits = SessionConfig::default();
         let permit = casting.sessions.enter(client, &limits).unwrap();
-        let (bytes, frames) = asks.room;
-        let body = Body::new(bytes, frames, casting.stats.clone(), permit);
+        let (outbox_bytes, frames) = asks.room;
+        let limits = SessionConfig { outbox_bytes, ..limits };
+        let body = Body::new(&limits, frames, casting.stats.clone(), permit);
         let wire: Rc<dyn Outlet> = match asks.speaks {
             Speaks::Packed => Rc::new(Packing(body.clone())),
             _ => body.clone(),
