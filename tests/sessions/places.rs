@@ -33,7 +33,7 @@ fn those_who_wait_for_a_place_at_the_store_all_get_one() {
 fn who_takes_nothing_keeps_no_place_at_the_store() {
     let server = Server::start_with_log(0, |session| {
         session.max_replays = 1;
-        session.outbox_bytes = 256 << 10;
+        session.outbox_bytes = 64 << 10;
         session.send_buffer_bytes = 16 << 10;
         session.stall_timeout = Duration::from_secs(3_600);
     });

@@ -111,12 +111,12 @@ impl Member {
         notices: &[Notice],
         most: usize,
     ) -> (usize, bool) {
-        let Behind { told: Some((_, told)), heard, max_queued, .. } = behind else {
+        let Behind { told: Some((_, told)), heard, room, .. } = behind else {
             return (0, true);
         };
         let from = *told;
         while let Some(notice) = notices.get(*told) {
-            if *told - from >= most || self.is_full(*max_queued) {
+            if *told - from >= most || self.is_full(*room) {
                 return (*told - from, false);
             }
             *told += 1;

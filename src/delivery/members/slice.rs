@@ -31,9 +31,9 @@ impl Members {
     /// Looks at what follows, from the store and then from the log. Gives how many events that were.
     pub(super) fn slice(&self, id: SessionId, behind: &mut Behind) -> (usize, Ended) {
         let Some(member) = self.members.get(&id) else { return (0, Ended::Waits(Waits::Room)) };
-        behind.max_queued = QUEUED_BYTES.min(member.max_queued).min(self.casting.replay_room());
+        behind.room = self.casting.replay_room();
         let mut looked_at = 0;
-        while looked_at < SLICE_EVENTS && !member.is_full(behind.max_queued) {
+        while looked_at < SLICE_EVENTS && !member.is_full(behind.room) {
             let most = SLICE_EVENTS - looked_at;
             let (more, ended) = match behind.place {
                 Place::Seq(seq) => match self.place_in_log(seq) {
@@ -177,8 +177,8 @@ impl Members {
 }
 
 impl Member {
-    /// Whether as much waits as may for who is behind.
-    pub(super) fn is_full(&self, max_queued: usize) -> bool {
-        self.wire.waiting_bytes() >= max_queued
+    /// Whether as much waits as may for who is behind and has so much room.
+    pub(super) fn is_full(&self, room: usize) -> bool {
+        self.wire.waiting_bytes() >= QUEUED_BYTES.min(self.max_queued).min(room)
     }
 }

@@ -59,7 +59,7 @@ impl Member {
                 Fate::Send(views) => {
                     let mut frames = self.frames(events, at, views, true, stats);
                     let Some(first) = frames.next() else { continue };
-                    if self.is_full(behind.max_queued) {
+                    if self.wire.waiting_bytes() >= behind.room {
                         return done;
                     }
                     // Whatever is sent stands behind all that came before it.

@@ -82,8 +82,8 @@ pub struct Behind {
     pub told: Option<(u64, usize)>,
     /// The page it reads from.
     pub page: Option<Arc<Page>>,
-    /// Most bytes that are queued for it at this time; the rest waits where it is, in the log or the store.
-    pub max_queued: usize,
+    /// Most bytes that are queued for it where little is left for all together.
+    pub room: usize,
     /// Reads of the store that have failed since one succeeded.
     pub failures: u32,
     /// Its own subscriptions by their number; made when it is first moved on.
@@ -99,7 +99,7 @@ impl Behind {
     pub fn new(place: Place, cursor: Cursor, deleted: u64, cause: Cause) -> Self {
         Self {
             has_room: false,
-            max_queued: usize::MAX,
+            room: usize::MAX,
             cause,
             kept: None,
             told_deleted: deleted,
