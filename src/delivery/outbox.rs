@@ -65,7 +65,7 @@ enum Piece {
     Bundle(Rc<Bundle>),
 }
 
-// There are as many places for them in each outbox as its burst was long.
+// One lies in each session.
 const _: () = assert!(size_of::<Piece>() == size_of::<Bytes>());
 
 impl Piece {
@@ -267,8 +267,9 @@ impl Outbox {
         self.pieces.drain(..whole);
     }
 
-    /// Takes a bundle apart that is written in part: its client is slow. The frames that have left are sent; the
-    /// others are copied, as the whole bundle would else be kept for the last of them.
+    /// Takes a bundle apart that is written in part, as its client is slow or takes a chunk at a time. The frames
+    /// that have left are sent; the others are copied, as the whole bundle would else be kept for the last of
+    /// them.
     fn unpack_begun(&mut self) {
         let Some(Piece::Bundle(bundle)) = self.pieces.first().filter(|_| self.written > 0) else {
             return;
